@@ -1,0 +1,196 @@
+"""The batch: the columns in which messages travel, are stored and are delivered, byte for byte.
+
+A batch is one msgpack array `[count, properties, bodies, keys, headers]`. Each column is a msgpack
+array inside a bin, so that a reader decodes only the column it needs; `properties`, `keys` and
+`headers` are nil when no message has any. The producer encodes a batch once; the broker checks it
+once on entry and from then on moves the bytes. `docs/protocol.md`, "Batches", has the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgpack
+
+from .codec import unpack
+from .errors import BatchError
+
+Key = str | None
+Headers = dict[str, Any] | None
+
+# Common properties of a batch: name -> (least, most). Times are in milliseconds from the publish.
+PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
+    "priority": (0, 255),
+    "delay_ms": (0, 10 * 365 * 86_400_000),
+    "ttl_ms": (1, 10 * 365 * 86_400_000),
+}
+KEY_BYTES_MAX: Final = 1024
+_HEADER_VALUES: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+class Summary(NamedTuple):
+    """What the broker needs to know of a checked batch."""
+
+    count: int
+    properties: dict[str, int] | None
+
+
+class Columns(NamedTuple):
+    """A decoded batch: `keys` and `headers` are None or as long as `bodies`."""
+
+    properties: dict[str, int] | None
+    bodies: Sequence[bytes]
+    keys: Sequence[Key] | None
+    headers: Sequence[Headers] | None
+
+
+class BatchLimits(NamedTuple):
+    """The sizes that a batch must keep to; WELCOME tells them to the client."""
+
+    message_bytes_max: int
+    batch_messages_max: int
+
+
+def encode(columns: Columns) -> bytes:
+    """The bytes of a batch. The caller has checked what it puts in; the broker checks again."""
+    properties, bodies, keys, headers = columns
+    return cast(
+        bytes,
+        _pack(
+            (
+                len(bodies),
+                properties,
+                _pack(bodies),
+                None if keys is None else _pack(keys),
+                None if headers is None else _pack(headers),
+            )
+        ),
+    )
+
+
+def decode(batch: bytes) -> Columns:
+    """The columns of a batch that was checked before; raises BatchError if it was not."""
+    _, properties, bodies, keys, headers = _outer(batch)
+    return Columns(
+        properties,
+        _column("bodies", bodies),
+        None if keys is None else _column("keys", keys),
+        None if headers is None else _column("headers", headers),
+    )
+
+
+def cut(columns: Columns, start: int, stop: int) -> bytes:
+    """A batch of messages `start` to `stop` (exclusive) of a decoded one."""
+    properties, bodies, keys, headers = columns
+    return encode(
+        Columns(
+            properties,
+            bodies[start:stop],
+            None if keys is None else keys[start:stop],
+            None if headers is None else headers[start:stop],
+        )
+    )
+
+
+def check(batch: bytes, limits: BatchLimits) -> Summary:
+    """Whether anyone may ever see this batch: well formed, its count right, its sizes in bounds.
+
+    Raises BatchError with the code of the refusal.
+    """
+    count, properties, bodies, keys, headers = _outer(batch)
+    if not 0 < count <= limits.batch_messages_max:
+        raise BatchError(
+            "batch_too_large" if count > 0 else "bad_batch",
+            f"a batch of {count} messages; it may have 1 to {limits.batch_messages_max}",
+        )
+    if properties is not None:
+        _check_properties(properties)
+    _check_bodies(bodies, count, limits.message_bytes_max)
+    if keys is not None:
+        _check_keys(_column("keys", keys), count)
+    if headers is not None:
+        _check_headers(_column("headers", headers), count)
+    return Summary(count, properties)
+
+
+def _outer(batch: bytes) -> tuple[int, dict[str, int] | None, bytes, bytes | None, bytes | None]:
+    try:
+        values = unpack(batch)
+    except ValueError as error:
+        raise BatchError("bad_batch", f"the batch is not msgpack: {error}") from None
+    if type(values) is not tuple or len(values) != 5:
+        raise BatchError("bad_batch", "a batch is [count, properties, bodies, keys, headers]")
+    count, properties, bodies, keys, headers = values
+    if (
+        type(count) is not int
+        or not (properties is None or type(properties) is dict)
+        or type(bodies) is not bytes
+        or not (keys is None or type(keys) is bytes)
+        or not (headers is None or type(headers) is bytes)
+    ):
+        raise BatchError("bad_batch", "a batch is [int, map or nil, bin, bin or nil, bin or nil]")
+    return count, properties, bodies, keys, headers
+
+
+def _column(name: str, data: bytes) -> tuple[Any, ...]:
+    try:
+        values = unpack(data)
+    except ValueError as error:
+        raise BatchError("bad_batch", f"the column of {name} is not msgpack: {error}") from None
+    if type(values) is not tuple:
+        raise BatchError("bad_batch", f"the column of {name} is not an array")
+    return values
+
+
+def _check_length(name: str, values: tuple[Any, ...], count: int) -> None:
+    if len(values) != count:
+        raise BatchError("bad_batch", f"{len(values)} {name} in a batch of {count} messages")
+
+
+def _check_bodies(column: bytes, count: int, message_bytes_max: int) -> None:
+    bodies = _column("bodies", column)
+    _check_length("bodies", bodies, count)
+    if set(map(type, bodies)) != {bytes}:
+        raise BatchError("bad_batch", "a body is bin, and nothing else")
+    if len(column) <= message_bytes_max:
+        return  # no part is larger than the whole
+    largest = max(map(len, bodies))
+    if largest > message_bytes_max:
+        raise BatchError(
+            "message_too_large", f"a message of {largest} bytes; the limit is {message_bytes_max}"
+        )
+
+
+def _check_keys(keys: tuple[Any, ...], count: int) -> None:
+    _check_length("keys", keys, count)
+    if not set(map(type, keys)) <= {str, type(None)}:
+        raise BatchError("bad_batch", "a key is a string or nil")
+    if max(len(key) if key else 0 for key in keys) > KEY_BYTES_MAX:
+        raise BatchError("bad_batch", f"a key has at most {KEY_BYTES_MAX} characters")
+
+
+def _check_headers(headers: tuple[Any, ...], count: int) -> None:
+    _check_length("headers", headers, count)
+    for row in headers:
+        if row is None:
+            continue
+        if (
+            type(row) is not dict
+            or not set(map(type, row)) <= {str}
+            or not set(map(type, row.values())) <= _HEADER_VALUES
+        ):
+            raise BatchError("bad_batch", "headers are a map of strings to plain values, or nil")
+
+
+def _check_properties(properties: dict[Any, Any]) -> None:
+    for name, value in properties.items():
+        bounds = PROPERTY_BOUNDS.get(name) if type(name) is str else None
+        if bounds is None:
+            raise BatchError("bad_batch", f"there is no property {name!r}")
+        if type(value) is not int or not bounds[0] <= value <= bounds[1]:
+            raise BatchError(
+                "bad_batch", f"property {name} is {value!r}; it may be {bounds[0]} to {bounds[1]}"
+            )

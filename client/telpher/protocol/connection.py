@@ -1,0 +1,121 @@
+"""One side of a connection with no I/O: bytes to frames, frames to bytes, and nothing out of turn.
+
+Two rules carry this file:
+
+1. Which frames may come, and go, is the table `_MAY_SEND`; receiving is the other side's sending.
+2. Bytes from the peer can only raise RemoteProtocolError. LocalProtocolError is a bug of ours.
+
+The life of a connection, for both sides:
+
+    opening --HELLO, WELCOME--> open --GOAWAY / GOODBYE--> closing --> closed
+
+In `opening` a frame may have at most `OPENING_FRAME_BYTES_MAX` bytes. After GOAWAY the broker
+still answers what was asked before; after GOODBYE the client sends nothing more.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from . import frames as f
+from .codec import FrameReader, encode
+from .errors import LocalProtocolError, RemoteProtocolError
+from .frames import Frame
+
+OPENING_FRAME_BYTES_MAX: Final = 64 * 1024
+
+
+class Role(Enum):
+    """Which side of the connection this is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def peer(self) -> Role:
+        """The other side."""
+        return Role.SERVER if self is Role.CLIENT else Role.CLIENT
+
+
+class State(Enum):
+    """Where in its life a connection is."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+_BEAT: Final = frozenset({f.Ping, f.Pong})
+_REQUESTS: Final = frozenset({f.Publish, f.Consume, f.Fetch, f.Settle, f.Renew, f.Cancel, f.Call})
+_ANSWERS: Final = frozenset(
+    {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
+)
+
+_MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
+    (Role.CLIENT, State.OPENING): frozenset({f.Hello}),
+    (Role.CLIENT, State.OPEN): _REQUESTS | _BEAT | {f.Goodbye},
+    (Role.CLIENT, State.CLOSING): _REQUESTS | _BEAT | {f.Goodbye},
+    (Role.SERVER, State.OPENING): frozenset({f.Welcome, f.Refused, f.Goaway}),
+    (Role.SERVER, State.OPEN): _ANSWERS | _BEAT | {f.Goaway},
+    (Role.SERVER, State.CLOSING): _ANSWERS | _BEAT | {f.Goaway},
+}
+_NEXT: Final[dict[type[Frame], State]] = {
+    f.Welcome: State.OPEN,
+    f.Goaway: State.CLOSING,
+    f.Goodbye: State.CLOSED,
+}
+
+
+class Connection:
+    """The protocol's state on one side.
+
+    `frame_bytes_max` bounds what this side accepts once the connection is open.
+    """
+
+    def __init__(self, role: Role, frame_bytes_max: int) -> None:
+        self.role = role
+        self.state = State.OPENING
+        self._frame_bytes_max = frame_bytes_max
+        self._reader = FrameReader(OPENING_FRAME_BYTES_MAX)
+
+    def receive_data(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes, each allowed where it comes.
+
+        Raises RemoteProtocolError; the connection is then closed and nothing more may be fed.
+        """
+        if self.state is State.CLOSED:
+            raise LocalProtocolError("unexpected_frame", "bytes were fed to a closed connection")
+        try:
+            frames = self._reader.feed(data)
+            for frame in frames:
+                self._advance(frame, self.role.peer, RemoteProtocolError)
+        except RemoteProtocolError:
+            self.state = State.CLOSED
+            raise
+        return frames
+
+    def send(self, frame: Frame) -> bytes:
+        """The bytes of a frame that may go now; raises LocalProtocolError when it may not."""
+        self._advance(frame, self.role, LocalProtocolError)
+        return encode(frame)
+
+    def _advance(
+        self,
+        frame: Frame,
+        sender: Role,
+        error: type[RemoteProtocolError] | type[LocalProtocolError],
+    ) -> None:
+        kind = type(frame)
+        if kind not in _MAY_SEND.get((sender, self.state), frozenset()):
+            raise error(
+                "unexpected_frame",
+                f"{kind.__name__.upper()} may not come from the {sender.value} "
+                f"while the connection is {self.state.value}",
+            )
+        following = _NEXT.get(kind)
+        if following is not None:
+            self.state = following
+            if following is State.OPEN:
+                self._reader.frame_bytes_max = self._frame_bytes_max

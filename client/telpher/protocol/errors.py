@@ -1,0 +1,69 @@
+"""The faults of a conversation, kept apart by whose they are.
+
+`RemoteProtocolError` is the peer's fault: the connection is closed with a reason.
+`LocalProtocolError` is ours: a bug on this side, never provoked by bytes from the wire.
+A *refusal* is neither: it answers one request and the connection goes on; its codes are here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class ProtocolError(Exception):
+    """The conversation broke its rules; `code` names how, in one word of `docs/protocol.md`."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what it must not; the connection cannot go on."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send what it must not; nothing was sent."""
+
+
+class BatchError(ValueError):
+    """A batch is malformed or over a limit; `code` is the refusal that answers it."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+# Every code that a REFUSED, CLOSED or GOAWAY frame may carry, with what the client should do.
+CODES: Final[dict[str, str]] = {
+    "bad_frame": "The bytes are no frame of this protocol; the connection is closed.",
+    "frame_too_large": "The frame is longer than the limit in WELCOME; send smaller batches.",
+    "unexpected_frame": "The frame may not come in this state; the connection is closed.",
+    "unsupported_version": "No common protocol version; upgrade the older side.",
+    "bad_request": "A field has no acceptable value; the text names the field and its bounds.",
+    "bad_name": "A channel or subscription name breaks the rules for names.",
+    "bad_batch": "The batch is malformed; nothing of it was stored.",
+    "batch_too_large": "More messages in one batch than the limit in WELCOME.",
+    "message_too_large": "A message is larger than the limit in WELCOME.",
+    "unknown_channel": "No such channel; declare it, or allow creation by first use.",
+    "unknown_subscription": "No such subscription on this topic; subscribe first.",
+    "unknown_consumer": "No such consumer on this connection.",
+    "unknown_verb": "No such call in this version.",
+    "wrong_kind": "The channel is a queue where a topic is needed, or the other way round.",
+    "channel_differs": "The channel exists with another configuration; the text says which.",
+    "channel_not_empty": "The channel still holds messages and only an empty one was to go.",
+    "channel_in_use": "The channel still has consumers and only an unused one was to go.",
+    "subscription_in_use": "The subscription has consumers; stop them first.",
+    "channel_deleted": "The channel was deleted while it was consumed.",
+    "subscription_deleted": "The subscription was deleted while it was consumed.",
+    "limit_reached": "A declared limit of the broker is reached; the text names it.",
+    "sequence_too_old": "The producer's sequence number is older than what the broker remembers.",
+    "durability_unavailable": "The broker's persistence cannot reach the level asked for.",
+    "disk_full": "The disk is nearly full; publishing resumes by itself when there is space.",
+    "busy": "The same administrative work is under way; try again when it is done.",
+    "draining": "The broker is shutting down; reconnect.",
+    "heartbeat_missed": "Nothing came from the peer for two heartbeats.",
+    "slow_start": "The peer did not open the session in time.",
+    "internal": "The broker failed in a way that is a bug; see its log.",
+}

@@ -1,0 +1,224 @@
+"""Every frame of the protocol as a named tuple, with its number and the types of its fields.
+
+`docs/protocol.md` says what each means. A frame's first field is `request`: the number by which
+the client knows the exchange. A consumer is known by the request number of its CONSUME, so a
+DELIVER carries that number. Frames that belong to no exchange carry 0.
+
+Offsets are ranges, flat: `(first, end, first, end, ...)`, each end exclusive.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import NoneType
+from typing import Any, Final, NamedTuple
+
+PROTOCOL_VERSION: Final = 1
+
+Offsets = tuple[int, ...]
+Options = dict[str, Any]
+# (first offset, attempt, published at in ms since 1970, encoded batch)
+Part = tuple[int, int, int, bytes]
+
+
+class Level(IntEnum):
+    """How durable a publish is when it is confirmed; each level includes those before it."""
+
+    RECEIVED = 0
+    WRITTEN = 1
+    FSYNCED = 2
+
+
+class Outcome(IntEnum):
+    """How a delivery ended."""
+
+    ACK = 0
+    REQUEUE = 1
+
+
+class Hello(NamedTuple):
+    request: int
+    versions: tuple[int, ...]
+    client: str
+    options: Options
+
+
+class Welcome(NamedTuple):
+    request: int
+    version: int
+    server: str
+    limits: Options
+
+
+class Publish(NamedTuple):
+    request: int
+    channel: str
+    producer: bytes | None
+    sequence: int
+    confirm: int | None
+    batch: bytes
+
+
+class Confirm(NamedTuple):
+    request: int
+    first: int
+    level: int
+
+
+class Consume(NamedTuple):
+    request: int
+    channel: str
+    subscription: str | None
+    options: Options
+
+
+class Fetch(NamedTuple):
+    request: int
+    consumer: int
+    count: int
+    wait_ms: int
+
+
+class Deliver(NamedTuple):
+    request: int
+    parts: tuple[Part, ...]
+
+
+class Settle(NamedTuple):
+    request: int
+    consumer: int
+    outcome: int
+    offsets: Offsets
+    delay_ms: int
+
+
+class Settled(NamedTuple):
+    request: int
+    lost: Offsets
+
+
+class Renew(NamedTuple):
+    request: int
+    consumer: int
+    offsets: Offsets
+
+
+class Lost(NamedTuple):
+    request: int
+    offsets: Offsets
+
+
+class Missed(NamedTuple):
+    request: int
+    count: int
+
+
+class Cancel(NamedTuple):
+    request: int
+    consumer: int
+
+
+class Closed(NamedTuple):
+    request: int
+    code: str
+    text: str
+
+
+class Call(NamedTuple):
+    request: int
+    verb: str
+    arguments: Options
+
+
+class Reply(NamedTuple):
+    request: int
+    result: Options
+
+
+class Refused(NamedTuple):
+    request: int
+    code: str
+    text: str
+
+
+class Ping(NamedTuple):
+    request: int
+
+
+class Pong(NamedTuple):
+    request: int
+
+
+class Goaway(NamedTuple):
+    request: int
+    code: str
+    text: str
+
+
+class Goodbye(NamedTuple):
+    request: int
+
+
+ClientFrame = Hello | Publish | Consume | Fetch | Settle | Renew | Cancel | Call | Ping | Pong | Goodbye
+ServerFrame = (
+    Welcome | Confirm | Deliver | Settled | Lost | Missed | Closed | Reply | Refused | Ping | Pong | Goaway
+)
+Frame = ClientFrame | ServerFrame
+
+_INT: Final = frozenset({int})
+_STR: Final = frozenset({str})
+_BIN: Final = frozenset({bytes})
+_ROW: Final = frozenset({tuple})
+_MAP: Final = frozenset({dict})
+_INT_OR_NIL: Final = frozenset({int, NoneType})
+_STR_OR_NIL: Final = frozenset({str, NoneType})
+_BIN_OR_NIL: Final = frozenset({bytes, NoneType})
+
+Fields = tuple[frozenset[type], ...]
+
+# The one table of the protocol: number, frame, and which types each field after `request` may have.
+SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
+    1: (Hello, (_ROW, _STR, _MAP)),
+    2: (Welcome, (_INT, _STR, _MAP)),
+    3: (Publish, (_STR, _BIN_OR_NIL, _INT, _INT_OR_NIL, _BIN)),
+    4: (Confirm, (_INT, _INT)),
+    5: (Consume, (_STR, _STR_OR_NIL, _MAP)),
+    6: (Deliver, (_ROW,)),
+    7: (Fetch, (_INT, _INT, _INT)),
+    8: (Settle, (_INT, _INT, _ROW, _INT)),
+    9: (Settled, (_ROW,)),
+    10: (Renew, (_INT, _ROW)),
+    11: (Lost, (_ROW,)),
+    12: (Missed, (_INT,)),
+    13: (Cancel, (_INT,)),
+    14: (Closed, (_STR, _STR)),
+    15: (Call, (_STR, _MAP)),
+    16: (Reply, (_MAP,)),
+    17: (Refused, (_STR, _STR)),
+    18: (Ping, ()),
+    19: (Pong, ()),
+    20: (Goaway, (_STR, _STR)),
+    21: (Goodbye, ()),
+}
+NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
+
+
+def flatten(ranges: list[tuple[int, int]]) -> Offsets:
+    """Pairs of (first, end) as the flat row that travels."""
+    return tuple(offset for pair in ranges for offset in pair)
+
+
+def pairs(offsets: Offsets) -> list[tuple[int, int]]:
+    """The (first, end) pairs of a flat row.
+
+    Raises ValueError when the row is odd, not of integers, or its ranges are empty, unordered
+    or overlap: so an accepted row names each offset once.
+    """
+    if len(offsets) % 2 or any(type(offset) is not int for offset in offsets):
+        raise ValueError("offsets are integers in pairs of first and end")
+    previous = 0
+    for index, offset in enumerate(offsets):
+        if offset < previous or (index % 2 and offset == previous):
+            raise ValueError("ranges of offsets ascend, are not empty and do not overlap")
+        previous = offset
+    return list(zip(offsets[::2], offsets[1::2], strict=True))

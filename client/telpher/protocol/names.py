@@ -1,0 +1,27 @@
+"""What a channel or a subscription may be called.
+
+Words of letters, digits, `_` and `-`, joined by dots: `orders`, `orders.eu.paid`. Nothing else, so
+that a name is safe in a path, a log line and a terminal, and leaves `*`, `#` and `/` to patterns.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+NAME_BYTES_MAX: Final = 255
+_WORDS: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a channel or a subscription."""
+    return len(text) <= NAME_BYTES_MAX and _WORDS.fullmatch(text) is not None
+
+
+def why_not_name(text: str) -> str:
+    """What is wrong with `text` as a name, for an error message; control characters escaped."""
+    if not text:
+        return "a name may not be empty"
+    if len(text) > NAME_BYTES_MAX:
+        return f"a name has at most {NAME_BYTES_MAX} characters, this one has {len(text)}"
+    return f"{text!r} is not a name: letters, digits, '_' and '-', in words joined by single dots"
