@@ -1,0 +1,240 @@
+"""The table of options: each declared once, with its type, default, bounds and help.
+
+Everything else is derived from here: the configuration file's keys, the environment variables, the
+flags of `telpher serve`, `docs/configuration.md` and what `telpher config` prints. Units stand last
+in a name (`lease_ms`), before `_max` where there is one (`frame_bytes_max`).
+"""
+
+# ruff: noqa: RUF009 - these calls make fields, as dataclasses.field() does
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from . import values
+from .values import Address, Kind, SaveRule
+
+T = TypeVar("T")
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+DAY_SECONDS: Final = 86_400
+
+
+def _option(group: str, kind: Kind[T], default: T, help: str) -> T:
+    """A field of `Settings`, with what else there is to say about it in its metadata."""
+    declared: T = field(default=default, metadata={"group": group, "kind": kind, "help": help})
+    return declared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The effective value of every option. `config.load()` makes one; defaults hold in tests."""
+
+    listen: tuple[Address, ...] = _option(
+        "Listening",
+        values.addresses(),
+        (Address("127.0.0.1", 7400),),
+        "TCP addresses to listen on. Empty: none, if there is a Unix socket.",
+    )
+    unix_socket: Path | None = _option(
+        "Listening",
+        values.socket_path(),
+        None,
+        "Unix socket to listen on; only this user may connect (mode 0600).",
+    )
+    insecure_listen: bool = _option(
+        "Listening",
+        values.switch(),
+        False,
+        "Allow addresses that other machines can reach, although there is no authentication and "
+        "no TLS yet: whoever reaches the port may do everything.",
+    )
+    data_dir: Path = _option(
+        "Durability",
+        values.directory(),
+        Path("telpher-data"),
+        "Directory of the data; made if it is missing (mode 0700).",
+    )
+    persistence: str = _option(
+        "Durability",
+        values.persistence(),
+        "aof+rdb",
+        "What is on the disk: nothing (none), snapshots (rdb), a log of everything (aof), or a "
+        "log that starts from a snapshot (aof+rdb).",
+    )
+    fsync: str = _option(
+        "Durability",
+        values.choice("always", "everysec", "no"),
+        "everysec",
+        "When the log is forced to the disk: before every confirm (always), once a second "
+        "(everysec), or when the system likes (no). A publish may ask for more than that.",
+    )
+    save: tuple[SaveRule, ...] = _option(
+        "Durability",
+        values.save_rules(),
+        (SaveRule(900, 1), SaveRule(300, 1000), SaveRule(60, 100_000)),
+        "With rdb: write a snapshot when so many seconds have passed and so many changes "
+        "gathered; any rule will do.",
+    )
+    rewrite_growth_percent: int = _option(
+        "Durability",
+        values.percent(0, 100_000),
+        100,
+        "With aof: rewrite the log when it has grown by so much since the last rewrite; "
+        "0: only on demand.",
+    )
+    rewrite_min_bytes: int = _option(
+        "Durability",
+        values.size(0, 1024 * GIB),
+        64 * MIB,
+        "With aof: leave a log alone that is smaller than this.",
+    )
+    reserve_bytes: int = _option(
+        "Durability",
+        values.size(0, 64 * GIB),
+        32 * MIB,
+        "Disk space kept back, so that consuming and acknowledging go on when the disk is full.",
+    )
+    frame_bytes_max: int = _option(
+        "Limits", values.size(64 * KIB, GIB), 16 * MIB, "The largest frame that is accepted."
+    )
+    message_bytes_max: int = _option(
+        "Limits",
+        values.size(1, GIB),
+        4 * MIB,
+        "The largest body of a message. Not above frame_bytes_max.",
+    )
+    batch_messages_max: int = _option(
+        "Limits", values.number(1, 1_000_000), 10_000, "The most messages in one batch."
+    )
+    connections_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000),
+        10_000,
+        "The most connections at once; further ones are turned away.",
+    )
+    channels_max: int = _option(
+        "Limits", values.number(1, 100_000_000), 1_000_000, "The most channels."
+    )
+    consumers_per_connection_max: int = _option(
+        "Limits", values.number(1, 1_000_000), 1000, "The most consumers on one connection."
+    )
+    subscriptions_per_channel_max: int = _option(
+        "Limits", values.number(1, 1_000_000), 10_000, "The most subscriptions of one topic."
+    )
+    prefetch_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000),
+        1_000_000,
+        "The largest prefetch a consumer may ask for, in messages.",
+    )
+    ephemeral_backlog_bytes: int = _option(
+        "Limits",
+        values.size(64 * KIB, 64 * GIB),
+        64 * MIB,
+        "How far an ephemeral subscription may lag before it misses messages.",
+    )
+    output_bytes_max: int = _option(
+        "Limits",
+        values.size(64 * KIB, 4 * GIB),
+        4 * MIB,
+        "What may wait to be sent to one connection; deliveries to it pause above this.",
+    )
+    input_bytes_max: int = _option(
+        "Limits",
+        values.size(64 * KIB, 16 * GIB),
+        64 * MIB,
+        "What may be gathered from all connections for one block; reading pauses above this.",
+    )
+    create_channels: str = _option(
+        "Behaviour",
+        values.choice("declared", "queue", "topic"),
+        "queue",
+        "What the first use of an unknown channel makes of it; declared: refuse it.",
+    )
+    heartbeat_ms: int = _option(
+        "Behaviour",
+        values.milliseconds(5000, 120_000),
+        30_000,
+        "The heartbeat of clients that propose none; a silent peer is dropped after two.",
+    )
+    open_timeout_ms: int = _option(
+        "Behaviour",
+        values.milliseconds(100, 60_000),
+        5000,
+        "How long a new connection may take to introduce itself.",
+    )
+    lease_ms: int = _option(
+        "Behaviour",
+        values.milliseconds(1000, 86_400_000),
+        60_000,
+        "How long a delivery may stay unsettled, unless the consumer asks otherwise.",
+    )
+    resume_ms: int = _option(
+        "Behaviour",
+        values.milliseconds(0, 600_000),
+        1000,
+        "How long the leases of a broken connection wait for its consumer to come back.",
+    )
+    producer_window: int = _option(
+        "Behaviour",
+        values.number(1, 1024),
+        32,
+        "How many batches of one producer may be unconfirmed, and are remembered against resends.",
+    )
+    producer_expiry_seconds: int = _option(
+        "Behaviour",
+        values.seconds(60, 3650 * DAY_SECONDS),
+        7 * DAY_SECONDS,
+        "How long a producer that publishes nothing is remembered.",
+    )
+    drain_seconds: int = _option(
+        "Behaviour",
+        values.seconds(0, 3600),
+        10,
+        "How long an orderly stop waits for clients to settle what they hold.",
+    )
+    log_level: str = _option(
+        "Logs",
+        values.choice("debug", "info", "warning", "error"),
+        "info",
+        "What is logged. Read anew on SIGHUP.",
+    )
+    log_format: str = _option(
+        "Logs",
+        values.choice("auto", "human", "json"),
+        "auto",
+        "How: for people (human), for machines (json), or as suits standard error (auto).",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table."""
+
+    name: str
+    group: str
+    kind: Kind[Any]
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "TELPHER_" + self.name.upper()
+
+
+OPTIONS: Final[tuple[Option, ...]] = tuple(
+    Option(row.name, row.metadata["group"], row.metadata["kind"], row.default, row.metadata["help"])
+    for row in fields(Settings)
+)
+BY_NAME: Final[dict[str, Option]] = {option.name: option for option in OPTIONS}
