@@ -34,7 +34,7 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 class Summary(NamedTuple):
     """What the broker needs to know of a checked batch."""
 
-    count: int
+    messages: int
     properties: dict[str, int] | None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import msgpack
 
 from .errors import RemoteProtocolError
-from .frames import NUMBERS, SHAPES, Frame
+from .frames import NUMBERS, SHAPES, Fields, Frame
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
@@ -72,7 +72,7 @@ def decode(body: bytes | memoryview) -> Frame:
     return _shaped(values, *shape)
 
 
-def _shaped(values: tuple[Any, ...], frame: type[Frame], fields: tuple[frozenset[type], ...]) -> Frame:
+def _shaped(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> Frame:
     name = frame.__name__.upper()
     if len(values) != len(fields) + 2:
         raise RemoteProtocolError(

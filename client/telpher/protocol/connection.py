@@ -47,9 +47,11 @@ class State(Enum):
     CLOSED = "closed"
 
 
-_BEAT: Final = frozenset({f.Ping, f.Pong})
-_REQUESTS: Final = frozenset({f.Publish, f.Consume, f.Fetch, f.Settle, f.Renew, f.Cancel, f.Call})
-_ANSWERS: Final = frozenset(
+_BEAT: Final[frozenset[type[Frame]]] = frozenset({f.Ping, f.Pong})
+_REQUESTS: Final[frozenset[type[Frame]]] = frozenset(
+    {f.Publish, f.Consume, f.Fetch, f.Settle, f.Renew, f.Cancel, f.Call}
+)
+_ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
     {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
 )
 

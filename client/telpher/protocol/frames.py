@@ -15,6 +15,10 @@ from typing import Any, Final, NamedTuple
 
 PROTOCOL_VERSION: Final = 1
 
+# How many stored batches of a producer the broker remembers, and so how many may be unconfirmed.
+# A constant and not an option: what replay rebuilds may not depend on a configuration.
+PRODUCER_WINDOW: Final = 32
+
 Offsets = tuple[int, ...]
 Options = dict[str, Any]
 # (first offset, attempt, published at in ms since 1970, encoded batch)
@@ -75,7 +79,7 @@ class Consume(NamedTuple):
 class Fetch(NamedTuple):
     request: int
     consumer: int
-    count: int
+    messages: int
     wait_ms: int
 
 
@@ -110,7 +114,7 @@ class Lost(NamedTuple):
 
 class Missed(NamedTuple):
     request: int
-    count: int
+    messages: int
 
 
 class Cancel(NamedTuple):
@@ -159,22 +163,36 @@ class Goodbye(NamedTuple):
     request: int
 
 
-ClientFrame = Hello | Publish | Consume | Fetch | Settle | Renew | Cancel | Call | Ping | Pong | Goodbye
+ClientFrame = (
+    Hello | Publish | Consume | Fetch | Settle | Renew | Cancel | Call | Ping | Pong | Goodbye
+)
 ServerFrame = (
-    Welcome | Confirm | Deliver | Settled | Lost | Missed | Closed | Reply | Refused | Ping | Pong | Goaway
+    Welcome
+    | Confirm
+    | Deliver
+    | Settled
+    | Lost
+    | Missed
+    | Closed
+    | Reply
+    | Refused
+    | Ping
+    | Pong
+    | Goaway
 )
 Frame = ClientFrame | ServerFrame
 
-_INT: Final = frozenset({int})
-_STR: Final = frozenset({str})
-_BIN: Final = frozenset({bytes})
-_ROW: Final = frozenset({tuple})
-_MAP: Final = frozenset({dict})
-_INT_OR_NIL: Final = frozenset({int, NoneType})
-_STR_OR_NIL: Final = frozenset({str, NoneType})
-_BIN_OR_NIL: Final = frozenset({bytes, NoneType})
+Types = frozenset[type[Any]]
+Fields = tuple[Types, ...]
 
-Fields = tuple[frozenset[type], ...]
+_INT: Final[Types] = frozenset({int})
+_STR: Final[Types] = frozenset({str})
+_BIN: Final[Types] = frozenset({bytes})
+_ROW: Final[Types] = frozenset({tuple})
+_MAP: Final[Types] = frozenset({dict})
+_INT_OR_NIL: Final[Types] = frozenset({int, NoneType})
+_STR_OR_NIL: Final[Types] = frozenset({str, NoneType})
+_BIN_OR_NIL: Final[Types] = frozenset({bytes, NoneType})
 
 # The one table of the protocol: number, frame, and which types each field after `request` may have.
 SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {

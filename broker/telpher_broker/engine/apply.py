@@ -1,0 +1,164 @@
+"""Apply: a record changes the state, and nothing else changes what is durable.
+
+Total and deterministic: what `decide` let through always applies, live as in replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
+
+from . import records as r
+from .log import Stored
+from .ranges import Span
+from .state import QUEUE, Channel, Producer, State
+from .subscription import Subscription
+
+
+def apply(state: State, record: r.Record) -> None:
+    """Make `record` true in `state`."""
+    _APPLY[type(record)](state, record)
+
+
+def settle(subscription: Subscription, offsets: Offsets) -> int:
+    """Take offsets out of a subscription; how many were still unsettled."""
+    count = 0
+    release = subscription.channel.log.release if subscription.channel.kind == QUEUE else None
+    for index in range(0, len(offsets), 2):
+        for first, end in subscription.settle(offsets[index], offsets[index + 1]):
+            count += end - first
+            if release is not None:
+                release(first, end)
+    return count
+
+
+def give_back(subscription: Subscription, attempt: int, due_ms: int, offsets: Offsets) -> None:
+    """Make offsets ready again, or delayed, after delivery number `attempt`."""
+    for index in range(0, len(offsets), 2):
+        subscription.give_back(offsets[index], offsets[index + 1], attempt, due_ms)
+
+
+def place(channel: Channel, stored: Stored) -> None:
+    """Add a batch to the log, and to the subscriptions' ranges if it is not plain."""
+    channel.log.append(stored)
+    if stored.properties is None:
+        return
+    if stored.is_special:
+        for subscription in channel.subscriptions.values():
+            subscription.place(_special(stored, stored.first))
+    if stored.expires_ms is not None:
+        channel.expiring.add((stored.expires_ms, stored.first, stored.end))
+
+
+def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
+    channel = Channel(record.channel, record.name, record.kind, record.config)
+    state.channels[record.name] = channel
+    state.numbered[record.channel] = channel
+    state.next_channel = record.channel + 1
+
+
+def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
+    channel = state.numbered.pop(record.channel)
+    del state.channels[channel.name]
+
+
+def _subscribed(state: State, record: r.Subscribed) -> None:
+    channel = state.numbered[record.channel]
+    channel.subscriptions[record.subscription] = subscribed(
+        channel, record.subscription, record.cursor
+    )
+
+
+def subscribed(
+    channel: Channel, name: str, cursor: int, durable: bool = True, acks: bool = True
+) -> Subscription:
+    """A new subscription from `cursor` on; delayed and prioritised messages there are placed."""
+    subscription = Subscription(channel, name, cursor, durable, acks)
+    place_special(subscription)
+    return subscription
+
+
+def place_special(subscription: Subscription) -> None:
+    """Place what is in the subscription's tail and is not plain: priorities and delays."""
+    cursor = subscription.cursor
+    for stored in subscription.channel.log.since(cursor):
+        if stored.is_special:
+            subscription.place(_special(stored, max(stored.first, cursor)))
+
+
+def _special(stored: Stored, first: int) -> Span:
+    return Span(first, stored.end, 0, stored.priority, stored.due_ms)
+
+
+def _unsubscribed(state: State, record: r.Unsubscribed) -> None:
+    del state.numbered[record.channel].subscriptions[record.subscription]
+
+
+def _published(state: State, record: r.Published) -> None:
+    end = record.first + record.messages
+    stored = Stored(record.first, end, record.published_ms, record.properties, record.batch)
+    place(state.numbered[record.channel], stored)
+    if record.producer is not None:
+        _remember(state, record, record.producer)
+
+
+def _remember(state: State, record: r.Published, name: bytes) -> None:
+    producer = state.producers.pop(name, None)
+    if producer is None or producer.channel != record.channel:
+        producer = Producer(record.channel)
+    state.producers[name] = producer
+    producer.recent[record.sequence] = record.first
+    if len(producer.recent) > PRODUCER_WINDOW:
+        del producer.recent[next(iter(producer.recent))]
+    producer.last_ms = record.published_ms
+
+
+def _started(state: State, record: r.Started) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    offsets = record.offsets
+    for index in range(0, len(offsets), 2):
+        subscription.start(offsets[index], offsets[index + 1])
+
+
+def _settled(state: State, record: r.Settled) -> None:
+    settle(state.subscription(record.channel, record.subscription), record.offsets)
+
+
+def _returned(state: State, record: r.Returned) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    give_back(subscription, record.attempt, record.due_ms, record.offsets)
+
+
+def _trimmed(state: State, record: r.Trimmed) -> None:
+    channel = state.numbered[record.channel]
+    channel.log.trim(record.start)
+    for subscription in channel.subscriptions.values():
+        subscription.forget(channel.log.start)
+
+
+def _sought(state: State, record: r.Sought) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    subscription.move(record.cursor)
+    place_special(subscription)
+
+
+def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
+    for producer in record.producers:
+        del state.producers[producer]
+
+
+_APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
+    r.ChannelDeclared: _channel_declared,
+    r.ChannelDeleted: _channel_deleted,
+    r.Subscribed: _subscribed,
+    r.Unsubscribed: _unsubscribed,
+    r.Published: _published,
+    r.Started: _started,
+    r.Settled: _settled,
+    r.Returned: _returned,
+    r.Trimmed: _trimmed,
+    r.Sought: _sought,
+    r.ProducersForgotten: _producers_forgotten,
+}

@@ -1,0 +1,84 @@
+"""Reading a map from the wire field by field, with refusals that name the field and its bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from telpher.protocol.frames import Offsets, Options
+
+from .turn import Refusal
+
+
+class Arguments:
+    """The fields of a map, each taken once; `done` refuses what nobody took."""
+
+    def __init__(self, of: str, fields: Options) -> None:
+        self._of = of
+        self._fields = dict(fields)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string; without a default it must be there."""
+        value = self._fields.pop(name, default)
+        if type(value) is not str:
+            raise self._wrong(name, value, "a string")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A string, or None when it is absent or nil."""
+        value = self._fields.pop(name, None)
+        if value is not None and type(value) is not str:
+            raise self._wrong(name, value, "a string")
+        return value
+
+    def integer(self, name: str, least: int, most: int, default: int | None = None) -> int:
+        """An integer within its bounds."""
+        value = self._fields.pop(name, default)
+        if type(value) is not int or not least <= value <= most:
+            raise self._wrong(name, value, f"{least} to {most}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A bool; absent is False."""
+        value = self._fields.pop(name, False)
+        if type(value) is not bool:
+            raise self._wrong(name, value, "true or false")
+        return value
+
+    def token(self, name: str) -> bytes | None:
+        """16 bytes, or None when absent."""
+        value = self._fields.pop(name, None)
+        if value is not None and (type(value) is not bytes or len(value) != 16):
+            raise self._wrong(name, value, "16 bytes")
+        return value
+
+    def offsets(self, name: str) -> Offsets:
+        """A flat row of ranges; absent is empty."""
+        value = self._fields.pop(name, ())
+        if type(value) is not tuple:
+            raise self._wrong(name, value, "an array of offsets")
+        return value
+
+    def options(self, name: str) -> Options:
+        """A map; absent is empty."""
+        value = self._fields.pop(name, None)
+        if value is not None and type(value) is not dict:
+            raise self._wrong(name, value, "a map")
+        return value or {}
+
+    def start(self, name: str) -> Any:
+        """A position in a log: "earliest", "latest" (the default), an offset, {"time_ms": t}."""
+        value = self._fields.pop(name, "latest")
+        if value in ("earliest", "latest") or (type(value) is int and value >= 0):
+            return value
+        if type(value) is dict and list(value) == ["time_ms"] and type(value["time_ms"]) is int:
+            return value
+        raise self._wrong(name, value, '"earliest", "latest", an offset or {"time_ms": t}')
+
+    def done(self) -> None:
+        """Refuse fields that nobody took."""
+        if self._fields:
+            names = ", ".join(repr(name) for name in self._fields)
+            raise Refusal("bad_request", f"{self._of} has no {names}")
+
+    def _wrong(self, name: str, value: Any, bounds: str) -> Refusal:
+        return Refusal("bad_request", f"{self._of}: {name} is {value!r:.80}; it may be {bounds}")

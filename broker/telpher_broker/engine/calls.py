@@ -1,0 +1,271 @@
+"""Calls: everything that is rare, by its verb. One table, one small function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from telpher.protocol import frames as f
+from telpher.protocol.frames import Options, Part
+
+from . import records as r
+from .arguments import Arguments
+from .decide import channel_of, make_channel
+from .membership import close, durable_subscription, position
+from .ranges import DELAYED, LEASED, READY
+from .sessions import Session
+from .state import QUEUE, TOPIC, Channel
+from .subscription import Subscription
+from .turn import Refusal, Turn
+
+BROWSE_BYTES: Final = 1024 * 1024
+
+# The configuration of a channel: name -> (least, most, kinds that have it).
+CONFIG_BOUNDS: Final[dict[str, tuple[int, int, tuple[str, ...]]]] = {
+    "retain_seconds": (1, 100 * 365 * 86_400, (TOPIC,)),
+    "retain_bytes": (1, 2**60, (TOPIC,)),
+    "retain_count": (1, 2**60, (TOPIC,)),
+    "limit_seconds": (1, 100 * 365 * 86_400, (TOPIC,)),
+    "limit_bytes": (1, 2**60, (TOPIC,)),
+    "limit_count": (1, 2**60, (TOPIC,)),
+}
+
+
+def call(turn: Turn, session: Session, frame: f.Call) -> None:
+    """Answer one CALL."""
+    verb = VERBS.get(frame.verb)
+    if verb is None:
+        raise Refusal(
+            "unknown_verb", f"there is no call {frame.verb!r:.80}; there are {', '.join(VERBS)}"
+        )
+    arguments = Arguments(frame.verb, frame.arguments)
+    turn.reply(session, f.Reply(frame.request, verb(turn, arguments)))
+
+
+def _declare(turn: Turn, arguments: Arguments) -> Options:
+    name = arguments.text("channel")
+    kind = arguments.text("kind")
+    config = arguments.options("config")
+    arguments.done()
+    if kind not in (QUEUE, TOPIC):
+        raise Refusal("bad_request", f"kind is {kind!r:.40}; a channel is a 'queue' or a 'topic'")
+    _check_config(kind, config)
+    channel = turn.state.channels.get(name)
+    if channel is None:
+        channel = make_channel(turn, name, kind, config)
+    elif channel.kind != kind or channel.config != config:
+        raise Refusal(
+            "channel_differs",
+            f"{name!r} is a {channel.kind} with {channel.config or 'no configuration'}; "
+            "delete it first, or declare it alike",
+        )
+    return inspect(channel)
+
+
+def _check_config(kind: str, config: Options) -> None:
+    for name, value in config.items():
+        bounds = CONFIG_BOUNDS.get(name)
+        if bounds is None or kind not in bounds[2]:
+            known = [name for name, bound in CONFIG_BOUNDS.items() if kind in bound[2]]
+            raise Refusal(
+                "bad_request",
+                f"a {kind} has no configuration {name!r:.40}; "
+                f"it has {', '.join(known) if known else 'none'}",
+            )
+        if type(value) is not int or not bounds[0] <= value <= bounds[1]:
+            raise Refusal(
+                "bad_request", f"{name} is {value!r:.40}; it may be {bounds[0]} to {bounds[1]}"
+            )
+
+
+def _delete(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    if_empty = arguments.flag("if_empty")
+    if_unused = arguments.flag("if_unused")
+    arguments.done()
+    if if_empty and channel.log.start < channel.log.next:
+        raise Refusal("channel_not_empty", f"{channel.name!r} still holds messages")
+    consumers = [c for s in channel.subscriptions.values() for c in s.consumers]
+    if if_unused and consumers:
+        raise Refusal("channel_in_use", f"{channel.name!r} has {len(consumers)} consumers")
+    for consumer in consumers:
+        close(turn, consumer, "channel_deleted", f"channel {channel.name!r} was deleted")
+    for subscription in channel.subscriptions.values():
+        turn.wakeful.pop(subscription, None)
+    turn.loosened.pop(channel, None)
+    turn.published.pop(channel, None)
+    turn.commit(r.ChannelDeleted(channel.number))
+    return {}
+
+
+def _purge(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    subscription = _subscription(channel, arguments.optional_text("subscription"))
+    arguments.done()
+    offsets: list[int] = []
+    for span in subscription.ranges:
+        if span.state != LEASED:
+            offsets += (span.first, span.end)
+    if subscription.tail_count:
+        offsets += (subscription.cursor, channel.log.next)
+    if offsets:
+        turn.commit(
+            r.Settled(channel.number, subscription.name, r.Reason.PURGED, tuple(offsets)),
+            subscription.durable,
+        )
+        turn.loosened[channel] = None
+    purged = sum(offsets[1::2]) - sum(offsets[::2])
+    turn.counters["purged"] += purged
+    return {"purged": purged}
+
+
+def _list(turn: Turn, arguments: Arguments) -> Options:
+    prefix = arguments.text("prefix", "")
+    after = arguments.text("after", "")
+    limit = arguments.integer("limit", 1, 1000, 100)
+    arguments.done()
+    names = sorted(name for name in turn.state.channels if name.startswith(prefix) and name > after)
+    page = [inspect(turn.state.channels[name]) for name in names[:limit]]
+    return {"channels": page, "next": names[limit - 1] if len(names) > limit else None}
+
+
+def _inspect(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    arguments.done()
+    return inspect(channel)
+
+
+def inspect(channel: Channel) -> Options:
+    """What `inspect` and `list` tell of a channel."""
+    log = channel.log
+    subscriptions = [_inspect_subscription(s) for s in channel.subscriptions.values()]
+    if channel.kind == QUEUE:
+        messages = sum(subscriptions[0][state] for state in ("ready", "delayed", "leased"))
+    else:
+        messages = log.next - log.start
+    return {
+        "name": channel.name,
+        "kind": channel.kind,
+        "config": channel.config,
+        "start": log.start,
+        "next": log.next,
+        "messages": messages,
+        "bytes": log.body_bytes,
+        "subscriptions": subscriptions,
+    }
+
+
+def _inspect_subscription(subscription: Subscription) -> Options:
+    counts = subscription.ranges.counts
+    return {
+        "name": subscription.name,
+        "durable": subscription.durable,
+        "ready": counts[READY] + subscription.tail_count,
+        "delayed": counts[DELAYED],
+        "leased": counts[LEASED],
+        "consumers": len(subscription.consumers),
+        "next": subscription.cursor,
+        "missed": subscription.missed,
+    }
+
+
+def _browse(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    name = arguments.optional_text("subscription")
+    start = arguments.integer("start", 0, 2**62, default=0)
+    count = arguments.integer("count", 1, 1000, default=100)
+    arguments.done()
+    if channel.kind == TOPIC and name is None:
+        pieces = [(channel.log.start, channel.log.next, 1)]
+    else:
+        pieces = _unsettled(_subscription(channel, name))
+    parts: list[Part] = []
+    reached, size = start, 0
+    for first, end, attempt in pieces:
+        for stored in channel.log.since(max(first, start)):
+            low = max(first, start, stored.first)
+            high = min(end, stored.end, low + count)
+            if low >= high or size > BROWSE_BYTES:
+                break
+            batch = turn.cut(stored.batch, low - stored.first, high - stored.first)
+            parts.append((low, attempt, stored.published_ms, batch))
+            count -= high - low
+            size += len(batch)
+            reached = high
+    return {"parts": parts, "next": reached}
+
+
+def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
+    """What is unsettled, as (first, end, the number of its next or current delivery)."""
+    pieces = [
+        (span.first, span.end, span.delivery if span.state == LEASED else span.attempt + 1)
+        for span in subscription.ranges
+    ]
+    pieces.append((subscription.cursor, subscription.channel.log.next, 1))
+    return pieces
+
+
+def _subscribe(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    name = arguments.text("subscription")
+    start = arguments.start("start")
+    arguments.done()
+    return _inspect_subscription(durable_subscription(turn, channel, name, start))
+
+
+def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    subscription = _subscription(channel, arguments.text("subscription"))
+    arguments.done()
+    for consumer in list(subscription.consumers):
+        text = f"subscription {subscription.name!r} of {channel.name!r} was deleted"
+        close(turn, consumer, "subscription_deleted", text)
+    turn.commit(r.Unsubscribed(channel.number, subscription.name))
+    turn.wakeful.pop(subscription, None)
+    turn.loosened[channel] = None
+    return {}
+
+
+def _seek(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    subscription = _subscription(channel, arguments.text("subscription"))
+    to = arguments.start("to")
+    arguments.done()
+    cursor = position(channel, to)
+    for consumer in subscription.consumers:
+        held = sorted((span.first, span.end) for span in consumer.leases.values())
+        if held and consumer.session is not None:
+            turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
+        if consumer.prefetch:
+            consumer.credit += sum(end - first for first, end in held)
+    turn.commit(r.Sought(channel.number, subscription.name, cursor), subscription.durable)
+    for consumer in subscription.consumers:
+        turn.enlist(consumer)
+    turn.loosened[channel] = None
+    return {"next": cursor}
+
+
+def _subscription(channel: Channel, name: str | None) -> Subscription:
+    if channel.kind == QUEUE:
+        if name:
+            raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
+        return channel.subscriptions[""]
+    if name is None:
+        raise Refusal("bad_request", f"{channel.name!r} is a topic; name the subscription")
+    subscription = channel.subscriptions.get(name)
+    if subscription is None:
+        raise Refusal("unknown_subscription", f"{channel.name!r} has no subscription {name!r:.80}")
+    return subscription
+
+
+VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+    "declare": _declare,
+    "delete": _delete,
+    "purge": _purge,
+    "list": _list,
+    "inspect": _inspect,
+    "browse": _browse,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "seek": _seek,
+}

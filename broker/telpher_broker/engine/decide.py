@@ -1,0 +1,229 @@
+"""Decide: read, check, choose; what is chosen becomes records.
+
+The two requests that carry the load, publish and settle. The rest is in `membership` (who
+consumes) and `calls`.
+"""
+
+from __future__ import annotations
+
+from telpher.protocol import batch as batches
+from telpher.protocol import frames as f
+from telpher.protocol.errors import BatchError
+from telpher.protocol.frames import Level, Offsets, Outcome
+from telpher.protocol.names import is_name, why_not_name
+
+from . import records as r
+from .sessions import Consumer, Session
+from .state import Channel
+from .turn import Refusal, Turn
+
+
+def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
+    """Append a batch, unless the producer's number says that it is there already."""
+    channel = channel_for_use(turn, frame.channel)
+    level = _level(turn, frame.confirm)
+    first = _stored_before(turn, channel, frame)
+    if first is None:
+        first = _store(turn, channel, frame)
+    turn.reply(session, f.Confirm(frame.request, first, level), level)
+
+
+def _store(turn: Turn, channel: Channel, frame: f.Publish) -> int:
+    if turn.disk_full:
+        raise Refusal(
+            "disk_full",
+            f"the disk is nearly full; {frame.channel!r} takes messages again when there is space",
+        )
+    try:
+        count, properties = batches.check(frame.batch, turn.settings.batch)
+    except BatchError as error:
+        raise Refusal(error.code, str(error)) from None
+    first = channel.log.next
+    turn.commit(
+        r.Published(
+            channel.number,
+            first,
+            count,
+            turn.now_ms,
+            properties,
+            frame.producer,
+            frame.sequence,
+            frame.batch,
+        )
+    )
+    turn.counters["published"] += count
+    turn.counters["published_bytes"] += len(frame.batch)
+    turn.published[channel] = None
+    return first
+
+
+def _level(turn: Turn, asked: int | None) -> Level:
+    if asked is None:
+        return turn.settings.level
+    if not 0 <= asked <= Level.FSYNCED:
+        raise Refusal("bad_request", f"confirm is {asked}; a level is 0, 1 or 2, or nil")
+    if asked > turn.settings.level_max:
+        raise Refusal(
+            "durability_unavailable",
+            f"level {Level(asked).name.lower()} needs persistence aof or aof+rdb; "
+            f"this broker reaches {turn.settings.level_max.name.lower()}",
+        )
+    return max(Level(asked), turn.settings.level)
+
+
+def _stored_before(turn: Turn, channel: Channel, frame: f.Publish) -> int | None:
+    """The first offset that this very batch got when it came before, or None."""
+    if frame.producer is None:
+        return None
+    if len(frame.producer) != 16 or frame.sequence < 1:
+        raise Refusal("bad_request", "a producer is 16 bytes and its sequence begins with 1")
+    producer = turn.state.producers.get(frame.producer)
+    if producer is None or producer.channel != channel.number:
+        return None
+    first = producer.recent.get(frame.sequence)
+    if first is not None:
+        turn.counters["duplicates"] += 1
+    elif len(producer.recent) >= f.PRODUCER_WINDOW and frame.sequence < min(producer.recent):
+        raise Refusal(
+            "sequence_too_old",
+            f"sequence {frame.sequence} is before the last {f.PRODUCER_WINDOW} of this producer; "
+            "whether it was stored is no longer known",
+        )
+    return first
+
+
+def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
+    """Acknowledge or requeue what the consumer holds; say what it did not hold."""
+    consumer = consumer_of(session, frame.consumer)
+    held, lost = split_held(consumer, row(frame.offsets))
+    if frame.outcome == Outcome.ACK:
+        acknowledge(turn, consumer, held)
+    elif frame.outcome == Outcome.REQUEUE:
+        due_ms = turn.now_ms + frame.delay_ms if frame.delay_ms > 0 else 0
+        requeue(turn, consumer, held, due_ms)
+    else:
+        raise Refusal("bad_request", f"outcome {frame.outcome} is not 0 (ack) or 1 (requeue)")
+    count = sum(end - first for first, end, _ in held)
+    if consumer.prefetch:
+        consumer.credit += count
+        turn.enlist(consumer)
+    turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
+
+
+Held = list[tuple[int, int, int]]
+
+
+def split_held(
+    consumer: Consumer, wanted: list[tuple[int, int]]
+) -> tuple[Held, list[tuple[int, int]]]:
+    """What of `wanted` the consumer has leased, as (first, end, delivery), and what it has not."""
+    held: Held = []
+    lost: list[tuple[int, int]] = []
+    for first, end in wanted:
+        reached = first
+        for span in consumer.subscription.held(consumer, first, end):
+            start, stop = max(span.first, first), min(span.end, end)
+            if reached < start:
+                lost.append((reached, start))
+            held.append((start, stop, span.delivery))
+            reached = stop
+        if reached < end:
+            lost.append((reached, end))
+    return held, lost
+
+
+def acknowledge(turn: Turn, consumer: Consumer, held: Held) -> None:
+    """Settle what is held, for good."""
+    if not held:
+        return
+    subscription = consumer.subscription
+    offsets = _joined([(first, end) for first, end, _ in held])
+    turn.commit(
+        r.Settled(subscription.channel.number, subscription.name, r.Reason.ACKED, offsets),
+        subscription.durable,
+    )
+    turn.counters["acked"] += sum(end - first for first, end, _ in held)
+    turn.loosened[subscription.channel] = None
+
+
+def requeue(turn: Turn, consumer: Consumer, held: Held, due_ms: int) -> None:
+    """Make what is held ready again, or delayed until `due_ms`; its attempt is spent."""
+    subscription = consumer.subscription
+    by_attempt: dict[int, list[tuple[int, int]]] = {}
+    for first, end, delivery in held:
+        by_attempt.setdefault(delivery, []).append((first, end))
+    for attempt, ranges in by_attempt.items():
+        turn.commit(
+            r.Returned(
+                subscription.channel.number, subscription.name, attempt, due_ms, _joined(ranges)
+            ),
+            subscription.durable,
+        )
+    turn.counters["requeued"] += sum(end - first for first, end, _ in held)
+    turn.wakeful[subscription] = None
+
+
+def _joined(ranges: list[tuple[int, int]]) -> Offsets:
+    """Ascending ranges as a flat row, touching ones as one."""
+    if len(ranges) == 1:
+        return ranges[0]
+    flat: list[int] = []
+    for first, end in ranges:
+        if flat and flat[-1] == first:
+            flat[-1] = end
+        else:
+            flat += (first, end)
+    return tuple(flat)
+
+
+def row(offsets: Offsets) -> list[tuple[int, int]]:
+    """The pairs of a row from the wire, or a refusal."""
+    try:
+        return f.pairs(offsets)
+    except ValueError as error:
+        raise Refusal("bad_request", str(error)) from None
+
+
+def consumer_of(session: Session, request: int) -> Consumer:
+    """The session's consumer of that number, or a refusal."""
+    consumer = session.consumers.get(request)
+    if consumer is None:
+        raise Refusal("unknown_consumer", f"this connection has no consumer {request}")
+    return consumer
+
+
+def channel_of(turn: Turn, name: str) -> Channel:
+    """The channel of that name, or a refusal."""
+    channel = turn.state.channels.get(name)
+    if channel is None:
+        check_name(name)
+        raise Refusal("unknown_channel", f"there is no channel {name!r}; declare it first")
+    return channel
+
+
+def channel_for_use(turn: Turn, name: str) -> Channel:
+    """The channel of that name, made by this first use where the configuration allows it."""
+    channel = turn.state.channels.get(name)
+    if channel is not None:
+        return channel
+    kind = turn.settings.create_channels
+    if kind == "declared":
+        return channel_of(turn, name)
+    return make_channel(turn, name, kind, {})
+
+
+def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel:
+    """Declare a channel that does not exist yet."""
+    check_name(name)
+    if len(turn.state.channels) >= turn.settings.channels_max:
+        raise Refusal(
+            "limit_reached", f"there are channels_max = {turn.settings.channels_max} channels"
+        )
+    turn.commit(r.ChannelDeclared(turn.state.next_channel, name, kind, config))
+    return turn.state.channels[name]
+
+
+def check_name(name: str) -> None:
+    """Refuse what may not name a channel or a subscription."""
+    if not is_name(name):
+        raise Refusal("bad_name", why_not_name(name))

@@ -1,0 +1,185 @@
+"""Dispatch: match what is ready to who has credit.
+
+Consumers of a subscription take turns, a batch at a turn, cut only where credit or a former
+delivery cuts. What a consumer gets in a round goes out in as few frames as `FRAME_BYTES`
+allows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from telpher.protocol.frames import Deliver, Missed, Part
+
+from . import records as r
+from .log import Stored
+from .membership import end_fetch
+from .ranges import Span
+from .sessions import Consumer, Session
+from .subscription import Subscription
+from .turn import Turn
+
+FRAME_BYTES: Final = 1024 * 1024
+# What a delivery costs on the wire beside its batch, about.
+_PART_BYTES: Final = 32
+
+
+def dispatch(turn: Turn) -> None:
+    """Deliver from every subscription that something happened to."""
+    for channel in turn.published:
+        turn.wakeful.update(dict.fromkeys(channel.subscriptions.values()))
+    turn.loosened.update(turn.published)
+    turn.published.clear()
+    wakeful, turn.wakeful = turn.wakeful, {}
+    for subscription in wakeful:
+        _serve(turn, subscription)
+    _flush(turn)
+
+
+def _serve(turn: Turn, subscription: Subscription) -> None:
+    waiting = subscription.waiting
+    while waiting and turn.budget_bytes > 0:
+        consumer = waiting.popleft()
+        consumer.waiting = False
+        session = consumer.session
+        if session is None or consumer.credit <= 0:
+            continue
+        if session.window_bytes <= 0:
+            session.blocked.append(consumer)
+            continue
+        if not _deliver(turn, subscription, consumer, session):
+            consumer.waiting = True
+            waiting.appendleft(consumer)
+            break
+        if consumer.credit > 0:
+            consumer.waiting = True
+            waiting.append(consumer)
+    if waiting and turn.budget_bytes <= 0:
+        turn.wakeful[subscription] = None
+    ranges = subscription.ranges
+    turn.set_alarm(subscription, ranges.next_due_ms())
+    turn.set_alarm(subscription, ranges.next_deadline_ms())
+
+
+def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session: Session) -> bool:
+    """Give the consumer the next part; whether there was one."""
+    span = subscription.ranges.next_ready()
+    log = subscription.channel.log
+    first = subscription.cursor if span is None else span.first
+    stored = log.find(first)
+    while stored is not None and _expired(turn, stored):
+        _expire(
+            turn, subscription, first, stored.end if span is None else min(span.end, stored.end)
+        )
+        span = subscription.ranges.next_ready()
+        first = subscription.cursor if span is None else span.first
+        stored = log.find(first)
+    if stored is None:
+        return False
+    end = min(stored.end, first + consumer.credit)
+    if span is not None:
+        end = min(end, span.end)
+    attempt = _take(turn, subscription, consumer, span, first, end)
+    _add_part(turn, consumer, session, stored, first, end, attempt)
+    return True
+
+
+def _take(
+    turn: Turn,
+    subscription: Subscription,
+    consumer: Consumer,
+    span: Span | None,
+    first: int,
+    end: int,
+) -> int:
+    """Lease `first` to `end`, or settle it where delivery settles; the number of the delivery."""
+    number, name = subscription.channel.number, subscription.name
+    if not subscription.acks:
+        turn.commit(r.Settled(number, name, r.Reason.ACKED, (first, end)), durable=False)
+        if not consumer.prefetch:
+            consumer.credit -= end - first
+        return 1
+    if span is None or span.attempt == 0:
+        turn.commit(r.Started(number, name, (first, end)), subscription.durable)
+        attempt = 1
+        span = subscription.ranges.at(first)
+    else:
+        attempt = span.attempt + 1
+    leased = subscription.ranges.lease(span, end, consumer, turn.now_ms + consumer.lease_ms)
+    leased.delivery = attempt
+    consumer.credit -= end - first
+    return attempt
+
+
+def _add_part(
+    turn: Turn,
+    consumer: Consumer,
+    session: Session,
+    stored: Stored,
+    first: int,
+    end: int,
+    attempt: int,
+) -> None:
+    batch = stored.batch
+    if first != stored.first or end != stored.end:
+        batch = turn.cut(batch, first - stored.first, end - stored.first)
+    if not consumer.parts:
+        turn.delivering.append(consumer)
+    consumer.parts.append((first, attempt, stored.published_ms, batch))
+    size = len(batch) + _PART_BYTES
+    session.window_bytes -= size
+    turn.budget_bytes -= size
+    turn.counters["delivered"] += end - first
+    if attempt > 1:
+        turn.counters["redelivered"] += end - first
+
+
+def _expired(turn: Turn, stored: Stored) -> bool:
+    if stored.properties is None:
+        return False
+    expires_ms = stored.expires_ms
+    return expires_ms is not None and expires_ms <= turn.now_ms
+
+
+def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> None:
+    record = r.Settled(
+        subscription.channel.number, subscription.name, r.Reason.EXPIRED, (first, end)
+    )
+    turn.commit(record, subscription.durable)
+    turn.counters["expired"] += end - first
+    turn.loosened[subscription.channel] = None
+
+
+def _flush(turn: Turn) -> None:
+    """Say what was gathered, and end the fetches that got something or may not wait."""
+    for consumer in turn.delivering:
+        session = consumer.session
+        assert session is not None
+        parts, consumer.parts = consumer.parts, []
+        if consumer.subscription.missed and not consumer.subscription.durable:
+            turn.reply(session, Missed(consumer.request, consumer.subscription.missed))
+            consumer.subscription.missed = 0
+        for group in _groups(parts):
+            turn.reply(session, Deliver(consumer.request, group))
+        if consumer.fetch is not None:
+            end_fetch(turn, consumer, consumer.fetch.count - consumer.credit)
+    turn.delivering.clear()
+    for consumer in turn.polls:
+        if consumer.fetch is not None and consumer.fetch.deadline_ms <= turn.now_ms:
+            end_fetch(turn, consumer, 0)
+    turn.polls.clear()
+
+
+def _groups(parts: list[Part]) -> list[tuple[Part, ...]]:
+    """The parts in groups of about `FRAME_BYTES`, at least one part each."""
+    groups: list[tuple[Part, ...]] = []
+    group: list[Part] = []
+    size = 0
+    for part in parts:
+        if group and size + len(part[3]) > FRAME_BYTES:
+            groups.append(tuple(group))
+            group, size = [], 0
+        group.append(part)
+        size += len(part[3]) + _PART_BYTES
+    groups.append(tuple(group))
+    return groups

@@ -1,0 +1,227 @@
+"""The durable state as chunks, for snapshots, and back.
+
+`freeze` takes a consistent view in one step by sharing: batches are immutable and logs copy
+references to chunks. The view is then encoded at leisure, while the engine goes on. A dump is
+canonical: equal states give equal bytes, whatever way they came about; the replay law is tested
+by that.
+
+Chunks, each one msgpack array:
+
+    [1, next_channel]
+    [2, channel, name, kind, config, next]
+    [3, channel, [[first, end, published_ms, properties, batch], ...]]
+    [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
+    [5, [[producer, channel, last_ms, [sequence, first, ...]], ...]]
+
+A channel's 2 comes before its 3s, and those before its 4s; spans that fill more than one 4 go
+on in the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, cast
+
+import msgpack
+
+from telpher.protocol.frames import Options
+
+from .log import Stored
+from .ranges import Span
+from .state import QUEUE, Channel, Producer, State
+from .subscription import Subscription
+
+CHUNK_BYTES: Final = 256 * 1024
+_CHUNK_ROWS: Final = 4096
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+SpanRow = tuple[int, int, int, int, int]
+ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
+
+
+class _FrozenSubscription(NamedTuple):
+    name: str
+    cursor: int
+    missed: int
+    spans: list[SpanRow]
+
+
+class _FrozenChannel(NamedTuple):
+    number: int
+    name: str
+    kind: str
+    config: Options
+    next: int
+    entries: list[list[Stored]]
+    subscriptions: list[_FrozenSubscription]
+
+
+class Frozen:
+    """The durable state at one moment; iterating encodes it, chunk by chunk."""
+
+    def __init__(self, state: State) -> None:
+        self._next_channel = state.next_channel
+        self._channels = [_freeze_channel(channel) for channel in state.numbered.values()]
+        self._producers = [
+            _freeze_producer(name, producer) for name, producer in state.producers.items()
+        ]
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield _bytes((1, self._next_channel))
+        for channel in self._channels:
+            yield _bytes((2, *channel[:5]))
+            for rows in _entry_groups(channel.entries):
+                yield _bytes((3, channel.number, rows))
+            for subscription in channel.subscriptions:
+                yield from _subscription_chunks(channel.number, subscription)
+        for index in range(0, len(self._producers), _CHUNK_ROWS):
+            yield _bytes((5, self._producers[index : index + _CHUNK_ROWS]))
+
+
+def dump(state: State) -> bytes:
+    """The whole durable state in one string of bytes; equal for equal states."""
+    return b"".join(Frozen(state))
+
+
+def load(state: State, chunk: bytes) -> None:
+    """Add what `chunk` holds to `state`; call with all chunks in order, then `loaded`."""
+    kind, *fields = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+    _LOAD[kind](state, *fields)
+
+
+def loaded(state: State) -> None:
+    """All chunks are in: count what is live in the batches of queues."""
+    for channel in state.numbered.values():
+        if channel.kind == QUEUE:
+            _count_live(channel)
+
+
+def _bytes(value: Any) -> bytes:
+    return cast(bytes, _pack(value))
+
+
+def _freeze_channel(channel: Channel) -> _FrozenChannel:
+    return _FrozenChannel(
+        channel.number,
+        channel.name,
+        channel.kind,
+        channel.config,
+        channel.log.next,
+        channel.log.freeze(),
+        [
+            _FrozenSubscription(
+                subscription.name,
+                subscription.cursor,
+                subscription.missed,
+                _span_rows(subscription),
+            )
+            for subscription in channel.subscriptions.values()
+            if subscription.durable
+        ],
+    )
+
+
+def _span_rows(subscription: Subscription) -> list[SpanRow]:
+    """The spans by what is durable of them, neighbours that agree in it joined."""
+    rows: list[SpanRow] = []
+    for span in subscription.ranges:
+        row = (span.first, span.end, span.attempt, span.priority, span.due_ms)
+        if rows and rows[-1][1] == row[0] and rows[-1][2:] == row[2:]:
+            rows[-1] = (rows[-1][0], *row[1:])
+        else:
+            rows.append(row)
+    return rows
+
+
+def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
+    recent = tuple(number for pair in producer.recent.items() for number in pair)
+    return (name, producer.channel, producer.last_ms, recent)
+
+
+def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[tuple[Any, ...]]]:
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for entries in chunks:
+        for entry in entries:
+            rows.append((entry.first, entry.end, entry.published_ms, entry.properties, entry.batch))
+            size += len(entry.batch)
+            if size >= CHUNK_BYTES or len(rows) >= _CHUNK_ROWS:
+                yield rows
+                rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
+    name, cursor, missed, spans = frozen
+    for index in range(0, len(spans) or 1, _CHUNK_ROWS):
+        flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
+        yield _bytes((4, channel, name, cursor, missed, flat))
+
+
+def _load_header(state: State, next_channel: int) -> None:
+    state.next_channel = next_channel
+
+
+def _load_channel(
+    state: State, number: int, name: str, kind: str, config: Options, following: int
+) -> None:
+    channel = Channel(number, name, kind, config)
+    channel.log.start = channel.log.next = following
+    state.channels[name] = channel
+    state.numbered[number] = channel
+
+
+def _load_entries(state: State, number: int, rows: tuple[tuple[Any, ...], ...]) -> None:
+    channel = state.numbered[number]
+    following = channel.log.next
+    for row in rows:
+        stored = Stored(*row)
+        channel.log.append(stored)
+        if stored.expires_ms is not None:
+            channel.expiring.add((stored.expires_ms, stored.first, stored.end))
+    channel.log.next = following
+
+
+def _load_subscription(
+    state: State, number: int, name: str, cursor: int, missed: int, flat: tuple[int, ...]
+) -> None:
+    channel = state.numbered[number]
+    subscription = channel.subscriptions.get(name)
+    if subscription is None:
+        subscription = channel.subscriptions[name] = Subscription(channel, name, cursor)
+    subscription.cursor = cursor
+    subscription.missed = missed
+    for index in range(0, len(flat), 5):
+        subscription.ranges.put(Span(*flat[index : index + 5]))
+
+
+def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
+    for name, channel, last_ms, recent in rows:
+        producer = Producer(channel)
+        producer.last_ms = last_ms
+        producer.recent = dict(zip(recent[::2], recent[1::2], strict=True))
+        state.producers[name] = producer
+
+
+def _count_live(channel: Channel) -> None:
+    (subscription,) = channel.subscriptions.values()
+    for stored in channel.log:
+        if stored.first >= subscription.cursor:
+            break
+        stored.live = max(stored.end - subscription.cursor, 0)
+    for span in subscription.ranges:
+        for stored in channel.log.since(span.first):
+            if stored.first >= span.end:
+                break
+            stored.live += min(span.end, stored.end) - max(span.first, stored.first)
+
+
+_LOAD: Final[dict[int, Any]] = {
+    1: _load_header,
+    2: _load_channel,
+    3: _load_entries,
+    4: _load_subscription,
+    5: _load_producers,
+}

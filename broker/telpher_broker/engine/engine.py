@@ -1,0 +1,178 @@
+"""The engine: commands in, records and effects out.
+
+    engine.handle(session, frame)    decide and apply one request
+    engine.tick()                    do what is due
+    engine.take_round()              dispatch; records for one block, effects that wait for it
+
+The caller writes the block and only then speaks. `load` and `replay` rebuild the state at a
+start; `freeze` takes a view of it for a snapshot. Nothing here waits, and nothing asks what
+time it is: `at` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from telpher.protocol import frames as f
+from telpher.protocol.frames import ClientFrame
+
+from . import records as r
+from .apply import apply
+from .calls import call
+from .decide import publish, settle
+from .dispatch import dispatch
+from .dump import Frozen, load, loaded
+from .membership import cancel, connect, consume, disconnect, fetch, renew
+from .retention import retain
+from .settings import EngineSettings
+from .state import State
+from .ticks import tick
+from .turn import ROUND_BYTES, Effect, Refusal, Turn
+
+
+class Round(NamedTuple):
+    """What one round decided: its records in order, and what may be said once they are written.
+
+    `synced_effects` wait for the sync as well. `more` says that there is still something to
+    deliver, for which this round had no room.
+    """
+
+    records: list[bytes]
+    effects: list[Effect]
+    synced_effects: list[Effect]
+    more: bool
+
+
+_HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
+    f.Publish: publish,
+    f.Settle: settle,
+    f.Consume: consume,
+    f.Fetch: fetch,
+    f.Renew: renew,
+    f.Cancel: cancel,
+    f.Call: call,
+}
+
+
+class Engine:
+    """The deterministic state machine of the broker."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.state = State()
+        self.settings = settings
+        self._turn = Turn(self.state, settings)
+
+    def at(self, now_ms: int) -> None:
+        """Tell the time, in ms since 1970; it never goes back."""
+        self._turn.now_ms = max(self._turn.now_ms, now_ms)
+
+    def set_disk_full(self, full: bool) -> None:
+        """Refuse publishes, or take them again."""
+        self._turn.disk_full = full
+
+    def connect(self, session: int) -> None:
+        """A connection has opened under this number, which is not used again."""
+        connect(self._turn, session)
+
+    def disconnect(self, session: int, orderly: bool) -> None:
+        """A connection is gone; orderly if it said GOODBYE."""
+        disconnect(self._turn, session, orderly)
+
+    def handle(self, session: int, frame: ClientFrame) -> None:
+        """Decide and apply one request; it is answered by an effect, refused or granted."""
+        turn = self._turn
+        sender = turn.state.sessions[session]
+        try:
+            _HANDLERS[type(frame)](turn, sender, frame)
+        except Refusal as refusal:
+            turn.counters["refused"] += 1
+            turn.reply(sender, f.Refused(frame.request, refusal.code, refusal.text))
+
+    def drained(self, session: int, body_bytes: int) -> None:
+        """That many delivered bytes have left for the session: as many more may be delivered."""
+        sender = self.state.sessions.get(session)
+        if sender is None:
+            return
+        sender.window_bytes += body_bytes
+        if sender.blocked and sender.window_bytes > 0:
+            blocked, sender.blocked = sender.blocked, []
+            for consumer in blocked:
+                self._turn.enlist(consumer)
+
+    def tick(self) -> None:
+        """Do what is due at the time told."""
+        tick(self._turn)
+
+    def next_alarm_ms(self) -> int | None:
+        """When `tick` has something to do, in ms since 1970."""
+        return self._turn.next_alarm_ms()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `take_round` would have nothing to dispatch."""
+        return not (self._turn.wakeful or self._turn.published or self._turn.loosened)
+
+    def take_round(self) -> Round:
+        """Dispatch what is ready, drop what may go, and hand over what this round decided."""
+        turn = self._turn
+        turn.budget_bytes = ROUND_BYTES
+        dispatch(turn)
+        for channel in turn.loosened:
+            retain(turn, channel)
+            if channel.expiring:
+                turn.set_alarm(channel, channel.expiring[0][0])
+        turn.loosened.clear()
+        taken = Round(turn.records, turn.effects, turn.synced_effects, bool(turn.wakeful))
+        turn.records, turn.effects, turn.synced_effects = [], [], []
+        return taken
+
+    def load(self, chunk: bytes) -> None:
+        """Add a chunk of a snapshot; all of them come first, then `loaded`."""
+        load(self.state, chunk)
+
+    def loaded(self) -> None:
+        """The snapshot is complete."""
+        loaded(self.state)
+
+    def replay(self, record: bytes) -> None:
+        """Apply a record of the journal again.
+
+        Raises ValueError for a kind of record that a newer version wrote.
+        """
+        apply(self.state, r.decode(record))
+
+    def recovered(self) -> None:
+        """Replay is over: set the alarms, and never let time go back behind what was published."""
+        turn = self._turn
+        for channel in self.state.numbered.values():
+            turn.loosened[channel] = None
+            for subscription in channel.subscriptions.values():
+                turn.wakeful[subscription] = None
+            last = channel.log.last
+            if last is not None:
+                self.at(last.published_ms)
+
+    def freeze(self) -> Frozen:
+        """The durable state as it is now, to be encoded at leisure."""
+        return Frozen(self.state)
+
+    @property
+    def messages(self) -> int:
+        """How many messages the logs hold."""
+        return sum(c.log.next - c.log.start for c in self.state.numbered.values())
+
+    @property
+    def body_bytes(self) -> int:
+        """How many bytes of batches the logs hold: about what a snapshot will have."""
+        return sum(c.log.body_bytes for c in self.state.numbered.values())
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, and sizes now."""
+        return {
+            **self._turn.counters,
+            "channels": len(self.state.channels),
+            "sessions": len(self.state.sessions),
+            "producers": len(self.state.producers),
+            "body_bytes": self.body_bytes,
+        }

@@ -1,0 +1,194 @@
+"""A channel's log: its batches by offset, kept as they came in.
+
+Entries stand in chunks of at most `CHUNK_ENTRIES`, so that a frozen view of a log of ten
+million batches copies references to chunks and not entries: a chunk that a view shares is
+copied before it is changed. Queues drop a batch when its last live message goes, so a log may
+have gaps; topics drop from the front.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import Final
+
+CHUNK_ENTRIES: Final = 512
+
+
+class Stored:
+    """A batch in a log: messages `first` to `end` (exclusive).
+
+    `live` counts the messages that a queue has not settled yet; topics leave it alone.
+    """
+
+    __slots__ = ("batch", "end", "first", "live", "properties", "published_ms")
+
+    def __init__(
+        self,
+        first: int,
+        end: int,
+        published_ms: int,
+        properties: dict[str, int] | None,
+        batch: bytes,
+    ) -> None:
+        self.first = first
+        self.end = end
+        self.published_ms = published_ms
+        self.properties = properties
+        self.batch = batch
+        self.live = end - first
+
+    @property
+    def is_special(self) -> bool:
+        """Whether its messages are not simply next in line: a priority or a delay."""
+        properties = self.properties
+        return properties is not None and bool(
+            properties.get("priority") or properties.get("delay_ms")
+        )
+
+    @property
+    def priority(self) -> int:
+        """The priority of its messages; 0 is the least."""
+        return self.properties.get("priority", 0) if self.properties else 0
+
+    @property
+    def due_ms(self) -> int:
+        """Before when its messages may not be delivered, in ms since 1970; 0: no delay."""
+        delay_ms = self.properties.get("delay_ms", 0) if self.properties else 0
+        return self.published_ms + delay_ms if delay_ms else 0
+
+    @property
+    def expires_ms(self) -> int | None:
+        """When its messages expire, in ms since 1970, or None."""
+        ttl_ms = self.properties.get("ttl_ms") if self.properties else None
+        return None if ttl_ms is None else self.published_ms + ttl_ms
+
+
+class _Chunk:
+    __slots__ = ("entries", "firsts", "shared")
+
+    def __init__(self, firsts: list[int], entries: list[Stored]) -> None:
+        self.firsts = firsts
+        self.entries = entries
+        self.shared = False
+
+
+class Log:
+    """The batches of one channel; `next` is the offset that the next message will have."""
+
+    __slots__ = ("_chunks", "_firsts", "body_bytes", "next", "start")
+
+    def __init__(self) -> None:
+        self._chunks: list[_Chunk] = []
+        self._firsts: list[int] = []
+        self.start = 0
+        self.next = 0
+        self.body_bytes = 0
+
+    def __iter__(self) -> Iterator[Stored]:
+        return (entry for chunk in self._chunks for entry in chunk.entries)
+
+    @property
+    def last(self) -> Stored | None:
+        """The newest batch that is kept."""
+        return self._chunks[-1].entries[-1] if self._chunks else None
+
+    def append(self, stored: Stored) -> None:
+        """Add a batch at the end; its first offset is at or after `next`."""
+        if self._chunks and len(self._chunks[-1].entries) < CHUNK_ENTRIES:
+            chunk = self._own(len(self._chunks) - 1)
+            chunk.firsts.append(stored.first)
+            chunk.entries.append(stored)
+        else:
+            self._chunks.append(_Chunk([stored.first], [stored]))
+            self._firsts.append(stored.first)
+        if not self.body_bytes:
+            self.start = stored.first
+        self.body_bytes += len(stored.batch)
+        self.next = stored.end
+
+    def find(self, offset: int) -> Stored | None:
+        """The batch that holds `offset`, or the next one after it, or None at the end."""
+        where = self._locate(offset)
+        return None if where is None else self._chunks[where[0]].entries[where[1]]
+
+    def since(self, offset: int) -> Iterator[Stored]:
+        """The batches from the one that holds `offset` on."""
+        where = self._locate(offset)
+        if where is None:
+            return
+        number, index = where
+        for chunk in self._chunks[number:]:
+            yield from chunk.entries[index:]
+            index = 0
+
+    def at_time(self, time_ms: int) -> int:
+        """The first offset that was published at `time_ms` or later; `next` if there is none."""
+        number = bisect_left(
+            self._chunks, time_ms, key=lambda chunk: chunk.entries[-1].published_ms
+        )
+        if number == len(self._chunks):
+            return self.next
+        entries = self._chunks[number].entries
+        return entries[bisect_left(entries, time_ms, key=lambda entry: entry.published_ms)].first
+
+    def release(self, first: int, end: int) -> None:
+        """Count `first` to `end` as settled by the queue; batches with nothing live go."""
+        done = []
+        for stored in self.since(first):
+            if stored.first >= end:
+                break
+            stored.live -= min(end, stored.end) - max(first, stored.first)
+            if not stored.live:
+                done.append(stored)
+        for stored in done:
+            self._drop(stored)
+
+    def trim(self, offset: int) -> None:
+        """Drop the batches that end at `offset` or before."""
+        gone = []
+        for stored in self:
+            if stored.end > offset:
+                break
+            gone.append(stored)
+        for stored in gone:
+            self._drop(stored)
+
+    def freeze(self) -> list[list[Stored]]:
+        """The batches as they stand now; what happens to the log later does not show in it."""
+        for chunk in self._chunks:
+            chunk.shared = True
+        return [chunk.entries for chunk in self._chunks]
+
+    def _locate(self, offset: int) -> tuple[int, int] | None:
+        number = max(bisect_right(self._firsts, offset) - 1, 0)
+        if number >= len(self._chunks):
+            return None
+        chunk = self._chunks[number]
+        index = max(bisect_right(chunk.firsts, offset) - 1, 0)
+        if chunk.entries[index].end > offset:
+            return number, index
+        if index + 1 < len(chunk.entries):
+            return number, index + 1
+        return (number + 1, 0) if number + 1 < len(self._chunks) else None
+
+    def _own(self, number: int) -> _Chunk:
+        """The chunk, copied first if a frozen view shares it."""
+        chunk = self._chunks[number]
+        if chunk.shared:
+            chunk = self._chunks[number] = _Chunk(list(chunk.firsts), list(chunk.entries))
+        return chunk
+
+    def _drop(self, stored: Stored) -> None:
+        number = bisect_right(self._firsts, stored.first) - 1
+        chunk = self._own(number)
+        index = bisect_left(chunk.firsts, stored.first)
+        del chunk.firsts[index]
+        del chunk.entries[index]
+        if chunk.entries:
+            self._firsts[number] = chunk.firsts[0]
+        else:
+            del self._chunks[number]
+            del self._firsts[number]
+        self.body_bytes -= len(stored.batch)
+        self.start = self._firsts[0] if self._firsts else self.next

@@ -1,0 +1,274 @@
+"""Who consumes: joining and leaving, credit, leases, and coming back after a broken connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from telpher.protocol import frames as f
+from telpher.protocol.frames import Offsets
+
+from . import records as r
+from .apply import subscribed
+from .arguments import Arguments
+from .decide import channel_for_use, check_name, consumer_of, requeue, row, split_held
+from .ranges import LEASED, READY
+from .sessions import Consumer, Fetching, Session
+from .state import QUEUE, Channel
+from .subscription import Subscription
+from .turn import Refusal, Turn
+
+
+def connect(turn: Turn, number: int) -> None:
+    """A connection has opened."""
+    turn.state.sessions[number] = Session(number, turn.settings.output_bytes_max)
+
+
+def disconnect(turn: Turn, number: int, orderly: bool) -> None:
+    """A connection is gone. What it held goes back: at once, or after a grace to resume in."""
+    session = turn.state.sessions.pop(number)
+    for consumer in list(session.consumers.values()):
+        if orderly or consumer.token is None or not consumer.subscription.durable:
+            leave(turn, consumer)
+        else:
+            _detach(turn, consumer)
+
+
+def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
+    """Join a subscription, making it if it is new; take back what was held before."""
+    options = Arguments("CONSUME", frame.options)
+    settings = turn.settings
+    prefetch = options.integer("prefetch", 0, settings.prefetch_max, default=0)
+    lease_ms = options.integer("lease_ms", 1000, 86_400_000, default=settings.lease_ms)
+    token = options.token("token")
+    held = row(options.offsets("held"))
+    acks = options.flag("acks")
+    start = options.start("start")
+    options.done()
+    if frame.request in session.consumers:
+        raise Refusal("bad_request", f"consumer {frame.request} is there already")
+    if len(session.consumers) >= settings.consumers_per_connection_max:
+        raise Refusal(
+            "limit_reached",
+            f"consumers_per_connection_max = {settings.consumers_per_connection_max}",
+        )
+    channel = channel_for_use(turn, frame.channel)
+    name = f"~{session.number}.{frame.request}"
+    subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
+    consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token)
+    lost = _resume(turn, consumer, held)
+    session.consumers[frame.request] = consumer
+    subscription.consumers.append(consumer)
+    consumer.credit = max(prefetch - sum(s.end - s.first for s in consumer.leases.values()), 0)
+    turn.enlist(consumer)
+    turn.reply(session, f.Reply(frame.request, {"subscription": subscription.name, "lost": lost}))
+
+
+def fetch(turn: Turn, session: Session, frame: f.Fetch) -> None:
+    """Give a pulling consumer credit once, until something comes or the wait is over."""
+    consumer = consumer_of(session, frame.consumer)
+    if consumer.prefetch or consumer.fetch is not None:
+        why = "has standing credit" if consumer.prefetch else "has a FETCH open"
+        raise Refusal("bad_request", f"consumer {frame.consumer} {why}")
+    if not 1 <= frame.messages <= turn.settings.prefetch_max:
+        raise Refusal("bad_request", f"messages may be 1 to {turn.settings.prefetch_max}")
+    if not 0 <= frame.wait_ms <= 86_400_000:
+        raise Refusal("bad_request", "wait_ms may be 0 to 86400000")
+    consumer.fetch = Fetching(frame.request, frame.messages, turn.now_ms + frame.wait_ms)
+    consumer.credit = frame.messages
+    turn.enlist(consumer)
+    if frame.wait_ms:
+        turn.set_alarm(consumer, consumer.fetch.deadline_ms)
+    else:
+        turn.polls.append(consumer)
+
+
+def end_fetch(turn: Turn, consumer: Consumer, count: int) -> None:
+    """Answer the open FETCH: `count` messages were delivered."""
+    assert consumer.fetch is not None
+    if consumer.session is not None:
+        turn.reply(consumer.session, f.Reply(consumer.fetch.request, {"count": count}))
+    consumer.fetch = None
+    consumer.credit = 0
+
+
+def renew(turn: Turn, session: Session, frame: f.Renew) -> None:
+    """Begin leases anew."""
+    consumer = consumer_of(session, frame.consumer)
+    held, lost = split_held(consumer, row(frame.offsets))
+    extend(consumer, held, turn.now_ms + consumer.lease_ms)
+    turn.set_alarm(consumer.subscription, consumer.subscription.ranges.next_deadline_ms())
+    turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
+
+
+def extend(consumer: Consumer, held: list[tuple[int, int, int]], deadline_ms: int) -> None:
+    """Let the leases of what is held end at `deadline_ms`."""
+    subscription = consumer.subscription
+    for first, end, _ in held:
+        for span in subscription.held(consumer, first, end):
+            subscription.ranges.renew(span, first, end, deadline_ms)
+
+
+def cancel(turn: Turn, session: Session, frame: f.Cancel) -> None:
+    """Leave a subscription."""
+    leave(turn, consumer_of(session, frame.consumer))
+    turn.reply(session, f.Reply(frame.request, {}))
+
+
+def leave(turn: Turn, consumer: Consumer) -> None:
+    """The consumer is no more; what it held is ready again, an ephemeral subscription ends."""
+    requeue(turn, consumer, leases(consumer), 0)
+    _remove(turn, consumer)
+    subscription = consumer.subscription
+    if not subscription.durable:
+        subscription.channel.subscriptions.pop(subscription.name, None)
+        turn.wakeful.pop(subscription, None)
+        turn.loosened[subscription.channel] = None
+
+
+def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
+    """End a consumer whose channel or subscription is going, and tell its client."""
+    session = consumer.session
+    if session is not None:
+        if consumer.fetch is not None:
+            turn.reply(session, f.Refused(consumer.fetch.request, code, text))
+        turn.reply(session, f.Closed(consumer.request, code, text))
+    _remove(turn, consumer)
+
+
+def leases(consumer: Consumer) -> list[tuple[int, int, int]]:
+    """What the consumer holds, as (first, end, delivery), in order."""
+    return sorted((span.first, span.end, span.delivery) for span in consumer.leases.values())
+
+
+def _remove(turn: Turn, consumer: Consumer) -> None:
+    if consumer.session is not None:
+        consumer.session.consumers.pop(consumer.request, None)
+    consumer.session = None
+    consumer.fetch = None
+    consumer.credit = 0
+    subscription = consumer.subscription
+    if consumer.waiting:
+        subscription.waiting.remove(consumer)
+        consumer.waiting = False
+    subscription.consumers.remove(consumer)
+    if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:
+        del turn.state.tokens[consumer.token]
+
+
+def _detach(turn: Turn, consumer: Consumer) -> None:
+    """Keep the leases for a short while, for the consumer to come back to."""
+    if not consumer.leases:
+        leave(turn, consumer)
+        return
+    consumer.session = None
+    consumer.fetch = None
+    consumer.credit = 0
+    deadline_ms = turn.now_ms + turn.settings.resume_ms
+    for span in list(consumer.leases.values()):
+        if span.deadline_ms > deadline_ms:
+            consumer.subscription.ranges.renew(span, span.first, span.end, deadline_ms)
+    turn.set_alarm(consumer.subscription, deadline_ms)
+
+
+def _subscription(
+    turn: Turn, channel: Channel, name: str | None, start: Any, acks: bool, ephemeral: str
+) -> Subscription:
+    if channel.kind == QUEUE:
+        if name:
+            raise Refusal(
+                "wrong_kind", f"{channel.name!r} is a queue; it has no subscription {name!r}"
+            )
+        return channel.subscriptions[""]
+    if name is None:
+        check_subscriptions(turn, channel)
+        cursor = position(channel, start)
+        subscription = subscribed(channel, ephemeral, cursor, durable=False, acks=acks)
+        channel.subscriptions[ephemeral] = subscription
+        return subscription
+    return durable_subscription(turn, channel, name, start)
+
+
+def durable_subscription(turn: Turn, channel: Channel, name: str, start: Any) -> Subscription:
+    """The topic's subscription of that name, made from `start` on if it is new."""
+    if channel.kind == QUEUE:
+        raise Refusal("wrong_kind", f"{channel.name!r} is a queue; only topics are subscribed to")
+    if name not in channel.subscriptions:
+        check_name(name)
+        check_subscriptions(turn, channel)
+        turn.commit(r.Subscribed(channel.number, name, position(channel, start)))
+    return channel.subscriptions[name]
+
+
+def check_subscriptions(turn: Turn, channel: Channel) -> None:
+    """Refuse one subscription more than the bound."""
+    bound = turn.settings.subscriptions_per_channel_max
+    if len(channel.subscriptions) >= bound:
+        raise Refusal("limit_reached", f"subscriptions_per_channel_max = {bound}")
+
+
+def position(channel: Channel, start: Any) -> int:
+    """The offset that a start means: "earliest", "latest", an offset, or {"time_ms": t}."""
+    log = channel.log
+    if start == "latest":
+        return log.next
+    if start == "earliest":
+        return log.start
+    if isinstance(start, dict):
+        return max(log.at_time(start["time_ms"]), log.start)
+    return min(max(int(start), log.start), log.next)
+
+
+def _resume(turn: Turn, consumer: Consumer, held: list[tuple[int, int]]) -> Offsets:
+    """Take over from the consumer of the same token; what of `held` is someone else's now."""
+    if consumer.token is None:
+        return f.flatten(held)
+    former = turn.state.tokens.get(consumer.token)
+    lost: list[tuple[int, int]] = []
+    for first, end in held:
+        lost += _reclaim(turn, consumer, former, first, end)
+    if former is not None:
+        leave(turn, former)
+    turn.state.tokens[consumer.token] = consumer
+    return f.flatten(lost)
+
+
+def _reclaim(
+    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int
+) -> list[tuple[int, int]]:
+    """Lease `first` to `end` to the consumer as far as nobody else has it; what it cannot have."""
+    subscription = consumer.subscription
+    log = subscription.channel.log
+    lost: list[tuple[int, int]] = []
+    if end > log.next:
+        lost.append((max(first, log.next), end))
+        end = max(first, log.next)
+    if end > max(subscription.cursor, first):
+        offsets = (max(subscription.cursor, first), end)
+        turn.commit(
+            r.Started(subscription.channel.number, subscription.name, offsets),
+            subscription.durable,
+        )
+    deadline_ms = turn.now_ms + consumer.lease_ms
+    reached = first
+    for span in subscription.ranges.over(first, end):
+        start, stop = max(span.first, first), min(span.end, end)
+        if reached < start:
+            lost.append((reached, start))
+        reached = stop
+        if span.state == LEASED and span.consumer is former and former is not None:
+            delivery = span.delivery
+        elif span.state == READY:
+            delivery = max(span.attempt, 1)
+        else:
+            lost.append((start, stop))
+            continue
+        for part in subscription.ranges.carve(start, stop):
+            part.state = LEASED
+            part.consumer = consumer
+            part.delivery = delivery
+            part.deadline_ms = deadline_ms
+            subscription.ranges.put(part)
+    if reached < end:
+        lost.append((reached, end))
+    turn.set_alarm(subscription, deadline_ms)
+    return lost

@@ -1,0 +1,242 @@
+"""Ranges of offsets and where each stands: the whole state of a subscription but for its tail.
+
+A *span* is a run of messages that stand alike. Spans never overlap, so each offset is in
+exactly one state by construction; an offset in no span is settled (or still in the
+subscription's tail). There is no object per message: a span is cut only where credit, a
+settlement or a redelivery cuts.
+
+    ready    waits for credit, in order of (-priority, first): a redelivery keeps its place
+    delayed  becomes ready at `due_ms`
+    leased   with a consumer until `deadline_ms`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from sortedcontainers import SortedDict, SortedList
+
+if TYPE_CHECKING:
+    from .sessions import Consumer
+
+READY: Final = 0
+DELAYED: Final = 1
+LEASED: Final = 2
+
+
+class Span:
+    """Messages `first` to `end` (exclusive) that stand alike.
+
+    Durable are `attempt` (the number of the last delivery known to have begun; 0: none),
+    `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms` and
+    `delivery` (the attempt under way).
+    """
+
+    __slots__ = (
+        "attempt",
+        "consumer",
+        "deadline_ms",
+        "delivery",
+        "due_ms",
+        "end",
+        "first",
+        "priority",
+        "state",
+    )
+
+    def __init__(
+        self, first: int, end: int, attempt: int = 0, priority: int = 0, due_ms: int = 0
+    ) -> None:
+        self.first = first
+        self.end = end
+        self.attempt = attempt
+        self.priority = priority
+        self.due_ms = due_ms
+        self.state = DELAYED if due_ms else READY
+        self.consumer: Consumer | None = None
+        self.deadline_ms = 0
+        self.delivery = 0
+
+    def __repr__(self) -> str:
+        state = ("ready", "delayed", "leased")[self.state]
+        return f"<Span {self.first}-{self.end} {state} attempt={self.attempt}>"
+
+    def part(self, first: int, end: int) -> Span:
+        """A span of the same standing over other offsets."""
+        span = Span(first, end, self.attempt, self.priority, self.due_ms)
+        span.state = self.state
+        span.consumer = self.consumer
+        span.deadline_ms = self.deadline_ms
+        span.delivery = self.delivery
+        return span
+
+    def stands_like(self, other: Span) -> bool:
+        """Whether both may be one span, were they neighbours."""
+        return (
+            self.state == other.state
+            and self.attempt == other.attempt
+            and self.priority == other.priority
+            and self.due_ms == other.due_ms
+            and self.consumer is other.consumer
+            and self.deadline_ms == other.deadline_ms
+            and self.delivery == other.delivery
+        )
+
+
+class Ranges:
+    """Disjoint spans by first offset, and an index for each state.
+
+    Invariant: every span is in `_spans` under its first offset and in exactly the index of its
+    state; `counts[state]` is the number of messages there.
+    """
+
+    __slots__ = ("_delayed", "_leased", "_ready", "_spans", "counts")
+
+    def __init__(self) -> None:
+        self._spans: SortedDict[int, Span] = SortedDict()
+        self._ready: SortedList[tuple[int, int]] = SortedList()
+        self._delayed: SortedList[tuple[int, int]] = SortedList()
+        self._leased: SortedList[tuple[int, int]] = SortedList()
+        self.counts = [0, 0, 0]
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self._spans.values())
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @property
+    def first(self) -> int | None:
+        """The lowest offset in any span, or None."""
+        return self._spans.peekitem(0)[0] if self._spans else None
+
+    def next_ready(self) -> Span | None:
+        """The span to be delivered next."""
+        return self._spans[self._ready[0][1]] if self._ready else None
+
+    def at(self, first: int) -> Span:
+        """The span that begins at `first`."""
+        return self._spans[first]
+
+    def next_due_ms(self) -> int | None:
+        """When the next delayed span becomes ready."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def next_deadline_ms(self) -> int | None:
+        """When the next lease ends."""
+        return self._leased[0][0] if self._leased else None
+
+    def put(self, span: Span) -> None:
+        """Add a span over offsets that are in none; neighbours that stand alike become one."""
+        if span.state != LEASED and self._spans:
+            span = self._joined(span)
+        self._add(span)
+
+    def carve(self, first: int, end: int) -> list[Span]:
+        """Take `first` to `end` out: what stood there, in order, cut at both edges."""
+        exact = self._spans.get(first)
+        if exact is not None and exact.end == end:
+            self._remove(exact)
+            return [exact]
+        return [self._take(span, first, end) for span in self.over(first, end)]
+
+    def over(self, first: int, end: int) -> list[Span]:
+        """The spans that share an offset with `first` to `end`, in order."""
+        spans = self._spans
+        index = spans.bisect_right(first) - 1
+        if index < 0 or spans.peekitem(index)[1].end <= first:
+            index += 1
+        keys = spans.keys()
+        found = []
+        while index < len(keys) and keys[index] < end:
+            found.append(spans[keys[index]])
+            index += 1
+        return found
+
+    def lease(self, span: Span, end: int, consumer: Consumer, deadline_ms: int) -> Span:
+        """Lease the head of a ready span, up to `end`, to a consumer; the leased part."""
+        self._remove(span)
+        if end < span.end:
+            self._add(span.part(end, span.end))
+            span.end = end
+        span.state = LEASED
+        span.consumer = consumer
+        span.deadline_ms = deadline_ms
+        self._add(span)
+        return span
+
+    def renew(self, span: Span, first: int, end: int, deadline_ms: int) -> None:
+        """Let the lease of part of a span end at another time."""
+        part = self._take(span, first, end)
+        part.deadline_ms = deadline_ms
+        self._add(part)
+
+    def mature(self, now_ms: int) -> bool:
+        """Make ready what is due; whether anything was."""
+        matured = False
+        while self._delayed and self._delayed[0][0] <= now_ms:
+            span = self._spans[self._delayed[0][1]]
+            self._remove(span)
+            span.state = READY
+            self.put(span)
+            matured = True
+        return matured
+
+    def ended(self, now_ms: int) -> list[Span]:
+        """The leased spans whose deadline has passed, by deadline."""
+        found = []
+        for deadline_ms, first in self._leased:
+            if deadline_ms > now_ms:
+                break
+            found.append(self._spans[first])
+        return found
+
+    def _add(self, span: Span) -> None:
+        self._spans[span.first] = span
+        state = span.state
+        self.counts[state] += span.end - span.first
+        if state == LEASED:
+            assert span.consumer is not None
+            span.consumer.leases[span.first] = span
+            self._leased.add((span.deadline_ms, span.first))
+        elif state == READY:
+            self._ready.add((-span.priority, span.first))
+        else:
+            self._delayed.add((span.due_ms, span.first))
+
+    def _remove(self, span: Span) -> None:
+        del self._spans[span.first]
+        state = span.state
+        self.counts[state] -= span.end - span.first
+        if state == LEASED:
+            assert span.consumer is not None
+            del span.consumer.leases[span.first]
+            self._leased.remove((span.deadline_ms, span.first))
+        elif state == READY:
+            self._ready.remove((-span.priority, span.first))
+        else:
+            self._delayed.remove((span.due_ms, span.first))
+
+    def _take(self, span: Span, first: int, end: int) -> Span:
+        """Remove the part of `span` inside `first` to `end`, put back what sticks out."""
+        self._remove(span)
+        if span.first < first:
+            self._add(span.part(span.first, first))
+        if end < span.end:
+            self._add(span.part(end, span.end))
+        return span.part(max(first, span.first), min(end, span.end))
+
+    def _joined(self, span: Span) -> Span:
+        spans = self._spans
+        index = spans.bisect_right(span.first)
+        if index > 0:
+            before = spans.peekitem(index - 1)[1]
+            if before.end == span.first and before.stands_like(span):
+                self._remove(before)
+                span = span.part(before.first, span.end)
+        after = spans.get(span.end)
+        if after is not None and after.stands_like(span):
+            self._remove(after)
+            span = span.part(span.first, after.end)
+        return span

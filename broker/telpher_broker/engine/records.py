@@ -1,0 +1,161 @@
+"""Records: decided facts, as they stand in the journal.
+
+A record is one msgpack array `[kind, ...]` that holds decisions and never requests: absolute
+times, chosen offsets. Replaying the records in order rebuilds the durable state whatever
+today's rules and clock are. Offsets are flat rows of ranges, as on the wire. `docs/storage.md`
+has the block around them.
+
+To change a record: give the new shape a new kind, keep applying the old one, and say so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, cast
+
+import msgpack
+
+from telpher.protocol.frames import Offsets, Options
+
+
+class Reason(IntEnum):
+    """Why messages are settled."""
+
+    ACKED = 0
+    EXPIRED = 1
+    PURGED = 2
+
+
+class ChannelDeclared(NamedTuple):
+    channel: int
+    name: str
+    kind: str
+    config: Options
+
+
+class ChannelDeleted(NamedTuple):
+    channel: int
+
+
+class Subscribed(NamedTuple):
+    channel: int
+    subscription: str
+    cursor: int
+
+
+class Unsubscribed(NamedTuple):
+    channel: int
+    subscription: str
+
+
+class Published(NamedTuple):
+    channel: int
+    first: int
+    messages: int
+    published_ms: int
+    properties: dict[str, int] | None
+    producer: bytes | None
+    sequence: int
+    batch: bytes
+
+
+class Started(NamedTuple):
+    """The first delivery of these began. Journalled so that a restart marks them redelivered."""
+
+    channel: int
+    subscription: str
+    offsets: Offsets
+
+
+class Settled(NamedTuple):
+    channel: int
+    subscription: str
+    reason: int
+    offsets: Offsets
+
+
+class Returned(NamedTuple):
+    """Delivery number `attempt` ended badly; ready again at `due_ms` (0: at once)."""
+
+    channel: int
+    subscription: str
+    attempt: int
+    due_ms: int
+    offsets: Offsets
+
+
+class Trimmed(NamedTuple):
+    channel: int
+    start: int
+
+
+class Sought(NamedTuple):
+    channel: int
+    subscription: str
+    cursor: int
+
+
+class ProducersForgotten(NamedTuple):
+    producers: tuple[bytes, ...]
+
+
+Record = (
+    ChannelDeclared
+    | ChannelDeleted
+    | Subscribed
+    | Unsubscribed
+    | Published
+    | Started
+    | Settled
+    | Returned
+    | Trimmed
+    | Sought
+    | ProducersForgotten
+)
+
+KINDS: Final[dict[int, type[Record]]] = {
+    1: ChannelDeclared,
+    2: ChannelDeleted,
+    3: Subscribed,
+    4: Unsubscribed,
+    5: Published,
+    6: Started,
+    7: Settled,
+    8: Returned,
+    9: Trimmed,
+    10: Sought,
+    11: ProducersForgotten,
+}
+NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
+
+_pack = cast("Callable[[Any], bytes]", msgpack.Packer(use_bin_type=True, autoreset=True).pack)
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record, as the journal keeps them."""
+    return _pack((NUMBERS[type(record)], *record))
+
+
+def decode(data: bytes) -> Record:
+    """The record in `data`, which the storage has checked to be what was written.
+
+    Raises ValueError for a kind that this version does not know: a newer broker wrote it.
+    """
+    kind, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    record = KINDS.get(kind)
+    if record is None:
+        raise ValueError(f"record kind {kind} is unknown here; a newer version wrote it")
+    return record._make(fields)
+
+
+def describe(data: bytes) -> dict[str, Any]:
+    """A record in readable form: its kind and fields, bodies as their sizes."""
+    record = decode(data)
+    fields = record._asdict()
+    if isinstance(record, Published):
+        fields["batch"] = f"<{len(record.batch)} bytes>"
+        fields["producer"] = record.producer.hex() if record.producer else None
+    if isinstance(record, ProducersForgotten):
+        fields["producers"] = [producer.hex() for producer in record.producers]
+    return {"record": type(record).__name__, **fields}

@@ -1,0 +1,95 @@
+"""What a topic's log may drop: what nobody needs beyond what is retained, and what is over limits.
+
+Dropping is by whole batches from the front, and is a decision: replay follows the record and
+not the rule.
+"""
+
+from __future__ import annotations
+
+from . import records as r
+from .log import Log
+from .state import QUEUE, Channel
+from .turn import Turn
+
+
+def retain(turn: Turn, channel: Channel) -> None:
+    """Drop what the topic need not keep; set the alarm for when age will drop more."""
+    log = channel.log
+    if channel.kind == QUEUE or log.start >= log.next:
+        return
+    target = max(
+        min(_needed_from(turn, channel), _kept_from(turn, channel, "retain")),
+        _limit_from(turn, channel),
+    )
+    first = log.find(log.start)
+    if first is not None and first.end <= target:
+        stored = log.find(target)
+        turn.commit(r.Trimmed(channel.number, log.next if stored is None else stored.first))
+    _set_alarm(turn, channel)
+
+
+def _needed_from(turn: Turn, channel: Channel) -> int:
+    """The lowest offset that a subscription still needs.
+
+    An ephemeral one that lags by more than `ephemeral_backlog_bytes` does not hold the log back.
+    """
+    durable = volatile = channel.log.next
+    for subscription in channel.subscriptions.values():
+        if subscription.durable:
+            durable = min(durable, subscription.low)
+        else:
+            volatile = min(volatile, subscription.low)
+    if volatile >= durable:
+        return durable
+    bound = turn.settings.ephemeral_backlog_bytes
+    return min(max(volatile, _from_bytes(channel.log, bound)), durable)
+
+
+def _kept_from(turn: Turn, channel: Channel, prefix: str) -> int:
+    """The lowest offset inside all bounds that begin with `prefix`; `next` if none is set."""
+    bounds = _bounds(turn, channel, prefix)
+    return max(bounds) if bounds else channel.log.next
+
+
+def _limit_from(turn: Turn, channel: Channel) -> int:
+    bounds = _bounds(turn, channel, "limit")
+    return max(bounds) if bounds else 0
+
+
+def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
+    log, config = channel.log, channel.config
+    bounds = []
+    seconds = config.get(f"{prefix}_seconds")
+    if seconds is not None:
+        bounds.append(log.at_time(turn.now_ms - seconds * 1000 + 1))
+    count = config.get(f"{prefix}_count")
+    if count is not None:
+        bounds.append(max(log.next - count, 0))
+    body_bytes = config.get(f"{prefix}_bytes")
+    if body_bytes is not None:
+        bounds.append(_from_bytes(log, body_bytes))
+    return bounds
+
+
+def _from_bytes(log: Log, body_bytes: int) -> int:
+    """The lowest offset from which on the log has at most that many bytes, by whole batches."""
+    excess = log.body_bytes - body_bytes
+    if excess <= 0:
+        return log.start
+    for stored in log:
+        excess -= len(stored.batch)
+        if excess <= 0:
+            return stored.end
+    return log.next
+
+
+def _set_alarm(turn: Turn, channel: Channel) -> None:
+    first = channel.log.find(channel.log.start)
+    if first is None:
+        return
+    for name in ("retain_seconds", "limit_seconds"):
+        seconds = channel.config.get(name)
+        if seconds is not None:
+            # Not before the next second: a need may hold back what is old enough.
+            due_ms = max(first.published_ms + seconds * 1000, turn.now_ms + 1000)
+            turn.set_alarm(channel, due_ms)

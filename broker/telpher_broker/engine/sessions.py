@@ -1,0 +1,84 @@
+"""Who is connected and who consumes: volatile, gone at a restart, never journalled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from telpher.protocol.frames import Part
+
+    from .ranges import Span
+    from .subscription import Subscription
+
+
+class Session:
+    """One connection.
+
+    `window_bytes` is how much may still be delivered before what was sent has left the broker;
+    `blocked` are its consumers that wait for that.
+    """
+
+    __slots__ = ("blocked", "consumers", "number", "window_bytes")
+
+    def __init__(self, number: int, window_bytes: int) -> None:
+        self.number = number
+        self.window_bytes = window_bytes
+        self.consumers: dict[int, Consumer] = {}
+        self.blocked: list[Consumer] = []
+
+
+class Consumer:
+    """One connection's membership in a subscription.
+
+    Known on the wire by `request`, the number of its CONSUME. `prefetch` is standing credit (0:
+    credit comes by FETCH); `credit` is what may still be delivered, in messages. `session` is
+    None while the connection is away and its leases wait for it to resume by its `token`.
+    """
+
+    __slots__ = (
+        "alarm_ms",
+        "credit",
+        "fetch",
+        "lease_ms",
+        "leases",
+        "parts",
+        "prefetch",
+        "request",
+        "session",
+        "subscription",
+        "token",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        request: int,
+        session: Session,
+        subscription: Subscription,
+        prefetch: int,
+        lease_ms: int,
+        token: bytes | None,
+    ) -> None:
+        self.request = request
+        self.session: Session | None = session
+        self.subscription = subscription
+        self.prefetch = prefetch
+        self.credit = prefetch
+        self.lease_ms = lease_ms
+        self.token = token
+        self.leases: dict[int, Span] = {}
+        self.fetch: Fetching | None = None
+        self.parts: list[Part] = []
+        self.waiting = False
+        self.alarm_ms = 0
+
+
+class Fetching:
+    """An open FETCH: which request to answer, for how many messages, and until when to wait."""
+
+    __slots__ = ("count", "deadline_ms", "request")
+
+    def __init__(self, request: int, count: int, deadline_ms: int) -> None:
+        self.request = request
+        self.count = count
+        self.deadline_ms = deadline_ms

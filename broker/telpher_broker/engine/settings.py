@@ -1,0 +1,35 @@
+"""What the engine must be told.
+
+Bounds and defaults, plain data. The daemon fills it from its options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from telpher.protocol.batch import BatchLimits
+from telpher.protocol.frames import Level
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Bounds and defaults of the engine.
+
+    `level` is what a publish reaches without asking, `level_max` the most it may ask for;
+    `journal` says whether records are encoded at all.
+    """
+
+    batch: BatchLimits = field(default_factory=lambda: BatchLimits(4 * 1024 * 1024, 10_000))
+    level: Level = Level.WRITTEN
+    level_max: Level = Level.FSYNCED
+    journal: bool = True
+    create_channels: str = "queue"
+    channels_max: int = 1_000_000
+    consumers_per_connection_max: int = 1000
+    subscriptions_per_channel_max: int = 10_000
+    prefetch_max: int = 1_000_000
+    lease_ms: int = 60_000
+    resume_ms: int = 1000
+    output_bytes_max: int = 4 * 1024 * 1024
+    ephemeral_backlog_bytes: int = 64 * 1024 * 1024
+    producer_expiry_ms: int = 7 * 86_400_000

@@ -1,0 +1,126 @@
+"""A reader's state over a log: a tail that nobody has touched, and ranges for what somebody has.
+
+Everything from `cursor` to the log's end is the *tail*: ready, never delivered, plain. It costs
+nothing however long it is, and a publish does not touch it: the log's end moves, and with it the
+tail's. What leaves the tail (leased, settled, delayed, prioritised) becomes spans in `ranges`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .ranges import LEASED, Ranges, Span
+
+if TYPE_CHECKING:
+    from .sessions import Consumer
+    from .state import Channel
+
+
+class Subscription:
+    """A queue's one reader (with an empty name) or one of a topic's.
+
+    `durable` ones are journalled. `acks` is False where delivery is settlement (an ephemeral
+    subscription that did not ask for acks). `missed` counts what the log's limits took unsettled.
+    """
+
+    __slots__ = (
+        "acks",
+        "alarm_ms",
+        "channel",
+        "consumers",
+        "cursor",
+        "durable",
+        "missed",
+        "name",
+        "ranges",
+        "waiting",
+    )
+
+    def __init__(
+        self, channel: Channel, name: str, cursor: int, durable: bool = True, acks: bool = True
+    ) -> None:
+        self.channel = channel
+        self.name = name
+        self.cursor = cursor
+        self.durable = durable
+        self.acks = acks
+        self.missed = 0
+        self.alarm_ms = 0
+        self.ranges = Ranges()
+        self.consumers: list[Consumer] = []
+        self.waiting: deque[Consumer] = deque()
+
+    @property
+    def low(self) -> int:
+        """The lowest offset that is not settled."""
+        first = self.ranges.first
+        return self.cursor if first is None else min(first, self.cursor)
+
+    @property
+    def tail_count(self) -> int:
+        """How many messages are in the tail."""
+        return max(self.channel.log.next - max(self.cursor, self.channel.log.start), 0)
+
+    def place(self, span: Span) -> None:
+        """Put newly published messages that are not plain; the tail before them becomes a span."""
+        if self.cursor < span.first:
+            self.ranges.put(Span(self.cursor, span.first))
+        self.cursor = span.end
+        self.ranges.put(span)
+
+    def start(self, first: int, end: int) -> None:
+        """The first delivery of `first` to `end` begins: from now on they have an attempt."""
+        if first < self.cursor:
+            for span in self.ranges.carve(first, min(end, self.cursor)):
+                span.attempt = max(span.attempt, 1)
+                self.ranges.put(span)
+        if end > self.cursor:
+            first = max(first, self.cursor)
+            if self.cursor < first:
+                self.ranges.put(Span(self.cursor, first))
+            self.cursor = end
+            self.ranges.put(Span(first, end, attempt=1))
+
+    def settle(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Take `first` to `end` out; the ranges among them that were not settled before."""
+        gone = []
+        if first < self.cursor:
+            for span in self.ranges.carve(first, min(end, self.cursor)):
+                gone.append((span.first, span.end))
+        if end > self.cursor:
+            first = max(first, self.cursor)
+            if self.cursor < first:
+                self.ranges.put(Span(self.cursor, first))
+            self.cursor = end
+            gone.append((first, end))
+        return gone
+
+    def give_back(self, first: int, end: int, attempt: int, due_ms: int) -> None:
+        """Delivery number `attempt` of `first` to `end` ended badly: ready again, or delayed."""
+        for span in self.ranges.carve(first, end):
+            self.ranges.put(Span(span.first, span.end, attempt, span.priority, due_ms))
+
+    def move(self, offset: int) -> None:
+        """Settle everything before `offset`, make everything from it on ready and untouched."""
+        self.ranges.carve(0, self.cursor)
+        self.cursor = offset
+
+    def forget(self, offset: int) -> None:
+        """The log has dropped what is before `offset`: what was unsettled of it is missed."""
+        if len(self.ranges):
+            self.missed += sum(span.end - span.first for span in self.ranges.carve(0, offset))
+        if self.cursor < offset:
+            self.missed += offset - self.cursor
+            self.cursor = offset
+
+    def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:
+        """The leased spans of this consumer that share an offset with `first` to `end`."""
+        exact = consumer.leases.get(first)
+        if exact is not None and exact.end == end:
+            return [exact]
+        return [
+            span
+            for span in self.ranges.over(first, end)
+            if span.state == LEASED and span.consumer is consumer
+        ]

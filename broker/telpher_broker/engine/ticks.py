@@ -1,0 +1,122 @@
+"""Ticks: what is due becomes records: leases that end, delays that are over, what expires."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from telpher.protocol.frames import Lost
+
+from . import records as r
+from .decide import requeue
+from .membership import leave
+from .ranges import LEASED
+from .retention import retain
+from .sessions import Consumer
+from .state import Channel
+from .subscription import Subscription
+from .turn import Turn
+
+_FORGET_MAX: Final = 1000
+_LEASED_RETRY_MS: Final = 1000
+
+
+def tick(turn: Turn) -> None:
+    """Do what is due."""
+    for target in turn.ringing():
+        if isinstance(target, Subscription):
+            _ring_subscription(turn, target)
+        elif isinstance(target, Channel):
+            _ring_channel(turn, target)
+        else:
+            _ring_fetch(turn, target)
+    _forget_producers(turn)
+
+
+def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
+    if subscription.channel.subscriptions.get(subscription.name) is not subscription:
+        return
+    ranges = subscription.ranges
+    if ranges.mature(turn.now_ms):
+        turn.wakeful[subscription] = None
+    ended: dict[Consumer, list[tuple[int, int, int]]] = {}
+    for span in ranges.ended(turn.now_ms):
+        assert span.consumer is not None
+        ended.setdefault(span.consumer, []).append((span.first, span.end, span.delivery))
+    for consumer, held in ended.items():
+        _end_leases(turn, consumer, sorted(held))
+    turn.set_alarm(subscription, ranges.next_due_ms())
+    turn.set_alarm(subscription, ranges.next_deadline_ms())
+
+
+def _end_leases(turn: Turn, consumer: Consumer, held: list[tuple[int, int, int]]) -> None:
+    """The consumer let the leases end: take the messages back and tell it."""
+    requeue(turn, consumer, held, 0)
+    turn.counters["leases_ended"] += sum(end - first for first, end, _ in held)
+    if consumer.session is None:
+        if not consumer.leases:
+            leave(turn, consumer)
+        return
+    offsets = tuple(offset for first, end, _ in held for offset in (first, end))
+    turn.reply(consumer.session, Lost(consumer.request, offsets))
+    if consumer.prefetch:
+        consumer.credit += sum(end - first for first, end, _ in held)
+        turn.enlist(consumer)
+
+
+def _ring_channel(turn: Turn, channel: Channel) -> None:
+    if turn.state.numbered.get(channel.number) is not channel:
+        return
+    while channel.expiring and channel.expiring[0][0] <= turn.now_ms:
+        _, first, end = channel.expiring.pop(0)
+        leased = False
+        for subscription in channel.subscriptions.values():
+            leased |= _expire(turn, subscription, first, end)
+        if leased:
+            # Not taken from a consumer's hands; looked at again when it may have come back.
+            channel.expiring.add((turn.now_ms + _LEASED_RETRY_MS, first, end))
+    retain(turn, channel)
+    if channel.expiring:
+        turn.set_alarm(channel, channel.expiring[0][0])
+
+
+def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> bool:
+    """Settle what nobody holds; whether somebody holds some."""
+    leased = False
+    offsets: list[int] = []
+    for span in subscription.ranges.over(first, end):
+        if span.state == LEASED:
+            leased = True
+        else:
+            offsets += (max(span.first, first), min(span.end, end))
+    if end > subscription.cursor:
+        offsets += (max(subscription.cursor, first), end)
+    if offsets:
+        channel = subscription.channel
+        record = r.Settled(channel.number, subscription.name, r.Reason.EXPIRED, tuple(offsets))
+        turn.commit(record, subscription.durable)
+        turn.counters["expired"] += sum(offsets[1::2]) - sum(offsets[::2])
+        turn.loosened[channel] = None
+    return leased
+
+
+def _ring_fetch(turn: Turn, consumer: Consumer) -> None:
+    if consumer.fetch is None:
+        return
+    if consumer.fetch.deadline_ms <= turn.now_ms:
+        if not consumer.parts:
+            turn.polls.append(consumer)
+            turn.enlist(consumer)
+    else:
+        turn.set_alarm(consumer, consumer.fetch.deadline_ms)
+
+
+def _forget_producers(turn: Turn) -> None:
+    """Forget producers that have not published for long; those stand first."""
+    horizon_ms = turn.now_ms - turn.settings.producer_expiry_ms
+    stale: list[bytes] = []
+    for name, producer in turn.state.producers.items():
+        if producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX:
+            break
+        stale.append(name)
+    if stale:
+        turn.commit(r.ProducersForgotten(tuple(stale)))

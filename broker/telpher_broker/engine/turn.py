@@ -1,0 +1,113 @@
+"""A turn: everything that one round of work reads, decides and says.
+
+What arrived is decided and applied, what is ready is dispatched, what is due is done; the turn
+gathers the records for one block and the effects that wait for it. It also keeps the list of
+what to look at: which subscriptions may have something to deliver, which channels may have
+something to drop, and the alarms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+from telpher.protocol import batch as batches
+from telpher.protocol.frames import Level, ServerFrame
+
+from . import records as r
+from .apply import apply
+from .sessions import Consumer, Session
+from .settings import EngineSettings
+from .state import Channel, State
+from .subscription import Subscription
+
+# How much one round may deliver over all sessions before it is written and sent.
+ROUND_BYTES: Final = 64 * 1024 * 1024
+_CUTS_MAX: Final = 8
+
+Effect = tuple[int, ServerFrame]
+Alarmed = Subscription | Channel | Consumer
+
+
+class Refusal(Exception):
+    """A request that cannot be granted; `code` is one of the protocol's."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Turn:
+    """The engine's working memory."""
+
+    def __init__(self, state: State, settings: EngineSettings) -> None:
+        self.state = state
+        self.settings = settings
+        self.now_ms = 0
+        self.disk_full = False
+        self.counters: Counter[str] = Counter()
+        self.records: list[bytes] = []
+        self.effects: list[Effect] = []
+        self.synced_effects: list[Effect] = []
+        self.budget_bytes = ROUND_BYTES
+        self.wakeful: dict[Subscription, None] = {}
+        self.published: dict[Channel, None] = {}
+        self.loosened: dict[Channel, None] = {}
+        self.delivering: list[Consumer] = []
+        self.polls: list[Consumer] = []
+        self._alarms: list[tuple[int, int, Alarmed]] = []
+        self._alarms_set = 0
+        self._cuts: dict[bytes, batches.Columns] = {}
+
+    def commit(self, record: r.Record, durable: bool = True) -> None:
+        """Make a decision true; what is durable goes into the journal."""
+        apply(self.state, record)
+        if durable:
+            self.counters["records"] += 1
+            if self.settings.journal:
+                self.records.append(r.encode(record))
+
+    def reply(self, session: Session, frame: ServerFrame, level: Level = Level.RECEIVED) -> None:
+        """Say something to a session, when this turn's block has reached `level`."""
+        effects = self.synced_effects if level is Level.FSYNCED else self.effects
+        effects.append((session.number, frame))
+
+    def enlist(self, consumer: Consumer) -> None:
+        """Let a consumer take its turn while it has credit."""
+        subscription = consumer.subscription
+        if not consumer.waiting and consumer.credit > 0 and consumer.session is not None:
+            consumer.waiting = True
+            subscription.waiting.append(consumer)
+        self.wakeful[subscription] = None
+
+    def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
+        """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""
+        if when_ms is None or (target.alarm_ms and target.alarm_ms <= when_ms):
+            return
+        target.alarm_ms = when_ms
+        self._alarms_set += 1
+        heappush(self._alarms, (when_ms, self._alarms_set, target))
+
+    def next_alarm_ms(self) -> int | None:
+        """When the earliest alarm rings."""
+        return self._alarms[0][0] if self._alarms else None
+
+    def ringing(self) -> Iterable[Alarmed]:
+        """What has an alarm that is due; each is taken off."""
+        while self._alarms and self._alarms[0][0] <= self.now_ms:
+            when_ms, _, target = heappop(self._alarms)
+            if target.alarm_ms == when_ms:
+                target.alarm_ms = 0
+                yield target
+
+    def cut(self, batch: bytes, start: int, stop: int) -> bytes:
+        """A batch of some of a batch's messages; the last few decoded batches are at hand."""
+        columns = self._cuts.get(batch)
+        if columns is None:
+            if len(self._cuts) >= _CUTS_MAX:
+                del self._cuts[next(iter(self._cuts))]
+            columns = self._cuts[batch] = batches.decode(batch)
+        return batches.cut(columns, start, stop)
