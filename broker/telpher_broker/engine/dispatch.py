@@ -21,7 +21,7 @@ from .turn import Turn
 
 FRAME_BYTES: Final = 1024 * 1024
 # What a delivery costs on the wire beside its batch, about.
-_PART_BYTES: Final = 32
+PART_BYTES: Final = 32
 
 
 def dispatch(turn: Turn) -> None:
@@ -126,7 +126,7 @@ def _add_part(
     if not consumer.parts:
         turn.delivering.append(consumer)
     consumer.parts.append((first, attempt, stored.published_ms, batch))
-    size = len(batch) + _PART_BYTES
+    size = len(batch) + PART_BYTES
     session.window_bytes -= size
     turn.budget_bytes -= size
     turn.counters["delivered"] += end - first
@@ -180,6 +180,6 @@ def _groups(parts: list[Part]) -> list[tuple[Part, ...]]:
             groups.append(tuple(group))
             group, size = [], 0
         group.append(part)
-        size += len(part[3]) + _PART_BYTES
+        size += len(part[3]) + PART_BYTES
     groups.append(tuple(group))
     return groups

@@ -158,6 +158,11 @@ class Engine:
         return Frozen(self.state)
 
     @property
+    def records_decided(self) -> int:
+        """How many records were decided since the start, journalled or not."""
+        return self._turn.counters["records"]
+
+    @property
     def messages(self) -> int:
         """How many messages the logs hold."""
         return sum(c.log.next - c.log.start for c in self.state.numbered.values())

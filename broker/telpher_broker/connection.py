@@ -1,0 +1,156 @@
+"""One client's connection at the rim: bytes in to frames, frames out to bytes.
+
+Sending is direct: what is said in a round goes to the socket in one write, if the socket takes
+it and no earlier write is unfinished (writing past an unfinished one would tear a frame apart).
+What is left over goes out by the connection's one writer, `drain`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from telpher.protocol import frames as f
+from telpher.protocol.codec import encode
+from telpher.protocol.connection import Connection, Role, State
+from telpher.protocol.frames import Frame
+
+from .engine.dispatch import PART_BYTES
+
+READ_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 1024 * 1024
+
+OnDrained = Callable[["ClientConnection", int], None]
+
+
+class ClientConnection:
+    """The broker's side of one connection.
+
+    `number` is the engine's session, which exists while `is_member`. `on_drained` is told how
+    many delivered bytes have left.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        stream: trio.abc.Stream,
+        peer: str,
+        frame_bytes_max: int,
+        heartbeat_ms: int,
+        on_drained: OnDrained,
+    ) -> None:
+        self.number = number
+        self.peer = peer
+        self.scope = trio.CancelScope()
+        self.protocol = Connection(Role.SERVER, frame_bytes_max)
+        self.heartbeat_seconds = heartbeat_ms / 1000
+        self.heard_at = self.spoke_at = self.opened_at = trio.current_time()
+        self.client = ""
+        self._stream = stream
+        self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
+        self._on_drained = on_drained
+        self._said: list[bytes] = []
+        self._said_bodies = 0
+        self._unsent: list[memoryview] = []
+        self._unsent_bodies = 0
+        self._sendable = trio.Event()
+        self._emptied = trio.Event()
+        self.is_member = False
+        self.broken = False
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something said earlier has not left yet."""
+        return bool(self._unsent)
+
+    async def receive(self) -> list[Frame] | None:
+        """The next frames, or None at the end of the stream.
+
+        Raises RemoteProtocolError, and trio's errors for a connection that broke.
+        """
+        data = await self._stream.receive_some(READ_BYTES)
+        if not data:
+            return None
+        self.heard_at = trio.current_time()
+        return self.protocol.receive_data(bytes(data))
+
+    def say(self, frame: Frame) -> None:
+        """Put a frame into what the next `flush` sends."""
+        self._said.append(self.protocol.send(frame))
+        if type(frame) is f.Deliver:
+            self._said_bodies += sum(len(part[3]) + PART_BYTES for part in frame.parts)
+
+    def flush(self) -> None:
+        """Send what was said, as far as it goes without waiting; the rest is left to `drain`."""
+        if not self._said or self.broken:
+            return
+        data = self._said[0] if len(self._said) == 1 else b"".join(self._said)
+        bodies = self._said_bodies
+        self._said.clear()
+        self._said_bodies = 0
+        self.spoke_at = trio.current_time()
+        sent = 0 if self._unsent or self._fd < 0 else self._write(data)
+        if sent < len(data) and not self.broken:
+            self._unsent.append(memoryview(data)[sent:])
+            self._unsent_bodies += bodies
+            self._sendable.set()
+        elif bodies:
+            self._on_drained(self, bodies)
+
+    async def drain(self) -> None:
+        """Send what `flush` could not, for as long as the connection lives."""
+        while True:
+            await self._sendable.wait()
+            self._sendable = trio.Event()
+            while self._unsent:
+                # The list keeps its head until it is out: `flush` must not write past it.
+                head = self._unsent[0]
+                for start in range(0, len(head), _PIECE_BYTES):
+                    await self._stream.send_all(head[start : start + _PIECE_BYTES])
+                    self.spoke_at = trio.current_time()
+                del self._unsent[0]
+            bodies, self._unsent_bodies = self._unsent_bodies, 0
+            self._on_drained(self, bodies)
+            self._emptied.set()
+
+    async def room(self) -> None:
+        """Wait until all that was said has left; for clients that ask and do not listen."""
+        while self._unsent:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def dismiss(self, code: str, text: str) -> None:
+        """Say GOAWAY, whatever state the connection is in."""
+        goaway = f.Goaway(0, code, text)
+        if self.protocol.state is State.CLOSED:
+            self._said.append(encode(goaway))
+        else:
+            self.say(goaway)
+        self.flush()
+
+    def break_off(self) -> None:
+        """End the connection now; `receive` and `drain` are cancelled."""
+        self.broken = True
+        self.scope.cancel()
+
+    async def close(self) -> None:
+        """Close the stream."""
+        self.broken = True
+        with trio.CancelScope(shield=True), trio.move_on_after(1):
+            await self._stream.aclose()
+
+    def statistics(self) -> dict[str, Any]:
+        """What is known of the connection."""
+        return {"peer": self.peer, "client": self.client, "sending": self.is_sending}
+
+    def _write(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.break_off()
+            return 0

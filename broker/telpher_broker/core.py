@@ -1,0 +1,442 @@
+"""The core: one task that takes what has arrived, decides, writes one block, and only then speaks.
+
+Readers put frames into the inbox; the core hands them to the engine, appends the round's
+records as one block, and releases the round's effects. Where the fsync policy or a publish asks
+for it, effects wait in line for a sync; while that runs in its thread, the next rounds gather
+behind it: that is the group commit, and it needs no timer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+import trio
+
+from telpher.protocol import frames as f
+from telpher.protocol.batch import BatchLimits
+from telpher.protocol.errors import CODES, RemoteProtocolError
+from telpher.protocol.frames import PRODUCER_WINDOW, PROTOCOL_VERSION, ClientFrame, Frame, Level
+from telpher_storage import Storage, StorageFailed
+
+from .connection import ClientConnection
+from .engine.engine import Engine
+from .engine.settings import EngineSettings
+from .engine.turn import Effect
+from .options import Settings
+from .persist import Persistence
+from .version import SERVER
+
+log = structlog.get_logger("telpher")
+
+_HEARTBEAT_BOUNDS_MS: Final = (5000, 120_000)
+_WATCH_SECONDS: Final = 1.0
+
+
+class _Gone:
+    """In the inbox: the connection has ended."""
+
+    def __init__(self, orderly: bool) -> None:
+        self.orderly = orderly
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySummary:
+    """What a start found: counts, and what a torn tail cost."""
+
+    seconds: float
+    records: int
+    messages: int
+    channels: int
+    bytes_read: int
+    bytes_cut: int
+    cut_file: str | None
+    clean: bool
+
+
+def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
+    """What of the options concerns the engine, with what the storage can do."""
+    level_max = Level.RECEIVED
+    if storage.keeps_records:
+        level_max = Level.FSYNCED if storage.syncs else Level.WRITTEN
+    level = level_max if settings.fsync == "always" else min(level_max, Level.WRITTEN)
+    return EngineSettings(
+        batch=BatchLimits(settings.message_bytes_max, settings.batch_messages_max),
+        level=level,
+        level_max=level_max,
+        journal=storage.keeps_records,
+        create_channels=settings.create_channels,
+        channels_max=settings.channels_max,
+        consumers_per_connection_max=settings.consumers_per_connection_max,
+        subscriptions_per_channel_max=settings.subscriptions_per_channel_max,
+        prefetch_max=settings.prefetch_max,
+        lease_ms=settings.lease_ms,
+        resume_ms=settings.resume_ms,
+        output_bytes_max=settings.output_bytes_max,
+        ephemeral_backlog_bytes=settings.ephemeral_backlog_bytes,
+        producer_expiry_ms=settings.producer_expiry_seconds * 1000,
+    )
+
+
+def _leaf(group: BaseExceptionGroup[StorageFailed]) -> StorageFailed:
+    """The first failure in a group, which is the one that brought the others about."""
+    first = group.exceptions[0]
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+class Broker:
+    """The broker without its listeners: `recover`, then `run`, and `serve` for each connection."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.engine = Engine(engine_settings(settings, storage))
+        self.persistence = Persistence(settings, storage, self.engine)
+        self._connections: dict[int, ClientConnection] = {}
+        self._next_session = 1
+        self._inbox: list[tuple[int, ClientFrame | _Gone]] = []
+        self._inbox_bytes = 0
+        self._work = trio.Event()
+        self._taken = trio.Event()
+        self._timer = trio.CancelScope()
+        self._draining = False
+        self._stopping = False
+        self._deserted = trio.Event()
+        self._finished = trio.Event()
+        self._unsynced: list[Effect] = []
+        self._sync_wanted = trio.Event()
+        self._all_synced = settings.fsync == "always" and storage.syncs
+        self._identity = secrets.token_bytes(16)
+        self._wall_ms = 0
+        self._began = 0.0
+        self._nursery: trio.Nursery | None = None
+
+    # -- life
+
+    def recover(self) -> RecoverySummary:
+        """Open the storage and rebuild the state. Blocks.
+
+        Raises StorageDamaged, StorageLocked and StorageError as `Storage.open` does, and
+        ValueError for records that a newer version wrote.
+        """
+        began = time.perf_counter()
+        recovery = self.storage.open()
+        for chunk, _ in recovery.snapshot:
+            self.engine.load(chunk)
+        self.engine.loaded()
+        for record, _ in recovery.records:
+            self.engine.replay(record)
+        self.engine.recovered()
+        report = recovery.report
+        return RecoverySummary(
+            seconds=time.perf_counter() - began,
+            records=report.records,
+            messages=self.engine.messages,
+            channels=len(self.engine.state.channels),
+            bytes_read=report.bytes_read,
+            bytes_cut=report.bytes_cut,
+            cut_file=report.cut_file,
+            clean=report.clean,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Decide, write and speak until `drain`; raises StorageFailed when the disk has failed."""
+        self._wall_ms = time.time_ns() // 1_000_000
+        self._began = trio.current_time()
+        failure: StorageFailed | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._sync_in_line)
+                nursery.start_soon(self._wake_for_alarms)
+                nursery.start_soon(self._watch_connections)
+                nursery.start_soon(self.persistence.run)
+                self._wake()
+                task_status.started()
+                await self._decide_and_speak()
+                nursery.cancel_scope.cancel()
+        except* StorageFailed as group:
+            failure = _leaf(group)
+        self._finished.set()
+        if failure is not None:
+            raise failure
+
+    async def drain(self, deadline_seconds: float) -> None:
+        """Stop in order: tell everybody, let them settle, write what is due, mark CLEAN."""
+        self._draining = True
+        for connection in list(self._connections.values()):
+            connection.dismiss("draining", CODES["draining"])
+        with trio.move_on_after(deadline_seconds):
+            await self._everybody_left()
+        for connection in list(self._connections.values()):
+            connection.break_off()
+        await self._everybody_left()
+        self._stopping = True
+        self._wake()
+        await self._finished.wait()
+        await self.persistence.close()
+
+    async def _everybody_left(self) -> None:
+        while self._connections:
+            self._deserted = trio.Event()
+            await self._deserted.wait()
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 that never step: the wall clock at the start, and time since."""
+        return self._wall_ms + int((trio.current_time() - self._began) * 1000)
+
+    # -- the core task
+
+    async def _decide_and_speak(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            self._one_round()
+            if self._stopping and not self._inbox:
+                return
+
+    def _one_round(self) -> None:
+        """Take all that has arrived, decide it, write it, and say what may be said."""
+        engine = self.engine
+        engine.at(self.now_ms())
+        inbox, self._inbox = self._inbox, []
+        self._inbox_bytes = 0
+        for number, frame in inbox:
+            if type(frame) is _Gone:
+                engine.disconnect(number, frame.orderly)
+            else:
+                engine.handle(number, frame)  # type: ignore[arg-type]
+        engine.tick()
+        taken = engine.take_round()
+        if taken.records:
+            self.storage.append(taken.records)
+            engine.set_disk_full(self.storage.full)
+        if self._all_synced:
+            self._line_up(taken.effects + taken.synced_effects)
+        else:
+            self._speak(taken.effects)
+            self._line_up(taken.synced_effects)
+        if taken.more or not engine.is_idle:
+            self._wake()
+        self._set_timer()
+        self._taken.set()
+        self._taken = trio.Event()
+
+    def _line_up(self, effects: list[Effect]) -> None:
+        if effects:
+            self._unsynced += effects
+            self._sync_wanted.set()
+
+    async def _sync_in_line(self) -> None:
+        """Sync for the effects that wait for it, a group at a time."""
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted = trio.Event()
+            effects, self._unsynced = self._unsynced, []
+            await self.storage.sync()
+            self._speak(effects)
+
+    def _speak(self, effects: list[Effect]) -> None:
+        connections = self._connections
+        spoken_to: dict[int, ClientConnection] = {}
+        for number, frame in effects:
+            connection = connections.get(number)
+            if connection is not None and not connection.broken:
+                connection.say(frame)
+                spoken_to[number] = connection
+        for connection in spoken_to.values():
+            connection.flush()
+
+    def _wake(self) -> None:
+        self._work.set()
+
+    def _set_timer(self) -> None:
+        alarm_ms = self.engine.next_alarm_ms()
+        if alarm_ms is None:
+            return
+        at = self._began + (alarm_ms - self._wall_ms + 1) / 1000
+        if at < self._timer.deadline:
+            self._timer.deadline = at
+
+    async def _wake_for_alarms(self) -> None:
+        while True:
+            with trio.CancelScope() as self._timer:
+                self._set_timer()
+                await trio.sleep_forever()
+            self._wake()
+
+    # -- connections
+
+    async def serve(self, stream: trio.abc.Stream, peer: str) -> None:
+        """Serve one connection until it ends. Its faults end it and nothing else."""
+        connection = ClientConnection(
+            self._next_session,
+            stream,
+            peer,
+            self.settings.frame_bytes_max,
+            self.settings.heartbeat_ms,
+            self._drained,
+        )
+        self._next_session += 1
+        self._connections[connection.number] = connection
+        orderly = False
+        try:
+            async with trio.open_nursery() as nursery:
+                connection.scope = nursery.cancel_scope
+                nursery.start_soon(self._drain_output, connection)
+                orderly = await self._converse(connection)
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._connections[connection.number]
+            if connection.is_member:
+                self._inbox.append((connection.number, _Gone(orderly)))
+                self._wake()
+            if not self._connections:
+                self._deserted.set()
+            await connection.close()
+
+    async def _drain_output(self, connection: ClientConnection) -> None:
+        try:
+            await connection.drain()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            connection.break_off()
+
+    async def _converse(self, connection: ClientConnection) -> bool:
+        """Read and pass on; whether the client said GOODBYE."""
+        if len(self._connections) > self.settings.connections_max:
+            bound = self.settings.connections_max
+            connection.dismiss("limit_reached", f"there are connections_max = {bound} connections")
+            return False
+        try:
+            while True:
+                received = await connection.receive()
+                if received is None:
+                    return False
+                if self._take(connection, received):
+                    return True
+                if self._inbox_bytes > self.settings.input_bytes_max:
+                    await self._taken.wait()
+                if connection.is_sending:
+                    await connection.room()
+        except RemoteProtocolError as error:
+            log.warning(
+                "connection broke the protocol",
+                peer=connection.peer,
+                code=error.code,
+                reason=error.text,
+            )
+            connection.dismiss(error.code, error.text)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("connection broke", peer=connection.peer)
+        return False
+
+    def _take(self, connection: ClientConnection, received: list[Frame]) -> bool:
+        """Answer what is the connection's own, pass on what is the engine's."""
+        inbox = self._inbox
+        for frame in received:
+            kind = type(frame)
+            if kind is f.Publish:
+                self._inbox_bytes += len(frame.batch)  # type: ignore[union-attr]
+                inbox.append((connection.number, frame))  # type: ignore[arg-type]
+            elif kind is f.Hello:
+                self._welcome(connection, frame)  # type: ignore[arg-type]
+            elif kind is f.Ping:
+                connection.say(f.Pong(frame.request))
+                connection.flush()
+            elif kind is f.Goodbye:
+                return True
+            elif kind is f.Call and frame.verb in _OWN_VERBS:  # type: ignore[union-attr]
+                assert self._nursery is not None
+                self._nursery.start_soon(self._answer, connection, frame)  # type: ignore[arg-type]
+            elif kind is not f.Pong:
+                inbox.append((connection.number, frame))  # type: ignore[arg-type]
+        if inbox:
+            self._wake()
+        return False
+
+    def _welcome(self, connection: ClientConnection, hello: f.Hello) -> None:
+        if PROTOCOL_VERSION not in hello.versions:
+            raise RemoteProtocolError(
+                "unsupported_version",
+                f"this broker speaks version {PROTOCOL_VERSION}, the client {hello.versions!r:.80}",
+            )
+        if self._draining:
+            raise RemoteProtocolError("draining", CODES["draining"])
+        heartbeat_ms = hello.options.get("heartbeat_ms", self.settings.heartbeat_ms)
+        if type(heartbeat_ms) is not int:
+            raise RemoteProtocolError("bad_request", "HELLO: heartbeat_ms is not an integer")
+        least, most = _HEARTBEAT_BOUNDS_MS
+        heartbeat_ms = min(max(heartbeat_ms, least), most)
+        connection.heartbeat_seconds = heartbeat_ms / 1000
+        connection.client = hello.client[:200]
+        self.engine.connect(connection.number)
+        connection.is_member = True
+        limits = {
+            "frame_bytes_max": self.settings.frame_bytes_max,
+            "message_bytes_max": self.settings.message_bytes_max,
+            "batch_messages_max": self.settings.batch_messages_max,
+            "heartbeat_ms": heartbeat_ms,
+            "producer_window": PRODUCER_WINDOW,
+            "lease_ms": self.settings.lease_ms,
+            "broker": self._identity,
+        }
+        connection.say(f.Welcome(hello.request, PROTOCOL_VERSION, SERVER, limits))
+        connection.flush()
+
+    def _drained(self, connection: ClientConnection, body_bytes: int) -> None:
+        self.engine.drained(connection.number, body_bytes)
+        if not self.engine.is_idle:
+            self._wake()
+
+    async def _watch_connections(self) -> None:
+        """Drop who has gone silent, and ping who has heard nothing from us for a while."""
+        while True:
+            await trio.sleep(_WATCH_SECONDS)
+            now = trio.current_time()
+            for connection in list(self._connections.values()):
+                self._watch(connection, now)
+
+    def _watch(self, connection: ClientConnection, now: float) -> None:
+        if not connection.is_member:
+            if now - connection.opened_at > self.settings.open_timeout_ms / 1000:
+                connection.dismiss("slow_start", CODES["slow_start"])
+                connection.break_off()
+        elif now - connection.heard_at > 2 * connection.heartbeat_seconds:
+            log.warning("peer is silent; connection dropped", peer=connection.peer)
+            connection.dismiss("heartbeat_missed", CODES["heartbeat_missed"])
+            connection.break_off()
+        elif now - connection.spoke_at > connection.heartbeat_seconds / 2:
+            connection.say(f.Ping(0))
+            connection.flush()
+
+    # -- calls that are about the broker and not about messages
+
+    async def _answer(self, connection: ClientConnection, call: f.Call) -> None:
+        answer: f.Reply | f.Refused
+        if call.arguments:
+            answer = f.Refused(call.request, "bad_request", f"{call.verb} takes no arguments")
+        elif call.verb == "stats":
+            answer = f.Reply(call.request, self.statistics())
+        else:
+            answer = await self.persistence.snapshot_on_demand(call.request)
+        if not connection.broken:
+            connection.say(answer)
+            connection.flush()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and sizes, for `stats`, logs and tests."""
+        return {
+            "server": SERVER,
+            "persistence": self.settings.persistence,
+            "fsync": self.settings.fsync,
+            "uptime_seconds": round(trio.current_time() - self._began, 3),
+            "connections": len(self._connections),
+            "engine": self.engine.statistics(),
+            "storage": self.persistence.statistics(),
+        }
+
+
+_OWN_VERBS: Final = frozenset({"stats", "snapshot", "rewrite"})
