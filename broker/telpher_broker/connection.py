@@ -22,6 +22,7 @@ from .engine.dispatch import PART_BYTES
 
 READ_BYTES: Final = 256 * 1024
 _PIECE_BYTES: Final = 1024 * 1024
+_PARTING_SECONDS: Final = 1.0
 
 OnDrained = Callable[["ClientConnection", int], None]
 
@@ -44,6 +45,7 @@ class ClientConnection:
     ) -> None:
         self.number = number
         self.peer = peer
+        # Around the reading of the stream.
         self.scope = trio.CancelScope()
         self.protocol = Connection(Role.SERVER, frame_bytes_max)
         self.heartbeat_seconds = heartbeat_ms / 1000
@@ -131,16 +133,24 @@ class ClientConnection:
             self.say(goaway)
         self.flush()
 
+    def hang_up(self) -> None:
+        """Hear no more; what was said still has a moment to leave."""
+        self.scope.cancel()
+
     def break_off(self) -> None:
-        """End the connection now; `receive` and `drain` are cancelled."""
+        """The stream is broken: hear no more and say no more."""
         self.broken = True
         self.scope.cancel()
 
     async def close(self) -> None:
-        """Close the stream."""
-        self.broken = True
-        with trio.CancelScope(shield=True), trio.move_on_after(1):
-            await self._stream.aclose()
+        """Let what was said leave, if it does so soon, and close the stream."""
+        with trio.CancelScope(shield=True):
+            if not self.broken:
+                with trio.move_on_after(_PARTING_SECONDS):
+                    await self.room()
+            self.broken = True
+            with trio.move_on_after(_PARTING_SECONDS):
+                await self._stream.aclose()
 
     def statistics(self) -> dict[str, Any]:
         """What is known of the connection."""

@@ -172,7 +172,7 @@ class Broker:
         with trio.move_on_after(deadline_seconds):
             await self._everybody_left()
         for connection in list(self._connections.values()):
-            connection.break_off()
+            connection.hang_up()
         await self._everybody_left()
         self._stopping = True
         self._wake()
@@ -282,21 +282,24 @@ class Broker:
         )
         self._next_session += 1
         self._connections[connection.number] = connection
-        orderly = False
-        try:
-            async with trio.open_nursery() as nursery:
-                connection.scope = nursery.cancel_scope
-                nursery.start_soon(self._drain_output, connection)
-                orderly = await self._converse(connection)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drain_output, connection)
+            orderly = False
+            try:
+                with connection.scope:
+                    orderly = await self._converse(connection)
+            finally:
+                self._forget(connection, orderly)
+                await connection.close()
                 nursery.cancel_scope.cancel()
-        finally:
-            del self._connections[connection.number]
-            if connection.is_member:
-                self._inbox.append((connection.number, _Gone(orderly)))
-                self._wake()
-            if not self._connections:
-                self._deserted.set()
-            await connection.close()
+
+    def _forget(self, connection: ClientConnection, orderly: bool) -> None:
+        del self._connections[connection.number]
+        if connection.is_member:
+            self._inbox.append((connection.number, _Gone(orderly)))
+            self._wake()
+        if not self._connections:
+            self._deserted.set()
 
     async def _drain_output(self, connection: ClientConnection) -> None:
         try:
@@ -403,11 +406,11 @@ class Broker:
         if not connection.is_member:
             if now - connection.opened_at > self.settings.open_timeout_ms / 1000:
                 connection.dismiss("slow_start", CODES["slow_start"])
-                connection.break_off()
+                connection.hang_up()
         elif now - connection.heard_at > 2 * connection.heartbeat_seconds:
             log.warning("peer is silent; connection dropped", peer=connection.peer)
             connection.dismiss("heartbeat_missed", CODES["heartbeat_missed"])
-            connection.break_off()
+            connection.hang_up()
         elif now - connection.spoke_at > connection.heartbeat_seconds / 2:
             connection.say(f.Ping(0))
             connection.flush()

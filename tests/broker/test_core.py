@@ -1,0 +1,267 @@
+"""The core by its rules: what is said waits for what is written, and silence has an end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+
+from telpher.protocol import frames as f
+from telpher.protocol.frames import Level
+from telpher_storage import MemoryRecordsStorage, Position, StorageFailed
+
+from .harness import Peer, batch, house
+
+pytestmark = pytest.mark.trio
+
+
+class WatchedStorage(MemoryRecordsStorage):
+    """Tells what was appended and synced, in order; can hold a sync back, and fail."""
+
+    syncs = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+        self.gate = trio.Event()
+        self.fail_at = ""
+
+    def append(self, records: Sequence[bytes]) -> list[Position]:
+        self.events.append("append")
+        if self.fail_at == "append":
+            raise StorageFailed("the disk has failed")
+        return super().append(records)
+
+    async def sync(self) -> None:
+        self.events.append("sync")
+        await self.gate.wait()
+        if self.fail_at == "sync":
+            raise StorageFailed("the disk has failed")
+        await super().sync()
+
+
+def publish(request: int, body: bytes = b"x", confirm: int | None = None) -> f.Publish:
+    return f.Publish(request, "jobs", None, 0, confirm, batch(body))
+
+
+async def said_nothing(peer: Peer) -> bool:
+    """Whether the broker, left alone until all its tasks wait, has said nothing."""
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.move_on_after(0) as scope:
+        await peer.hear()
+    return scope.cancelled_caught
+
+
+async def test_a_confirm_follows_the_append() -> None:
+    storage = WatchedStorage()
+    async with house(storage) as place:
+        peer = await place.peer()
+        confirm = await peer.ask(publish(1))
+        assert confirm == f.Confirm(1, 0, Level.WRITTEN)
+        assert storage.events == ["append"]
+
+
+async def test_with_fsync_always_nothing_is_said_before_the_sync() -> None:
+    storage = WatchedStorage()
+    async with house(storage, fsync="always") as place:
+        peer = await place.peer()
+        await peer.say(publish(1), f.Consume(2, "jobs", None, {"prefetch": 5}))
+        assert await said_nothing(peer)
+        assert storage.events == ["append", "sync"]
+        storage.gate.set()
+        heard = [await peer.hear() for _ in range(3)]
+        assert [type(frame) for frame in heard] == [f.Reply, f.Confirm, f.Deliver] or [
+            type(frame) for frame in heard
+        ] == [f.Reply, f.Deliver, f.Confirm]
+        assert next(frame for frame in heard if isinstance(frame, f.Confirm)).level == 2
+
+
+async def test_rounds_gather_behind_a_sync_and_share_the_next() -> None:
+    storage = WatchedStorage()
+    async with house(storage, fsync="always") as place:
+        peer = await place.peer()
+        for request in range(1, 6):
+            await peer.say(publish(request))
+            await trio.testing.wait_all_tasks_blocked()
+        assert storage.events.count("sync") == 1
+        storage.gate.set()
+        confirms = [await peer.hear() for _ in range(5)]
+        assert [frame.request for frame in confirms] == [1, 2, 3, 4, 5]
+        assert storage.events.count("sync") == 2
+
+
+async def test_one_publish_may_ask_for_a_sync_and_others_do_not_wait_for_it() -> None:
+    storage = WatchedStorage()
+    async with house(storage, fsync="no") as place:
+        careful, hasty = await place.peer(), await place.peer()
+        await careful.say(publish(1, confirm=Level.FSYNCED))
+        assert await hasty.ask(publish(1)) == f.Confirm(1, 1, Level.WRITTEN)
+        assert await said_nothing(careful)
+        storage.gate.set()
+        assert await careful.hear() == f.Confirm(1, 0, Level.FSYNCED)
+
+
+@pytest.mark.parametrize(("fsync", "fail_at"), [("no", "append"), ("always", "sync")])
+async def test_after_a_failed_write_or_sync_nothing_is_confirmed_and_the_broker_stops(
+    fsync: str, fail_at: str
+) -> None:
+    storage = WatchedStorage()
+    storage.fail_at = fail_at
+    storage.gate.set()
+    heard: list[f.Frame] = []
+
+    async def listen() -> None:
+        async with house(storage, fsync=fsync) as place:
+            peer = await place.peer()
+            heard.append(await peer.ask(publish(1)))
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await listen()
+    assert failure.group_contains(StorageFailed)
+    assert heard == []
+
+
+async def test_everysec_syncs_within_the_second(autojump_clock: trio.testing.MockClock) -> None:
+    storage = WatchedStorage()
+    storage.gate.set()
+    async with house(storage, fsync="everysec") as place:
+        peer = await place.peer()
+        await peer.ask(publish(1))
+        assert "sync" not in storage.events
+        await trio.sleep(1.01)
+        assert storage.events == ["append", "sync"]
+        await trio.sleep(10)
+        assert storage.events == ["append", "sync"]
+
+
+async def test_a_silent_peer_is_dropped_and_its_messages_come_to_another(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with house() as place:
+        silent = await place.peer(heartbeat_ms=5000)
+        await silent.say(
+            publish(1), f.Consume(2, "jobs", None, {"prefetch": 1, "token": b"t" * 16})
+        )
+        heard = {type(await silent.hear()) for _ in range(3)}
+        assert f.Deliver in heard
+        other = await place.peer(heartbeat_ms=120_000)
+        await other.ask(f.Consume(1, "jobs", None, {"prefetch": 1}))
+        began = trio.current_time()
+        delivery = await other.hear()
+        assert isinstance(delivery, f.Deliver)
+        assert delivery.parts[0][:2] == (0, 2)
+        # Two heartbeats, one second of grace to resume, one of granularity.
+        assert trio.current_time() - began <= 2 * 5 + 1 + 1.1
+        goaway = await silent.hear()
+        assert isinstance(goaway, f.Goaway)
+        assert goaway == f.Goaway(0, "heartbeat_missed", goaway.text)
+
+
+async def test_who_says_nothing_at_all_is_dismissed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with house(open_timeout_ms=5000) as place:
+        stranger = place.stranger()
+        assert isinstance(goaway := await stranger.hear(), f.Goaway)
+        assert goaway.code == "slow_start"
+        assert trio.current_time() <= 6.1
+
+
+@pytest.mark.parametrize(
+    "junk", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\0\0\0\1\xc1"]
+)
+async def test_junk_is_answered_with_a_reason_and_harms_nobody(junk: bytes) -> None:
+    async with house() as place:
+        good = await place.peer()
+        stranger = place.stranger()
+        await stranger.stream.send_all(junk)
+        if junk.startswith(b"\x16"):
+            await stranger.stream.send_all(b"\0" * 10)
+        goaway = await stranger.hear()
+        assert isinstance(goaway, f.Goaway)
+        assert goaway.code in {"bad_frame", "frame_too_large"}
+        assert isinstance(await good.ask(publish(1)), f.Confirm)
+
+
+async def test_a_consumer_that_does_not_read_gets_no_more_than_its_window() -> None:
+    async with house(output_bytes_max=1 << 16) as place:
+        producer, sleeper = await place.peer(), place.stranger(lockstep=True)
+        await sleeper.open()
+        await sleeper.say(f.Consume(1, "jobs", None, {"prefetch": 10_000}))
+        for request in range(50):
+            await producer.ask(publish(request, bytes(10_000)))
+        await trio.testing.wait_all_tasks_blocked()
+        reply = await producer.ask(f.Call(99, "inspect", {"channel": "jobs"}))
+        assert isinstance(reply, f.Reply)
+        # 65,536 bytes are used up by the seventh message of 10,000.
+        assert reply.result["subscriptions"][0]["leased"] == 7
+
+
+async def test_an_orderly_stop_says_goaway_waits_and_marks_clean(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    storage = MemoryRecordsStorage()
+    async with house(storage) as place:
+        peer = await place.peer()
+        await peer.say(publish(1), f.Consume(2, "jobs", None, {"prefetch": 1}))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(place.broker.drain, 30)
+            goaway = await peer.hear()
+            assert goaway == f.Goaway(0, "draining", goaway.text)
+            assert await peer.ask(f.Settle(3, 2, 0, (0, 1), 0)) == f.Settled(3, ())
+            await peer.say(f.Goodbye(0))
+        assert trio.current_time() < 1
+    async with house(storage) as place:
+        reply = await (await place.peer()).ask(f.Call(1, "inspect", {"channel": "jobs"}))
+        assert isinstance(reply, f.Reply)
+        assert reply.result["messages"] == 0
+
+
+async def test_leases_survive_a_broken_connection_and_a_restart() -> None:
+    storage = MemoryRecordsStorage()
+    consume = {"prefetch": 10, "token": b"t" * 16}
+    async with house(storage) as place:
+        peer = await place.peer()
+        await peer.say(publish(1), publish(2), f.Consume(3, "jobs", None, consume))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+        await peer.stream.aclose()
+        peer = await place.peer()
+        reply = await peer.ask(f.Consume(9, "jobs", None, {**consume, "held": (0, 2)}))
+        assert reply == f.Reply(9, {"subscription": "", "lost": ()})
+        assert await peer.ask(f.Settle(10, 9, 0, (0, 1), 0)) == f.Settled(10, ())
+    storage.close(clean=False)
+    async with house(storage) as place:
+        peer = await place.peer()
+        reply = await peer.ask(f.Consume(1, "jobs", None, {**consume, "held": (0, 2)}))
+        assert reply == f.Reply(1, {"subscription": "", "lost": (0, 1)})
+        assert await peer.ask(f.Settle(2, 1, 0, (1, 2), 0)) == f.Settled(2, ())
+
+
+async def test_a_publish_that_comes_again_after_a_restart_is_stored_once() -> None:
+    storage = MemoryRecordsStorage()
+    resent = f.Publish(1, "jobs", b"p" * 16, 1, None, batch(b"once"))
+    async with house(storage) as place:
+        assert await (await place.peer()).ask(resent) == f.Confirm(1, 0, Level.WRITTEN)
+    storage.close(clean=False)
+    async with house(storage) as place:
+        peer = await place.peer()
+        assert await peer.ask(resent) == f.Confirm(1, 0, Level.WRITTEN)
+        reply = await peer.ask(f.Call(2, "inspect", {"channel": "jobs"}))
+        assert isinstance(reply, f.Reply)
+        assert reply.result["next"] == 1
+
+
+async def test_a_snapshot_on_demand_reports_its_longest_pause() -> None:
+    async with house() as place:
+        peer = await place.peer()
+        await peer.ask(publish(1))
+        reply = await peer.ask(f.Call(2, "snapshot", {}))
+        assert isinstance(reply, f.Reply)
+        assert set(reply.result) == {"records", "bytes", "seconds", "longest_pause_ms"}
+        stats = await peer.ask(f.Call(3, "stats", {}))
+        assert isinstance(stats, f.Reply)
+        assert stats.result["engine"]["published"] == 1
