@@ -180,12 +180,6 @@ class Settings:
         1000,
         "How long the leases of a broken connection wait for its consumer to come back.",
     )
-    producer_window: int = _option(
-        "Behaviour",
-        values.number(1, 1024),
-        32,
-        "How many batches of one producer may be unconfirmed, and are remembered against resends.",
-    )
     producer_expiry_seconds: int = _option(
         "Behaviour",
         values.seconds(60, 3650 * DAY_SECONDS),

@@ -58,16 +58,17 @@ class Kind(Generic[T]):
     """How one sort of value is read and shown.
 
     `read` raises ValueError; `allowed` says in words what it accepts; `unit` is what a bare number
-    means; `plural` kinds may be given several times on the command line.
+    means; `metavar` stands for a value in help; `plural` kinds may be
+    given several times on the command line.
     """
 
     read: Callable[[Any], T]
     show: Callable[[T], str]
     allowed: str
     unit: str = ""
+    metavar: str = ""
     plural: bool = False
     switch: bool = False
-    choices: tuple[str, ...] = ()
 
 
 _SIZES: Final[Mapping[str, int]] = {
@@ -131,7 +132,8 @@ def _quantity(units: Mapping[str, int], base: str, unit: str, least: int, most: 
             raise ValueError("too large")
         return amount
 
-    return Kind(read, show, f"{show(least)} to {show(most)}", unit)
+    metavar = {"": "NUMBER", "%": "PERCENT"}.get(unit, unit.upper())
+    return Kind(read, show, f"{show(least)} to {show(most)}", unit, metavar)
 
 
 def _scaled(text: str, units: Mapping[str, int]) -> int:
@@ -175,7 +177,7 @@ def choice(*names: str) -> Kind[str]:
             raise ValueError("no such choice")
         return text
 
-    return Kind(read, str, ", ".join(names[:-1]) + " or " + names[-1], choices=names)
+    return Kind(read, str, ", ".join(names[:-1]) + " or " + names[-1], "", "|".join(names))
 
 
 def switch() -> Kind[bool]:
@@ -209,7 +211,7 @@ def persistence() -> Kind[str]:
         read,
         str,
         "none, rdb, aof, aof+rdb, or a name in the entry-point group " + STORAGE_GROUP,
-        choices=PERSISTENCE_MODES,
+        metavar="|".join(PERSISTENCE_MODES),
     )
 
 
@@ -219,7 +221,7 @@ def directory() -> Kind[Path]:
     def read(value: object) -> Path:
         return _path(_text(value))
 
-    return Kind(read, str, "the path of a directory")
+    return Kind(read, str, "the path of a directory", metavar="DIR")
 
 
 def socket_path() -> Kind[Path | None]:
@@ -237,6 +239,7 @@ def socket_path() -> Kind[Path | None]:
         read,
         lambda value: "" if value is None else str(value),
         f"a path of at most {UNIX_PATH_BYTES_MAX} bytes, or empty for no Unix socket",
+        metavar="PATH",
     )
 
 
@@ -258,6 +261,7 @@ def addresses() -> Kind[tuple[Address, ...]]:
         read,
         lambda value: " ".join(map(str, value)),
         "HOST:PORT, several separated by spaces or as a list; port 0 to 65535, 0: any free one",
+        metavar="HOST:PORT",
         plural=True,
     )
 
@@ -287,6 +291,7 @@ def save_rules() -> Kind[tuple[SaveRule, ...]]:
         read,
         lambda value: " ".join(map(str, value)),
         "SECONDS/CHANGES, both from 1, several separated by spaces or as a list; empty: none",
+        metavar="SECONDS/CHANGES",
         plural=True,
     )
 

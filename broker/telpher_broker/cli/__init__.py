@@ -1,0 +1,108 @@
+"""The command line: `telpher COMMAND`. Each command is loaded when it is asked for, so that
+`telpher --help` and `telpher version` answer at once.
+
+Errors are one line and an exit code of `exit_codes`, never a traceback; Ctrl-C ends a command
+quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from telpher_broker.exit_codes import ExitCode
+
+from .errors import CommandError
+
+# Section, and in it: command -> (the module that has it, its one line of help).
+SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "The broker": {
+        "serve": ("serve", "Run the broker in the foreground."),
+        "config": ("configuration", "Show the effective configuration and where it comes from."),
+        "version": ("version", "Show the version."),
+    },
+    "Messages": {
+        "publish": ("publish", "Publish an argument, lines of standard input, or lines of files."),
+        "consume": ("consume", "Show the messages of a channel; with --ack, consume them."),
+    },
+    "Channels": {
+        "channels": ("channels", "List the channels."),
+        "subscriptions": ("channels", "List the subscriptions of a channel."),
+        "declare": ("channels", "Make a queue or a topic."),
+        "delete": ("channels", "Delete a channel, or a subscription of a topic."),
+        "purge": ("channels", "Drop everything that waits in a channel."),
+        "seek": ("channels", "Move a subscription back or forth."),
+    },
+    "A running broker": {
+        "stats": ("stats", "Show the counters of the broker."),
+        "top": ("top", "Watch the rates of the channels."),
+        "snapshot": ("snapshot", "Write a snapshot now."),
+        "rewrite": ("snapshot", "Rewrite the log now."),
+    },
+    "A data directory": {
+        "check": ("storage", "Check a data directory for damage."),
+        "repair": ("storage", "Cut the damage out of a data directory."),
+        "dump": ("storage", "Show a data directory in readable form."),
+    },
+}
+COMMANDS: Final = {name: row for rows in SECTIONS.values() for name, row in rows.items()}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported at first use, and listed by section."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, its module imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        found: click.Command = getattr(module, cmd_name)
+        return found
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """The help, out of the table and not out of the modules."""
+        for section, rows in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, text) for name, (_, text) in rows.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def telpher() -> None:
+    """Telpher, a durable message broker.
+
+    Start one with `telpher serve`, then try `telpher publish jobs hello` and
+    `telpher consume jobs`. The broker that the commands talk to is --url, or TELPHER_URL.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point; ends the process with an `ExitCode`."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result: Any = telpher.main(arguments, "telpher", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.code if isinstance(error, CommandError) else error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough; the interpreter must not stumble over it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    return int(result) if isinstance(result, int) else ExitCode.OK

@@ -1,0 +1,93 @@
+"""Who is connected: lets connections in up to the limit, and keeps a bug in one of them there.
+
+A fault of one connection is logged with its traceback the first time it happens, and as one line
+after that, so that nobody fills the log by provoking it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from telpher.protocol.codec import encode
+from telpher.protocol.frames import Goaway
+
+from .listeners import peer_name
+from .logs import get_logger
+
+REFUSAL_SECONDS: Final = 1.0
+# Turning somebody away costs a task too: beyond so many at a time there is no word of farewell.
+REFUSALS_MAX: Final = 64
+
+log = get_logger()
+
+
+class Connections:
+    """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        serve: Callable[[trio.SocketStream, str], Awaitable[None]],
+        connections_max: int,
+    ) -> None:
+        self._nursery = nursery
+        self._serve = serve
+        self._connections_max = connections_max
+        self._refusing = 0
+        self._known_faults: set[tuple[str, ...]] = set()
+        self.count = 0
+
+    def admit(self, stream: trio.SocketStream) -> None:
+        """Start serving a new connection, or turn it away if there are too many."""
+        if self.count < self._connections_max:
+            self.count += 1
+            self._nursery.start_soon(self._run, stream)
+        elif self._refusing < REFUSALS_MAX:
+            if not self._refusing:
+                log.warning("turning connections away", connections_max=self._connections_max)
+            self._refusing += 1
+            self._nursery.start_soon(self._refuse, stream)
+        else:
+            stream.socket.close()
+
+    async def _run(self, stream: trio.SocketStream) -> None:
+        peer = peer_name(stream.socket)
+        try:
+            await self._serve(stream, peer)
+        except Exception as error:  # noqa: BLE001 - a bug in one connection is not everybody's
+            self._report(error, peer)
+        finally:
+            self.count -= 1
+            stream.socket.close()
+
+    async def _refuse(self, stream: trio.SocketStream) -> None:
+        text = f"there are {self._connections_max} connections already (connections_max)"
+        try:
+            with trio.move_on_after(REFUSAL_SECONDS):
+                await stream.send_all(encode(Goaway(0, "limit_reached", text)))
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._refusing -= 1
+            stream.socket.close()
+
+    def _report(self, error: Exception, peer: str) -> None:
+        place = _place(error)
+        if place in self._known_faults:
+            log.error("a connection failed again", peer=peer, error=repr(error))
+        else:
+            self._known_faults.add(place)
+            log.error("a connection failed: this is a bug", peer=peer, exc_info=error)
+
+
+def _place(error: BaseException) -> tuple[str, ...]:
+    """Where an exception, or each of a group, was raised; bounded by the size of the program."""
+    if isinstance(error, BaseExceptionGroup):
+        return tuple(sorted({part for inner in error.exceptions for part in _place(inner)}))
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return (f"{type(error).__name__} {where}",)

@@ -1,0 +1,323 @@
+"""The life of the daemon: bind, recover, serve, drain; and how each way of failing ends.
+
+    bind sockets -> recover the data -> run the core -> listen, say ready -> signal -> drain -> end
+
+Each of these may end it with an exit code of `exit_codes`. Four faults, four fates: what clients
+do wrong is the business of their connection; a bug in one connection is logged and stays there; a
+disk that failed ends the process within a second, without another word to anybody; a bug in the
+core ends it with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import trio
+
+from telpher_storage.api import (
+    StorageDamaged,
+    StorageError,
+    StorageFailed,
+    StorageLocked,
+    StorageSettings,
+)
+
+from . import logs
+from .config import ConfigError, Configuration
+from .connections import Connections
+from .exit_codes import ExitCode
+from .listeners import ListenError, Listeners, accept
+from .notify import notify, watchdog_seconds
+from .options import Settings
+from .version import VERSION
+
+FAILED_EXIT_SECONDS: Final = 0.5
+FILES_BESIDE_CONNECTIONS: Final = 64
+
+log = logs.get_logger()
+
+
+class Recovered(Protocol):
+    """What a broker found at the start; attributes of `core.RecoverySummary`."""
+
+    seconds: float
+    records: int
+    messages: int
+    channels: int
+    bytes_cut: int
+    clean: bool
+
+
+class Served(Protocol):
+    """What the daemon needs of `core.Broker`."""
+
+    def recover(self) -> Any: ...
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+    async def serve(self, stream: trio.SocketStream, peer: str) -> None: ...
+    async def drain(self, deadline_seconds: float) -> None: ...
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text is for people, `code` for whoever started it."""
+
+    def __init__(self, code: ExitCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def run(
+    configuration: Configuration,
+    reload: Callable[[], Configuration],
+    make_broker: Callable[[Settings], Served] | None = None,
+) -> ExitCode:
+    """Be the daemon, from the first socket to the last byte. Blocks.
+
+    `reload` reads the configuration again, on SIGHUP; it may raise `ConfigError`.
+    """
+    settings = configuration.settings
+    os.umask(0o077)
+    logs.configure(settings.log_level, settings.log_format)
+    log.info("starting", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir))
+    listeners = Listeners()
+    try:
+        listeners = _bind(settings)
+        _raise_file_limit(settings.connections_max)
+        _prepare(settings.data_dir, settings.persistence)
+        broker = (make_broker or open_broker)(settings)
+        _recover(broker)
+        return trio.run(Daemon(settings, reload, listeners, broker).live)
+    except StartError as error:
+        log.error(f"cannot start: {error}", exit_code=int(error.code))  # noqa: TRY400
+        return error.code
+    except Exception:
+        log.exception("cannot start: this is a bug", exit_code=int(ExitCode.BUG))
+        return ExitCode.BUG
+    finally:
+        listeners.close()
+
+
+def open_broker(settings: Settings) -> Served:
+    """The real broker, on the storage that the settings name. Raises `StartError`."""
+    from telpher_storage import open_storage
+
+    from .core import Broker
+
+    try:
+        storage = open_storage(
+            StorageSettings(
+                directory=settings.data_dir,
+                persistence=settings.persistence,
+                reserve_bytes=settings.reserve_bytes,
+            )
+        )
+    except StorageError as error:
+        raise StartError(_code_of(error), str(error)) from None
+    return Broker(settings, storage)
+
+
+def _bind(settings: Settings) -> Listeners:
+    try:
+        return Listeners.bind(settings)
+    except ListenError as error:
+        raise StartError(ExitCode.LISTEN, str(error)) from None
+
+
+def _prepare(directory: Path, persistence: str) -> None:
+    """Make the data directory, and see that it can be written before anybody counts on it."""
+    if persistence == "none":
+        return
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = directory / f".writable-{os.getpid()}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        text = f"the data directory {directory} cannot be used: {error.strerror}"
+        raise StartError(ExitCode.DATA_DIR, text) from None
+
+
+def _recover(broker: Served) -> None:
+    notify("STATUS=recovering")
+    try:
+        found: Recovered = broker.recover()
+    except StorageError as error:
+        raise StartError(_code_of(error), str(error)) from None
+    except ValueError as error:  # records of a newer version
+        raise StartError(ExitCode.DATA_DIR, f"the data cannot be read: {error}") from None
+    log.info(
+        "recovered",
+        seconds=round(found.seconds, 3),
+        records=found.records,
+        messages=found.messages,
+        channels=found.channels,
+        clean=found.clean,
+    )
+    if found.bytes_cut:
+        log.warning("the log had a torn tail, which was cut", bytes_cut=found.bytes_cut)
+
+
+def _code_of(error: StorageError) -> ExitCode:
+    if isinstance(error, StorageLocked):
+        return ExitCode.LOCKED
+    if isinstance(error, StorageDamaged):
+        return ExitCode.DAMAGED
+    return ExitCode.DISK_FAILED if isinstance(error, StorageFailed) else ExitCode.DATA_DIR
+
+
+def _raise_file_limit(connections_max: int) -> None:
+    """Allow as many open files as the system lets us; say so if that is too few."""
+    wanted = connections_max + FILES_BESIDE_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.warning("connections will be fewer than connections_max", open_files_max=soft)
+
+
+class Daemon:
+    """The part of the life that runs on the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reload: Callable[[], Configuration],
+        listeners: Listeners,
+        broker: Served,
+    ) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._listeners = listeners
+        self._broker = broker
+        self._stop = trio.Event()
+        self._core_ended = trio.Event()
+        self._stopping_since = 0.0
+
+    async def live(self) -> ExitCode:
+        """Serve until a signal or a failure; returns how it ended."""
+        code = ExitCode.OK
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._signals)
+                await nursery.start(self._core)
+                nursery.start_soon(self._watchdog)
+                await self._serve_and_drain()
+                nursery.cancel_scope.cancel()
+        except* StorageFailed as group:
+            text = f"the disk failed, nothing more was confirmed: {_first(group)}"
+            log.error(text, exit_code=int(ExitCode.DISK_FAILED))  # noqa: TRY400
+            code = ExitCode.DISK_FAILED
+        except* ListenError as group:
+            log.error(f"cannot start: {_first(group)}", exit_code=int(ExitCode.LISTEN))  # noqa: TRY400
+            code = ExitCode.LISTEN
+        except* Exception:
+            log.exception("stopped: this is a bug", exit_code=int(ExitCode.BUG))
+            code = ExitCode.BUG
+        if code is ExitCode.OK:
+            log.info("stopped", seconds=round(time.monotonic() - self._stopping_since, 3))
+        return code
+
+    async def _serve_and_drain(self) -> None:
+        async with trio.open_nursery() as nursery:
+            connections = Connections(nursery, self._broker.serve, self._settings.connections_max)
+            with trio.CancelScope() as accepting:
+                async with trio.open_nursery() as acceptors:
+                    for listener in self._listeners.listen():
+                        acceptors.start_soon(accept, listener, connections.admit)
+                    self._say_ready()
+                    await self._stop.wait()
+                    accepting.cancel()
+            self._listeners.close()
+            notify("STOPPING=1")
+            log.info("stopping", connections=connections.count)
+            await self._broker.drain(self._settings.drain_seconds)
+            await self._core_ended.wait()
+            nursery.cancel_scope.cancel()
+
+    def _say_ready(self) -> None:
+        tcp, unix = self._listeners.tcp_names, self._listeners.unix_name
+        parts = ["telpher ready"]
+        parts += ["tcp=" + ",".join(tcp)] if tcp else []
+        parts += ["unix=" + shlex.quote(unix)] if unix else []
+        with suppress(OSError, ValueError):  # nobody has to listen
+            print(*parts, f"pid={os.getpid()}", flush=True)  # noqa: T201
+        log.info("ready", tcp=",".join(tcp), unix=unix)
+        notify("READY=1", "STATUS=serving")
+
+    async def _core(self, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self._broker.run(task_status=task_status)
+        except* StorageFailed as group:
+            # A disk that hangs could hold the exit up for ever: the clock starts here.
+            _exit_after(FAILED_EXIT_SECONDS, ExitCode.DISK_FAILED, str(_first(group)))
+            raise
+        if not self._stop.is_set():
+            raise RuntimeError("the core ended by itself")
+        self._core_ended.set()
+
+    async def _signals(self, task_status: trio.TaskStatus[None]) -> None:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as received:
+            task_status.started()
+            async for number in received:
+                if number == signal.SIGHUP:
+                    self._read_log_level()
+                elif self._stop.is_set():
+                    log.warning("stopped at once, by a second signal", exit_code=int(ExitCode.QUIT))
+                    _exit_now(ExitCode.QUIT)
+                else:
+                    self._stopping_since = time.monotonic()
+                    self._stop.set()
+
+    def _read_log_level(self) -> None:
+        try:
+            level = self._reload().settings.log_level
+        except ConfigError as error:
+            faults = "; ".join(map(str, error.faults))
+            log.error("the log level stays: the configuration is faulty", faults=faults)  # noqa: TRY400
+            return
+        logs.configure(level, self._settings.log_format)
+        log.warning("read the log level anew", log_level=level)
+
+    async def _watchdog(self) -> None:
+        interval = watchdog_seconds()
+        while interval is not None:
+            notify("WATCHDOG=1")
+            await trio.sleep(interval)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _exit_after(seconds: float, code: ExitCode, reason: str) -> None:
+    """End the process in `seconds` unless it has ended by then."""
+
+    def end() -> None:
+        log.error(f"the disk failed, and hangs: {reason}", exit_code=int(code))
+        _exit_now(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _exit_now(code: ExitCode) -> None:
+    """End the process without waiting for anything, threads and exit handlers included."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)

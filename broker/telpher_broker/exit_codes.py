@@ -1,0 +1,31 @@
+"""With which number a `telpher` command ends; scripts and service managers may rely on them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The number, and in `meaning` what it says."""
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> ExitCode:
+        """A member that is its number and knows its meaning."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.meaning = meaning
+        return member
+
+    OK = 0, "All went well; for `serve`: an orderly stop, everything is on the disk."
+    BUG = 1, "Telpher itself failed; the traceback in the log wants to be reported."
+    USAGE = 2, "The command line or the configuration is wrong; every fault was listed."
+    LISTEN = 3, "An address or the Unix socket is in use, or cannot be listened on."
+    DATA_DIR = 4, "The data directory cannot be used: not writable, or not Telpher's."
+    LOCKED = 5, "Another broker has the data directory open."
+    DAMAGED = 6, "The data is damaged, and what was confirmed would be missing; see `repair`."
+    DISK_FAILED = 7, "A write or a sync failed while serving; nothing was confirmed after it."
+    QUIT = 8, "A second signal cut the orderly stop short; what was confirmed is safe."
+    UNREACHABLE = 10, "The broker could not be reached, or the connection broke."
+    REFUSED = 11, "The broker refused the request; the message has the code."
+    INTERRUPTED = 130, "Ctrl-C, before or outside `serve`'s orderly stop."
