@@ -1,0 +1,48 @@
+"""Telpher: a durable message broker for Python teams; this is its client.
+
+    import telpher
+
+    async with telpher.connect() as bus:
+        await bus.publish("jobs", b"hello")
+
+Names are loaded when they are first used, so that `import telpher` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .admin import Browsed as Browsed
+    from .batch import Batch as Batch
+    from .bus import Bus as Bus
+    from .bus import connect as connect
+    from .consumer import Consumer as Consumer
+    from .errors import *  # noqa: F403
+    from .lane import Receipt as Receipt
+    from .message import Message as Message
+    from .producer import Producer as Producer
+
+_HOME = {
+    "Batch": "batch",
+    "Browsed": "admin",
+    "Bus": "bus",
+    "Consumer": "consumer",
+    "Message": "message",
+    "Producer": "producer",
+    "Receipt": "lane",
+    "connect": "bus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    module = import_module(f".{_HOME.get(name, 'errors')}", __name__)
+    try:
+        value = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"module 'telpher' has no attribute {name!r}") from None
+    globals()[name] = value
+    return value

@@ -1,0 +1,162 @@
+"""Administration: one method for each verb of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from telpher.protocol.batch import decode
+
+from .content import as_name
+
+# Where a new subscription begins, or where one is set to: "earliest", "latest", an offset, a time.
+Start = str | int | datetime
+
+
+class Browsed(NamedTuple):
+    """A message that was looked at and not consumed; `attempt` is of its last delivery."""
+
+    offset: int
+    body: bytes
+    key: str | None
+    headers: dict[str, Any]
+    attempt: int
+    published_at: float
+
+
+class Administration:
+    """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""
+
+    async def call(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask for a verb by its name in docs/protocol.md; arguments that are None are left out."""
+        raise NotImplementedError
+
+    async def declare(self, channel: str, **config: Any) -> dict[str, Any]:
+        """Make a queue, or check that there is one of this configuration.
+
+        Raises ChannelDiffers. Returns what `inspect` returns.
+
+            await bus.declare("jobs")
+        """
+        return await self.call("declare", channel=as_name(channel), kind="queue", config=config)
+
+    async def declare_topic(self, channel: str, **config: Any) -> dict[str, Any]:
+        """Make a topic; `retain_seconds`, `retain_bytes`, `retain_count` say how much stays for
+        replay, `limit_seconds`, `limit_bytes`, `limit_count` how much there may be at most.
+
+            await bus.declare_topic("prices", retain_seconds=86_400)
+        """
+        return await self.call("declare", channel=as_name(channel), kind="topic", config=config)
+
+    async def delete(
+        self, channel: str, *, if_empty: bool = False, if_unused: bool = False
+    ) -> None:
+        """Delete a channel with all that is in it. Raises ChannelNotEmpty, ChannelInUse."""
+        await self.call(
+            "delete",
+            channel=as_name(channel),
+            if_empty=if_empty or None,
+            if_unused=if_unused or None,
+        )
+
+    async def purge(self, channel: str, *, subscription: str | None = None) -> int:
+        """Drop what is ready or delayed, for a topic of one subscription; returns how many."""
+        result = await self.call("purge", channel=as_name(channel), subscription=subscription)
+        return int(result["purged"])
+
+    async def channels(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Every channel whose name begins so, in order of name, as `inspect` tells it.
+
+        async for channel in bus.channels():
+            print(channel["name"], channel["messages"])
+        """
+        after: str | None = None
+        while True:
+            page = await self.call("list", prefix=prefix or None, after=after, limit=100)
+            for channel in page["channels"]:
+                yield channel
+            after = page["next"]
+            if after is None:
+                return
+
+    async def inspect(self, channel: str) -> dict[str, Any]:
+        """`name`, `kind`, `config`, `start`, `next`, `messages`, `bytes` and `subscriptions`."""
+        return await self.call("inspect", channel=as_name(channel))
+
+    async def browse(
+        self, channel: str, *, start: int = 0, count: int = 100, subscription: str | None = None
+    ) -> list[Browsed]:
+        """Look at up to `count` (1 to 1,000) messages from offset `start` and consume nothing."""
+        result = await self.call(
+            "browse", channel=as_name(channel), subscription=subscription, start=start, count=count
+        )
+        return [
+            message
+            for first, attempt, published_ms, batch in result["parts"]
+            for message in _browsed(first, attempt, published_ms, batch)
+        ]
+
+    async def create_subscription(
+        self, topic: str, name: str, *, start: Start = "latest"
+    ) -> dict[str, Any]:
+        """Make a durable subscription before anybody consumes it; one that exists is left alone."""
+        return await self.call(
+            "subscribe",
+            channel=as_name(topic),
+            subscription=as_name(name),
+            start=start_value(start),
+        )
+
+    async def delete_subscription(self, topic: str, name: str) -> None:
+        """Delete a durable subscription. Raises SubscriptionInUse, UnknownSubscription."""
+        await self.call("unsubscribe", channel=as_name(topic), subscription=as_name(name))
+
+    async def seek(self, topic: str, name: str, to: Start) -> int:
+        """Set a subscription back or forth; leases on it end. Returns the next offset."""
+        result = await self.call(
+            "seek", channel=as_name(topic), subscription=as_name(name), to=start_value(to)
+        )
+        return int(result["next"])
+
+    async def stats(self) -> dict[str, Any]:
+        """Counters of the broker."""
+        return await self.call("stats")
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Have the broker write a snapshot; returns when it is on the disk. Raises Busy."""
+        return await self.call("snapshot")
+
+    async def rewrite(self) -> dict[str, Any]:
+        """Have the broker rewrite its append-only log; returns when that is done. Raises Busy."""
+        return await self.call("rewrite")
+
+
+def start_value(start: Start) -> Any:
+    """A start as it travels; raises ValueError or TypeError with what it may be.
+
+    >>> start_value("earliest"), start_value(17)
+    ('earliest', 17)
+    """
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise ValueError("a start time needs a time zone: datetime.now(timezone.utc), say")
+        return {"time_ms": round(start.timestamp() * 1000)}
+    if start in ("earliest", "latest"):
+        return start
+    if isinstance(start, int) and not isinstance(start, bool):
+        if start < 0:
+            raise ValueError(f"start={start}; an offset is 0 or more")
+        return start
+    raise ValueError(f"start={start!r}; it may be 'earliest', 'latest', an offset or a datetime")
+
+
+def _browsed(first: int, attempt: int, published_ms: int, batch: bytes) -> list[Browsed]:
+    columns = decode(batch)
+    count = len(columns.bodies)
+    keys = columns.keys or (None,) * count
+    headers = columns.headers or (None,) * count
+    return [
+        Browsed(first + index, body, key, row or {}, attempt, published_ms / 1000)
+        for index, (body, key, row) in enumerate(zip(columns.bodies, keys, headers, strict=True))
+    ]

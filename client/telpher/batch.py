@@ -1,0 +1,115 @@
+"""Several messages as they came: the fast way to consume, and what `fetch` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, overload
+
+from .message import Message, Settlement
+from .session.delivery import Delivery
+
+if TYPE_CHECKING:
+    from .consumer import Consumer
+
+
+class Batch(Sequence[Message]):
+    """A list-like run of delivered messages.
+
+    Use the columns `bodies`, `keys` and `headers` and `ack` the whole, or take single messages and
+    settle each.
+
+        async for batch in messages.batches():
+            store(batch.bodies)
+            batch.ack()
+    """
+
+    __slots__ = ("_consumer", "_parts")
+
+    def __init__(self, consumer: Consumer, parts: Sequence[Delivery]) -> None:
+        self._consumer = consumer
+        self._parts = parts
+
+    @property
+    def bodies(self) -> Sequence[bytes]:
+        """The payloads, in order."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts[0].bodies
+        return list(chain.from_iterable(part.bodies for part in parts))
+
+    @property
+    def keys(self) -> Sequence[str | None]:
+        """The keys, in order; None for a message without one."""
+        return list(
+            chain.from_iterable(part.keys or repeat(None, len(part)) for part in self._parts)
+        )
+
+    @property
+    def headers(self) -> Sequence[dict[str, Any]]:
+        """The headers, in order; an empty dict for a message without any."""
+        rows = chain.from_iterable(part.headers or repeat(None, len(part)) for part in self._parts)
+        return [row or {} for row in rows]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The offsets as ranges `(first, end, first, end, …)`, each end exclusive."""
+        return tuple(offset for part in self._parts for offset in (part.first, part.end))
+
+    @property
+    def first(self) -> int:
+        """The offset of the first message. Raises IndexError for an empty batch."""
+        return self._parts[0].first
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery of the first message this is. Raises IndexError for an empty batch."""
+        return self._parts[0].attempt
+
+    @property
+    def published_at(self) -> float:
+        """When the first message was published, in seconds since 1970."""
+        return self._parts[0].published_ms / 1000
+
+    def ack(self) -> Settlement:
+        """Settle all of it that is not settled yet; await it to have the broker's answer.
+
+        Raises LeaseLost, or Closed after the end of the consumer.
+        """
+        for part in self._parts:
+            part.consumer.ack_range(part.first, part.end, part)
+        return self._consumer.settlement
+
+    def nack(self, delay: float = 0.0) -> Settlement:
+        """Give back all of it that is not settled yet, ready again after `delay` seconds."""
+        for part in self._parts:
+            part.consumer.nack(part.first, part.end, part, round(delay * 1000))
+        return self._consumer.settlement
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Message]:
+        for part in self._parts:
+            part.is_opened = True
+            yield from map(Message, repeat(part), range(len(part)))
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        """A message, or a list of messages."""
+        if isinstance(index, slice):
+            return list(self)[index]
+        if index < 0:
+            index += len(self)
+        for part in self._parts:
+            if 0 <= index < len(part):
+                part.is_opened = True
+                return Message(part, index)
+            index -= len(part)
+        raise IndexError("there is no such message in the batch")
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self)}, offsets {self.offsets}>"

@@ -1,0 +1,470 @@
+"""The bus: an application's connection to the broker, over as many sockets as it takes.
+
+One task keeps a connection: it dials, reads, and dials again. One task keeps time. Everything else
+happens in the caller's task: a request goes straight to the socket, and its answer wakes it up.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+import anyio
+from anyio.abc import ByteStream, TaskGroup
+
+from .admin import Administration, Start, start_value
+from .answer import answer_of
+from .batch import Batch
+from .consumer import Consumer
+from .content import (
+    Body,
+    LevelName,
+    as_body,
+    as_headers,
+    as_key,
+    as_level,
+    as_name,
+    as_properties,
+)
+from .dial import HOST_SECONDS, Dialer, dialers
+from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
+from .lane import Lane, Receipt, Waiting
+from .link import Link
+from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
+from .session import Session
+from .session.backoff import reconnect_seconds
+from .session.consumer import ConsumerState
+from .url import parse_url
+
+FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
+LANES_MAX: Final = 1000
+CLOSE_SECONDS: Final = 5.0
+
+
+class Bus(Administration):
+    """Made by `telpher.connect`; an async context manager.
+
+    It reconnects by itself: publishes that were not confirmed are sent again and stored once,
+    consumers come back with what they hold. What cannot be repeated safely raises Broken.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[tuple[str, Dialer]],
+        *,
+        name: str = "telpher-python",
+        heartbeat_seconds: float = 30.0,
+        connect_seconds: float = 10.0,
+        reconnect_seconds: float | None = None,
+    ) -> None:
+        self._hosts = hosts
+        self._connect_seconds = connect_seconds
+        self._reconnect_seconds = reconnect_seconds
+        self._session = Session(
+            client=name, heartbeat_seconds=heartbeat_seconds, frame_bytes_max=FRAME_BYTES_MAX
+        )
+        self._session.on_output = self._pump
+        self._session.on_open = self._on_open
+        self._session.wake = self._wake
+        self._link: Link | None = None
+        self._is_corked = False
+        self._is_timer_short = False
+        self._timer = anyio.Event()
+        self._opened = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._troubles: dict[str, str] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._pullers: dict[tuple[str, str | None], list[Consumer]] = {}
+        self.reconnects = -1
+
+    # --- publishing
+
+    async def publish(
+        self,
+        channel: str,
+        body: Body,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        delay: float | None = None,
+        ttl: float | None = None,
+        priority: int | None = None,
+        confirm: LevelName | None = None,
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Publish one message and wait for its confirm.
+
+        `delay` and `ttl` in seconds from the publish; `priority` 0 to 255, higher first; `confirm`
+        the level to wait for (the broker's own policy if None); `deadline` seconds to wait at most.
+        Concurrent publishes share batches by themselves. Raises Timeout (whose `maybe_stored` tells
+        the message's fate), UnknownChannel, DurabilityUnavailable, DiskFull and other Refused.
+
+            receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
+        """
+        waiting = Waiting(
+            body if type(body) is bytes else as_body(body), as_key(key), as_headers(headers)
+        )
+        common = (as_properties(delay, ttl, priority), as_level(confirm))
+        return await self._lane(channel).publish(waiting, common, deadline)
+
+    def producer(
+        self,
+        channel: str,
+        *,
+        delay: float | None = None,
+        ttl: float | None = None,
+        priority: int | None = None,
+        confirm: LevelName | None = None,
+        batch_messages: int = BATCH_MESSAGES,
+        batch_bytes: int = BATCH_BYTES,
+        window: int = WINDOW_BATCHES,
+    ) -> Producer:
+        """A producer for throughput; its batches have at most `batch_messages` messages and about
+        `batch_bytes`, and at most `window` of them are unconfirmed.
+
+            async with bus.producer("jobs") as producer:
+                await producer.send_many(bodies)
+        """
+        self._raise_if_ended()
+        return Producer(
+            self._session,
+            as_name(channel),
+            secrets.token_bytes(16),
+            properties=as_properties(delay, ttl, priority),
+            confirm=as_level(confirm),
+            batch_messages=batch_messages,
+            batch_bytes=batch_bytes,
+            window=window,
+        )
+
+    def _lane(self, channel: str) -> Lane:
+        lane = self._lanes.get(channel)
+        if lane is None:
+            self._raise_if_ended()
+            if len(self._lanes) >= LANES_MAX:
+                self._drop_idle_lanes()
+            lane = Lane(self._session, as_name(channel), secrets.token_bytes(16))
+            self._lanes[channel] = lane
+        return lane
+
+    def _drop_idle_lanes(self) -> None:
+        for channel, lane in list(self._lanes.items()):
+            if lane.is_idle:
+                lane.close()
+                del self._lanes[channel]
+
+    # --- consuming
+
+    def consume(
+        self, queue: str, *, prefetch: int = 1000, lease_seconds: float | None = None
+    ) -> Consumer:
+        """Consume a queue by push; up to `prefetch` messages are unsettled here at a time.
+
+        A message is leased for `lease_seconds` (the broker's default if None) and renewed while it
+        is held. Raises UnknownChannel and the like when it is entered.
+
+            async with bus.consume("jobs") as messages:
+                async for message in messages: ...
+        """
+        return self._consumer(queue, None, prefetch=prefetch, lease_seconds=lease_seconds)
+
+    def subscribe(
+        self,
+        topic: str,
+        name: str | None = None,
+        *,
+        start: Start = "latest",
+        prefetch: int = 1000,
+        lease_seconds: float | None = None,
+    ) -> Consumer:
+        """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
+        that name; without one alone and for as long as this lasts, where taken is settled.
+
+        `start` is where a new subscription begins: "earliest", "latest", an offset, or a datetime
+        with a time zone. `missed` of an unnamed one counts what was dropped before it could see it.
+
+            async with bus.subscribe("prices", name="billing", start="earliest") as messages: ...
+        """
+        if "*" in topic or "#" in topic:
+            raise NotSupported(
+                f"patterns like {topic!r} come later; subscribe to each topic by its name"
+            )
+        return self._consumer(
+            topic,
+            None if name is None else as_name(name),
+            prefetch=prefetch,
+            lease_seconds=lease_seconds,
+            start=start_value(start),
+            automatic=name is None,
+        )
+
+    async def fetch(
+        self,
+        channel: str,
+        *,
+        max: int = 100,
+        wait: float = 0.0,
+        subscription: str | None = None,
+    ) -> Batch:
+        """Pull up to `max` messages; waits up to `wait` seconds for the first, 0 does not wait.
+
+        Returns a Batch, empty if nothing came. The messages are leased and wait for ack.
+
+            for message in await bus.fetch("jobs", max=10, wait=5.0):
+                message.ack()
+        """
+        kept = (channel, subscription)
+        pullers = self._pullers.setdefault(kept, [])
+        puller = pullers.pop() if pullers else await self._puller(channel, subscription)
+        batch = await self._fetch(puller, max, wait)
+        pullers.append(puller)
+        return batch
+
+    async def _puller(self, channel: str, subscription: str | None) -> Consumer:
+        puller = self._consumer(channel, subscription, prefetch=0)
+        await puller.join()
+        return puller
+
+    async def _fetch(self, puller: Consumer, count: int, wait: float) -> Batch:
+        deadline = anyio.current_time() + wait
+        try:
+            await answer_of(self._session, lambda done: puller.state.fetch(count, deadline, done))
+        except BaseException:
+            # What comes of it now is nobody's: the consumer goes, and the broker takes it back.
+            self._session.leave(puller.state, lambda _: None)
+            raise
+        return puller.take_nowait()
+
+    def _consumer(self, channel: str, subscription: str | None, **options: Any) -> Consumer:
+        self._raise_if_ended()
+        state = ConsumerState(
+            self._session,
+            as_name(channel),
+            subscription,
+            token=secrets.token_bytes(16),
+            **options,
+        )
+        return Consumer(self._session, state)
+
+    # --- administration
+
+    async def call(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask for a verb of docs/protocol.md; arguments that are None are left out.
+
+        Raises Refused, or Broken when the connection was lost and the verb may not be repeated.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        reply = await answer_of(self._session, lambda done: self._session.call(verb, given, done))
+        result: dict[str, Any] = reply.result
+        return result
+
+    # --- life
+
+    async def __aenter__(self) -> Bus:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        try:
+            self._tasks.start_soon(self._keep_connection)
+            self._tasks.start_soon(self._keep_time)
+            await self._opened.wait()
+            self._raise_if_ended()
+        except BaseException:
+            self._end(Closed("the bus was never open"))
+            await self._stop_tasks(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if exc is None:
+                await self._flush_pullers()
+        finally:
+            self._session.say_goodbye()
+            self._end(Closed("the bus was closed; connect again"))
+            if self._link is not None:
+                with anyio.move_on_after(CLOSE_SECONDS):
+                    await self._link.drain()
+            is_cancelled = exc is not None and isinstance(exc, anyio.get_cancelled_exc_class())
+            # Any other exception is the caller's, and is not to come out wrapped in a group.
+            passed = (exc_type, exc, traceback) if is_cancelled else (None, None, None)
+            await self._stop_tasks(*passed)
+
+    async def _flush_pullers(self) -> None:
+        if self._session.ending is not None:
+            return
+        with anyio.move_on_after(CLOSE_SECONDS):
+            for pullers in self._pullers.values():
+                for puller in pullers:
+                    await puller.flush_acks()
+
+    async def _stop_tasks(self, *exception: Any) -> None:
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*exception)
+
+    def _end(self, error: TelpherError) -> None:
+        if self._session.ending is None:
+            self._session.fail_all(error)
+        self._opened.set()
+
+    def _raise_if_ended(self) -> None:
+        if self._session.ending is not None:
+            raise self._session.ending
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is open at this moment; requests wait while none is."""
+        return self._session.may_ask
+
+    @property
+    def server(self) -> str:
+        """The broker's name and version, as it told."""
+        return self._session.server
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_connected else "closed" if self._session.ending else "waiting"
+        return f"<Bus {', '.join(name for name, _ in self._hosts)}, {state}>"
+
+    # --- the connection's task
+
+    async def _keep_connection(self) -> None:
+        attempt = 0
+        since = anyio.current_time()
+        while self._session.ending is None:
+            for name, dial in self._hosts:
+                stream = await self._dial(name, dial)
+                if stream is None:
+                    continue
+                was = self.reconnects
+                await self._serve(name, stream)
+                if self._session.is_fatal:
+                    self._end(self._session.fault or Broken("the broker ended the session"))
+                if self._session.ending is not None:
+                    return
+                if self.reconnects > was:
+                    attempt, since = 0, anyio.current_time()
+            if self._is_out_of_time(anyio.current_time() - since):
+                return
+            await anyio.sleep(reconnect_seconds(attempt, random.random()))  # noqa: S311
+            attempt += 1
+
+    def _is_out_of_time(self, seconds: float) -> bool:
+        is_first = self.reconnects < 0
+        allowed = self._connect_seconds if is_first else self._reconnect_seconds
+        if allowed is None or seconds < allowed:
+            return False
+        reasons = "; ".join(f"{name}: {trouble}" for name, trouble in self._troubles.items())
+        kind: type[TelpherError] = CannotConnect if is_first else Broken
+        self._end(
+            kind(f"no broker answered within {seconds:.3g} s ({reasons}); is one running there?")
+        )
+        return True
+
+    async def _dial(self, name: str, dial: Dialer) -> ByteStream | None:
+        try:
+            with anyio.fail_after(HOST_SECONDS):
+                return await dial()
+        except TimeoutError:
+            self._troubles[name] = f"no connection within {HOST_SECONDS:g} s"
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            self._troubles[name] = str(error) or type(error).__name__
+        return None
+
+    async def _serve(self, name: str, stream: ByteStream) -> None:
+        link = self._link = Link(stream)
+        self._session.begin(anyio.current_time())
+        self._wake()
+        try:
+            async with anyio.create_task_group() as tasks:
+                link.scope = tasks.cancel_scope
+                tasks.start_soon(link.write)
+                await self._read(link)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._link = None
+            self._session.cut()
+            await link.close()
+        self._troubles[name] = str(self._session.fault or "the broker closed the connection")
+
+    async def _read(self, link: Link) -> None:
+        session = self._session
+        while data := await link.receive():
+            self._is_corked = True
+            try:
+                session.receive(data, anyio.current_time())
+            finally:
+                self._is_corked = False
+            self._pump()
+            if session.fault is not None or session.is_drained:
+                return
+
+    def _on_open(self) -> None:
+        self.reconnects += 1
+        self._opened.set()
+
+    def _pump(self) -> None:
+        """Send what the session has to say; while data is being read, once for all of it."""
+        if self._link is not None and not self._is_corked:
+            data = self._session.take_output(anyio.current_time())
+            if data:
+                self._link.send(data)
+
+    # --- the clock's task
+
+    def _wake(self) -> None:
+        if not self._is_timer_short:
+            self._timer.set()
+
+    async def _keep_time(self) -> None:
+        session = self._session
+        while True:
+            due = session.next_deadline()
+            seconds = None if due is None else due - anyio.current_time()
+            if seconds is None or seconds > 0:
+                await self._sleep(seconds)
+            session.tick(anyio.current_time())
+            if session.fault is not None and self._link is not None:
+                self._link.abort()
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Sleep for so long or until woken; a sleep for gathered acks is not worth waking."""
+        self._is_timer_short = seconds is not None and seconds < 0.01
+        with anyio.move_on_after(seconds):
+            await self._timer.wait()
+        if self._timer.is_set():
+            self._timer = anyio.Event()
+        self._is_timer_short = False
+
+
+def connect(
+    url: str | None = None,
+    *,
+    name: str = "telpher-python",
+    heartbeat_seconds: float = 30.0,
+    connect_seconds: float = 10.0,
+    reconnect_seconds: float | None = None,
+) -> Bus:
+    """A bus to the broker at `url`, at $TELPHER_URL, or on this machine; enter it to connect.
+
+    `name` shows in the broker's logs. `connect_seconds`: how long the first connection may take
+    before CannotConnect is raised. `reconnect_seconds`: how long a lost connection is tried anew
+    before everything raises Broken; None is for ever. Raises ValueError for a bad URL.
+
+        async with telpher.connect("telpher://host:7400") as bus:
+            await bus.publish("jobs", b"hello")
+    """
+    return Bus(
+        dialers(parse_url(url)),
+        name=name,
+        heartbeat_seconds=heartbeat_seconds,
+        connect_seconds=connect_seconds,
+        reconnect_seconds=reconnect_seconds,
+    )

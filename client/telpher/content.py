@@ -1,0 +1,101 @@
+"""What a message may consist of, checked before it joins a batch with others.
+
+A batch is refused whole; so one caller's bad header must not reach the batch of another's message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from telpher.protocol.batch import KEY_BYTES_MAX, PROPERTY_BOUNDS
+from telpher.protocol.frames import Level
+from telpher.protocol.names import is_name, why_not_name
+
+from .errors import BadName
+
+Body = bytes | bytearray | memoryview
+LevelName = Literal["received", "written", "fsynced"]
+Properties = tuple[tuple[str, int], ...]
+
+LEVELS: Final[dict[str, int]] = {level.name.lower(): int(level) for level in Level}
+LEVEL_NAMES: Final[tuple[LevelName, ...]] = ("received", "written", "fsynced")
+_HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def as_body(body: object) -> bytes:
+    """The bytes of a body; raises TypeError that says what to do about anything else."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    if isinstance(body, str):
+        raise TypeError("a body is bytes: encode the string first, body.encode() for UTF-8")
+    raise TypeError(
+        f"a body is bytes, not {type(body).__name__}: encode it, with json.dumps(x).encode(), say"
+    )
+
+
+def as_key(key: object) -> str | None:
+    """A key that the broker accepts; raises TypeError or ValueError."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a string, not {type(key).__name__}: use str(key)")
+    if len(key) > KEY_BYTES_MAX:
+        raise ValueError(f"a key has at most {KEY_BYTES_MAX} characters, this one has {len(key)}")
+    return str(key)
+
+
+def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Headers that the broker accepts, copied; raises TypeError."""
+    if headers is None:
+        return None
+    copy = dict(headers)
+    for name, value in copy.items():
+        if type(name) is not str:
+            raise TypeError(f"a header's name is a string, not {type(name).__name__}")
+        if type(value) not in _HEADER_TYPES:
+            raise TypeError(
+                f"header {name!r} is {type(value).__name__}; "
+                "it may be str, bytes, int, float, bool or None"
+            )
+    return copy
+
+
+def as_properties(delay: float | None, ttl: float | None, priority: int | None) -> Properties:
+    """The common properties of a batch, from seconds; raises ValueError out of bounds."""
+    given = {
+        "priority": priority or None,
+        "delay_ms": None if not delay else round(delay * 1000),
+        "ttl_ms": None if ttl is None else round(ttl * 1000),
+    }
+    for name, value in given.items():
+        least, most = PROPERTY_BOUNDS[name]
+        if value is not None and not (isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{name} would be {value!r}; it may be {least} to {most}")
+    return tuple((name, value) for name, value in given.items() if value is not None)
+
+
+def as_level(confirm: str | None) -> int | None:
+    """The level's number on the wire; raises ValueError for a word that is none."""
+    if confirm is None:
+        return None
+    if confirm not in LEVELS:
+        raise ValueError(f"confirm={confirm!r}; it may be {', '.join(LEVELS)} or None")
+    return LEVELS[confirm]
+
+
+def as_name(name: object) -> str:
+    """A channel's or subscription's name; raises BadName."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name is a string, not {type(name).__name__}")
+    if not is_name(name):
+        raise BadName("bad_name", why_not_name(name))
+    return name
+
+
+def header_bytes(headers: dict[str, Any]) -> int:
+    """About how many bytes headers take in a batch."""
+    return sum(
+        len(name) + (len(value) if isinstance(value, (str, bytes)) else 8)
+        for name, value in headers.items()
+    )

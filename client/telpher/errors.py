@@ -1,0 +1,201 @@
+"""Every error of the client as a named exception, whose text says what to do.
+
+    TelpherError
+      Refused                 the broker answered no; one subclass for each code to decide by
+      CannotConnect           no host answered in time
+      Broken                  the connection was lost (by them) and this could not be resumed
+      Closed                  it was closed (by you)
+      Timeout                 a deadline of yours passed
+      PublishFailed           messages of a producer that were not confirmed
+      LeaseLost               the message is somebody else's now
+      NotSupported            a later version has it
+
+Secrets of a URL are in none of these texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+
+class TelpherError(Exception):
+    """What all errors of this library have in common."""
+
+
+class Refused(TelpherError):
+    """The broker refused one request; the connection goes on.
+
+    `code` is one word of docs/protocol.md; programs decide by it or by the subclass.
+    """
+
+    code: str = ""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code = code
+        self.text = text
+
+    @staticmethod
+    def by_code(code: str, text: str) -> Refused:
+        """The subclass for `code`, or a plain Refused for one without."""
+        return _BY_CODE.get(code, Refused)(code, text)
+
+
+class BadName(Refused, ValueError):
+    """A channel or subscription name breaks the rules for names."""
+
+
+class BadRequest(Refused, ValueError):
+    """A field has no acceptable value; the text names the field and its bounds."""
+
+
+class BadBatch(Refused, ValueError):
+    """The batch was malformed; nothing of it was stored."""
+
+
+class MessageTooLarge(Refused, ValueError):
+    """A message is larger than the broker accepts; store it elsewhere and send a reference."""
+
+
+class UnknownChannel(Refused, LookupError):
+    """No such channel; declare it first."""
+
+
+class UnknownSubscription(Refused, LookupError):
+    """No such subscription on this topic; subscribe first."""
+
+
+class WrongKind(Refused):
+    """The channel is a queue where a topic is needed, or the other way round."""
+
+
+class ChannelDiffers(Refused):
+    """The channel exists with another configuration; the text says which."""
+
+
+class ChannelNotEmpty(Refused):
+    """The channel still holds messages and only an empty one was to go."""
+
+
+class ChannelInUse(Refused):
+    """The channel still has consumers and only an unused one was to go."""
+
+
+class SubscriptionInUse(Refused):
+    """The subscription has consumers; stop them first."""
+
+
+class ChannelDeleted(Refused):
+    """The channel was deleted while it was consumed."""
+
+
+class SubscriptionDeleted(Refused):
+    """The subscription was deleted while it was consumed."""
+
+
+class LimitReached(Refused):
+    """A declared limit of the broker is reached; the text names it."""
+
+
+class SequenceTooOld(Refused):
+    """The broker no longer remembers this batch: whether it was stored is unknown."""
+
+
+class DurabilityUnavailable(Refused):
+    """The broker's persistence cannot reach the level asked for; ask for less or configure more."""
+
+
+class DiskFull(Refused):
+    """The broker's disk is nearly full; publishing resumes by itself when there is space."""
+
+
+class Busy(Refused):
+    """The same administrative work is under way; try again when it is done."""
+
+
+class UnsupportedVersion(Refused):
+    """No common protocol version; upgrade the older side."""
+
+
+class CannotConnect(TelpherError):
+    """No host answered in time; the text lists each with its reason."""
+
+
+class Broken(TelpherError):
+    """The connection was lost and this request could not be resumed; whether the broker carried it
+    out is unknown."""
+
+
+class Closed(TelpherError):
+    """The bus, producer or consumer was closed by this program; make a new one."""
+
+
+class Timeout(TelpherError, TimeoutError):
+    """A deadline passed. `maybe_stored` tells whether the message may have been stored all
+    the same: False means that it certainly was not."""
+
+    def __init__(self, text: str, *, maybe_stored: bool = False) -> None:
+        super().__init__(text)
+        self.maybe_stored = maybe_stored
+
+
+class PublishFailed(TelpherError):
+    """Messages of a producer that were not confirmed.
+
+    `reason` is the first error; `bodies` are the messages that the broker refused or that were
+    never confirmed, in the order of sending.
+    """
+
+    def __init__(self, channel: str, reason: TelpherError, bodies: Sequence[bytes]) -> None:
+        super().__init__(f"{len(bodies)} messages to {channel!r} were not confirmed: {reason}")
+        self.channel = channel
+        self.reason = reason
+        self.bodies = bodies
+
+
+class LeaseLost(TelpherError):
+    """The leases of `offsets` (flat ranges, ends exclusive) ended before they were settled: the
+    messages are or will be delivered again. Take a longer `lease_seconds`, or do not block the
+    event loop while you work."""
+
+    def __init__(self, channel: str, offsets: tuple[int, ...]) -> None:
+        super().__init__(
+            f"the lease of {_ranges(offsets)} of {channel!r} was lost; it will be delivered again"
+        )
+        self.channel = channel
+        self.offsets = offsets
+
+
+class NotSupported(TelpherError, NotImplementedError):
+    """This version has it not; the text says what to do instead."""
+
+
+def _ranges(offsets: tuple[int, ...]) -> str:
+    pairs = zip(offsets[::2], offsets[1::2], strict=True)
+    return ", ".join(
+        f"{first}" if first + 1 == end else f"{first}-{end - 1}" for first, end in pairs
+    )
+
+
+_BY_CODE: Final[dict[str, type[Refused]]] = {
+    "bad_name": BadName,
+    "bad_request": BadRequest,
+    "bad_batch": BadBatch,
+    "message_too_large": MessageTooLarge,
+    "unknown_channel": UnknownChannel,
+    "unknown_subscription": UnknownSubscription,
+    "wrong_kind": WrongKind,
+    "channel_differs": ChannelDiffers,
+    "channel_not_empty": ChannelNotEmpty,
+    "channel_in_use": ChannelInUse,
+    "subscription_in_use": SubscriptionInUse,
+    "channel_deleted": ChannelDeleted,
+    "subscription_deleted": SubscriptionDeleted,
+    "limit_reached": LimitReached,
+    "sequence_too_old": SequenceTooOld,
+    "durability_unavailable": DurabilityUnavailable,
+    "disk_full": DiskFull,
+    "busy": Busy,
+    "unsupported_version": UnsupportedVersion,
+}

@@ -1,0 +1,176 @@
+"""Single publishes to one channel, which share batches when they come faster than confirms.
+
+A publish goes out at once when nothing of its lane flies. Those that come meanwhile gather, by
+their common properties and level, and go together with the next confirm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import anyio
+
+from telpher.protocol.batch import Columns, encode
+
+from .content import LEVEL_NAMES, LevelName, Properties, header_bytes
+from .errors import MessageTooLarge, TelpherError, Timeout
+from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
+from .session.exchange import Exchange
+from .session.session import Session
+from .session.window import Publishing
+
+# What may share a batch: the common properties and the level to confirm.
+Common = tuple[Properties, int | None]
+
+
+class Receipt(NamedTuple):
+    """The broker's confirm of one message: its place in the log, and how durable it is.
+
+    `level` is "received", "written" or "fsynced".
+    """
+
+    channel: str
+    offset: int
+    level: LevelName
+
+
+class Waiting:
+    """One message until its confirm."""
+
+    __slots__ = ("body", "done", "error", "headers", "key", "receipt", "sent", "withdrawn")
+
+    def __init__(self, body: bytes, key: str | None, headers: dict[str, Any] | None) -> None:
+        self.body = body
+        self.key = key
+        self.headers = headers
+        self.done = anyio.Event()
+        self.receipt: Receipt | None = None
+        self.error: TelpherError | None = None
+        self.sent = False
+        self.withdrawn = False
+
+    @property
+    def weight_bytes(self) -> int:
+        """About how many bytes it takes in a batch."""
+        weight = len(self.body) + len(self.key or "")
+        return weight + header_bytes(self.headers) if self.headers else weight
+
+
+class Lane:
+    """All single publishes of a bus to one channel, as one producer."""
+
+    def __init__(self, session: Session, channel: str, producer: bytes) -> None:
+        self._session = session
+        self._channel = channel
+        self._window = session.window(channel, producer, WINDOW_BATCHES)
+        self._gathered: dict[Common, list[Waiting]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is gathered or under way."""
+        return self._window.is_idle and not self._gathered
+
+    async def publish(self, waiting: Waiting, common: Common, deadline: float | None) -> Receipt:
+        """Send and wait for the confirm, `deadline` seconds at most.
+
+        Raises Timeout, a Refused, or why the bus has ended. When the wait ends early, a message
+        that has not been sent is withdrawn.
+        """
+        self._check(waiting)
+        self._gathered.setdefault(common, []).append(waiting)
+        if self._window.is_idle:
+            self._submit_gathered()
+        try:
+            if deadline is None:
+                await waiting.done.wait()
+            else:
+                with anyio.move_on_after(deadline):
+                    await waiting.done.wait()
+        finally:
+            waiting.withdrawn = True
+        if waiting.error is not None:
+            raise waiting.error
+        if waiting.receipt is None:
+            raise _timeout(self._channel, deadline, waiting)
+        return waiting.receipt
+
+    def _check(self, waiting: Waiting) -> None:
+        if self._session.ending is not None:
+            raise self._session.ending
+        most = self._session.limits.message_bytes_max
+        if len(waiting.body) > most:
+            raise MessageTooLarge(
+                "message_too_large",
+                f"a message of {len(waiting.body)} bytes; this broker takes {most}: "
+                "store it elsewhere and send a reference",
+            )
+
+    def _submit_gathered(self) -> None:
+        """Send what gathered as far as the window has room; the rest waits for the next confirm."""
+        while self._gathered and self._window.has_room:
+            common = next(iter(self._gathered))
+            gathered = [one for one in self._gathered.pop(common) if not one.withdrawn]
+            batch, rest = self._cut(gathered)
+            if rest:
+                self._gathered[common] = rest
+            if batch:
+                self._submit(common, batch)
+
+    def _cut(self, gathered: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+        size = 0
+        most = min(BATCH_MESSAGES, self._session.limits.batch_messages_max)
+        for index, waiting in enumerate(gathered[:most]):
+            size += waiting.weight_bytes
+            if size > BATCH_BYTES and index:
+                return gathered[:index], gathered[index:]
+        return gathered[:most], gathered[most:]
+
+    def _submit(self, common: Common, batch: list[Waiting]) -> None:
+        properties, confirm = common
+        for waiting in batch:
+            waiting.sent = True
+        has_keys = any(waiting.key is not None for waiting in batch)
+        has_headers = any(waiting.headers for waiting in batch)
+        columns = Columns(
+            dict(properties) or None,
+            [waiting.body for waiting in batch],
+            [waiting.key for waiting in batch] if has_keys else None,
+            [waiting.headers for waiting in batch] if has_headers else None,
+        )
+
+        def on_done(exchange: Exchange) -> None:
+            self._on_answer(cast(Publishing, exchange), batch)
+
+        self._window.submit(encode(columns), len(batch), confirm, on_done)
+
+    def _on_answer(self, publishing: Publishing, batch: list[Waiting]) -> None:
+        for index, waiting in enumerate(batch):
+            if publishing.error is not None:
+                waiting.error = publishing.error
+            else:
+                confirm = publishing.answer
+                level = LEVEL_NAMES[confirm.level]
+                waiting.receipt = Receipt(self._channel, confirm.first + index, level)
+            waiting.done.set()
+        if self._session.ending is None:
+            self._submit_gathered()
+        else:
+            self._fail_gathered(self._session.ending)
+
+    def _fail_gathered(self, error: TelpherError) -> None:
+        for gathered in self._gathered.values():
+            for waiting in gathered:
+                waiting.error = error
+                waiting.done.set()
+        self._gathered.clear()
+
+    def close(self) -> None:
+        """Nothing more will be published here."""
+        self._window.close()
+
+
+def _timeout(channel: str, deadline: float | None, waiting: Waiting) -> Timeout:
+    fate = "it may have been stored" if waiting.sent else "it was not sent"
+    return Timeout(
+        f"no confirm from {channel!r} within {deadline:g} s; {fate}", maybe_stored=waiting.sent
+    )

@@ -1,0 +1,165 @@
+"""One message in the hands of a consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .errors import LeaseLost, TelpherError
+from .session.backoff import retry_seconds
+from .session.delivery import Delivery
+
+if TYPE_CHECKING:
+    from .consumer import Consumer
+
+
+class Settlement:
+    """What `ack` and `nack` return: the settling is under way already, and may be awaited.
+
+    `await message.ack()` returns when the broker has answered for everything that this consumer
+    settled so far; it raises LeaseLost for what was not this consumer's any more.
+    """
+
+    __slots__ = ("_consumer",)
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._consumer.flush_acks().__await__()
+
+
+class Message:
+    """A delivered message: leased to this consumer until it is acked or nacked.
+
+    As `async with message:` it is acked at the end of the block; on an exception it is nacked, with
+    a delay that grows with its attempts (1 s, 2 s, 4 s … 5 minutes), and the exception goes on; on
+    cancellation it is given back at once. The block is cancelled, and LeaseLost raised, when the
+    lease is lost on the way.
+
+        async for message in messages:
+            async with message:
+                await work(message.body)
+    """
+
+    __slots__ = ("_delivery", "_index", "_scope", "_settled")
+
+    def __init__(self, delivery: Delivery, index: int) -> None:
+        self._delivery = delivery
+        self._index = index
+        self._settled = False
+
+    @property
+    def body(self) -> bytes:
+        """The payload."""
+        return self._delivery.bodies[self._index]
+
+    @property
+    def key(self) -> str | None:
+        """The key that the publisher gave, if any."""
+        keys = self._delivery.keys
+        return None if keys is None else keys[self._index]
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The headers that the publisher gave; empty if none."""
+        headers = self._delivery.headers
+        return {} if headers is None else headers[self._index] or {}
+
+    @property
+    def offset(self) -> int:
+        """Its place in the log of its channel, from 0."""
+        return self._delivery.first + self._index
+
+    @property
+    def channel(self) -> str:
+        """The queue or topic it came from."""
+        return self._delivery.consumer.channel
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery of it this is: 1 for the first."""
+        return self._delivery.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before."""
+        return self._delivery.attempt > 1
+
+    @property
+    def published_at(self) -> float:
+        """When it was published, in seconds since 1970, by the broker's clock."""
+        return self._delivery.published_ms / 1000
+
+    @property
+    def priority(self) -> int:
+        """The priority it was published with; higher is delivered earlier."""
+        return (self._delivery.properties or {}).get("priority", 0)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its lease ended before it was settled: it is somebody else's now."""
+        return self._delivery.consumer.is_lost(self.offset, self._delivery.serial)
+
+    def ack(self) -> Settlement:
+        """Settle it: it is gone for this subscription. Nothing is waited for, unless you await it.
+
+        Acks gather and go out together: when the consumer waits for more, after a quarter of the
+        prefetch, or after 5 ms. A second ack does nothing. Raises LeaseLost, or Closed after the
+        end of the consumer.
+        """
+        delivery = self._delivery
+        consumer = delivery.consumer
+        if not self._settled:
+            consumer.ack(delivery.first + self._index, delivery)
+            self._settled = True
+        settlement: Settlement = consumer.owner.settlement
+        return settlement
+
+    def nack(self, delay: float = 0.0) -> Settlement:
+        """Give it back, to be delivered again in its old place after `delay` seconds.
+
+        Raises LeaseLost, or Closed after the end of the consumer.
+        """
+        consumer = self._delivery.consumer
+        if not self._settled:
+            offset = self.offset
+            consumer.nack(offset, offset + 1, self._delivery, round(delay * 1000))
+            self._settled = True
+        settlement: Settlement = consumer.owner.settlement
+        return settlement
+
+    async def __aenter__(self) -> Message:
+        if self.is_lost:
+            raise LeaseLost(self.channel, (self.offset, self.offset + 1))
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        self._delivery.consumer.owner.opened.add(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._delivery.consumer.owner.opened.discard(self)
+        was_cancelled_by_loss = self._scope.__exit__(exc_type, exc, traceback)
+        if exc is None:
+            self.ack()
+        elif was_cancelled_by_loss:
+            raise LeaseLost(self.channel, (self.offset, self.offset + 1)) from None
+        else:
+            with suppress(TelpherError):
+                self.nack(retry_seconds(self.attempt) if isinstance(exc, Exception) else 0.0)
+
+    def lose(self) -> None:
+        """Cancel the block that works on it; called when the lease is lost."""
+        self._scope.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Message {self.channel} {self.offset}, attempt {self.attempt}>"

@@ -1,0 +1,373 @@
+"""One consumer's state: what was delivered, what is leased, what is acked and not said yet.
+
+Three rules carry this file:
+
+1. `held` are the leases that nobody has begun to settle. An offset leaves it when its SETTLE is
+   made, not when that is answered: a nacked message may be delivered here again before the answer.
+2. Acks gather as runs of offsets and become one SETTLE when the application would wait for more,
+   after `settle_every` of them, or after `SETTLE_SECONDS`.
+3. A loss is remembered with the serial of the last delivery before it, so that a late ack of the
+   earlier delivery is told from an ack of the one that came again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from telpher.errors import LeaseLost, TelpherError
+from telpher.protocol import frames as f
+from telpher.protocol.errors import RemoteProtocolError
+from telpher.protocol.frames import Outcome
+
+from .delivery import Delivery
+from .exchange import Done, Exchange, Fetching, Renewing, Settling
+from .ranges import RangeSet
+
+if TYPE_CHECKING:
+    from .session import Session
+
+SETTLE_SECONDS: Final = 0.005
+SETTLE_EVERY_MOST: Final = 2000
+
+
+class Consuming(Exchange):
+    """A CONSUME until its REPLY."""
+
+    __slots__ = ("consumer",)
+
+    def __init__(self, consumer: ConsumerState, on_done: Done | None) -> None:
+        super().__init__(consumer.number, on_done)
+        self.consumer = consumer
+
+    def frame(self, now: float) -> None:
+        """None: the consumer sends it before anything that names it."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def checked_offsets(offsets: object) -> f.Offsets:
+    """Offsets from the wire; raises RemoteProtocolError unless they are ascending ranges."""
+    try:
+        f.pairs(cast(f.Offsets, offsets))
+    except (TypeError, ValueError) as error:
+        raise RemoteProtocolError("bad_frame", str(error)) from None
+    return cast(f.Offsets, offsets)
+
+
+class ConsumerState:
+    """A membership of this client in a subscription, over as many connections as it lasts.
+
+    `prefetch` 0 is pull. `automatic`: what is taken is settled at once (an ephemeral subscription).
+    The shell sets `on_delivery`, called when there is something new to take or the end has come,
+    and `on_settled` and `on_lost`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        channel: str,
+        subscription: str | None,
+        *,
+        prefetch: int,
+        token: bytes,
+        lease_seconds: float | None = None,
+        start: object = None,
+        automatic: bool = False,
+    ) -> None:
+        self.session = session
+        self.number = session.next_number()
+        self.channel = channel
+        self.subscription = subscription
+        self.prefetch = prefetch
+        self.token = token
+        self.start = start
+        self.automatic = automatic
+        self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
+        self._lease_seconds = lease_seconds
+        self.deliveries: deque[Delivery] = deque()
+        self.held = RangeSet()
+        self.settling: dict[int, Settling] = {}
+        self.losses: list[tuple[int, RangeSet]] = []
+        self.lost_acks = RangeSet()
+        self.missed = 0
+        self.delivered = 0
+        self.uncertain = 0
+        self.ended: TelpherError | None = None
+        self.fenced = automatic
+        self._serial = 0
+        self._next: int | None = None
+        self._resumed = False
+        self._runs: list[tuple[int, int]] = []
+        self._run_first = self._run_end = -1
+        self.acks_gathered = 0
+        self._renew_due: float | None = None
+        self._settle_due: float | None = None
+        self.owner: Any = None  # what the shell keeps with it
+        self.on_delivery: Callable[[], None] = _nothing
+        self.on_settled: Callable[[], None] = _nothing
+        self.on_lost: Callable[[], None] = _nothing
+
+    # --- joining, and coming back
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a delivery may stay unsettled without RENEW."""
+        return self._lease_seconds or self.session.limits.lease_ms / 1000
+
+    def consume_frame(self) -> f.Consume:
+        """The CONSUME for the present connection; after the first it names what is held."""
+        options: dict[str, Any] = {"prefetch": self.prefetch, "token": self.token}
+        if self._lease_seconds is not None:
+            options["lease_ms"] = round(self._lease_seconds * 1000)
+        if self.automatic:
+            options["acks"] = True
+        start = self._next if self.automatic and self._next is not None else self.start
+        if start is not None:
+            options["start"] = start
+        held = self.held.copy()
+        for settling in self.settling.values():
+            held.add_all(settling.offsets)
+        if held:
+            options["held"] = held.flat()
+        return f.Consume(self.number, self.channel, self.subscription, options)
+
+    def joined(self, result: dict[str, Any], now: float) -> None:
+        """The REPLY to CONSUME came: what it calls lost is lost, what is left is renewed."""
+        self.subscription = result.get("subscription") or self.subscription
+        if self._next is None and type(result.get("next")) is int:
+            self._next = result["next"]
+        lost = result.get("lost") or ()
+        if lost:
+            self.lost(checked_offsets(lost))
+        if self.held:
+            self._renew_due = now
+            self.session.wake()
+
+    def cut(self) -> None:
+        """The connection broke."""
+        self._resumed = True
+
+    def end(self, error: TelpherError) -> None:
+        """The consumer is no more; what it held goes back, and whoever waits is told."""
+        if self.ended is None:
+            self.ended = error
+        self.fenced = True
+        self.deliveries.clear()
+        self.held.clear()
+        self._forget_gathered()
+        self.on_lost()
+        self.on_settled()
+        self.on_delivery()
+
+    # --- deliveries
+
+    def deliver(self, parts: tuple[f.Part, ...], now: float) -> None:
+        """Queue what came; raises RemoteProtocolError when it cannot be read."""
+        self._serial += 1
+        for part in parts:
+            delivery = self._read(part)
+            self.held.add(delivery.first, delivery.end)
+            if self.automatic and not self._is_news(delivery):
+                continue
+            self.delivered += delivery.end - delivery.first
+            self.deliveries.append(delivery)
+        if self._renew_due is None:
+            self._renew_due = now + self.lease_seconds / 3
+            self.session.wake()
+        self.on_delivery()
+
+    def _read(self, part: f.Part) -> Delivery:
+        try:
+            first, attempt, published_ms, batch = part
+            return Delivery(self, self._serial, first, attempt, published_ms, batch)
+        except (TypeError, ValueError) as error:
+            raise RemoteProtocolError("bad_frame", f"DELIVER: {error}") from None
+
+    def _is_news(self, delivery: Delivery) -> bool:
+        """For an ephemeral subscription: count a gap after a reconnect, drop what comes again."""
+        if delivery.attempt > 1:
+            self._gather(delivery.first, delivery.end)
+            return False
+        if self._resumed and self._next is not None:
+            self.missed += max(0, delivery.first - self._next)
+        self._resumed = False
+        self._next = max(self._next or 0, delivery.end)
+        return True
+
+    def take(self) -> Delivery:
+        """The oldest delivery not taken yet; raises IndexError when there is none."""
+        delivery = self.deliveries.popleft()
+        if self.automatic:
+            self._gather(delivery.first, delivery.end)
+        return delivery
+
+    def fetch(self, count: int, deadline: float, on_done: Done) -> Fetching:
+        """Ask for up to `count` messages until `deadline`, on the session's clock."""
+        fetching = Fetching(self.session.next_number(), on_done, self.number, count, deadline)
+        self.session.ask(fetching)
+        return fetching
+
+    # --- settling
+
+    def ack(self, offset: int, delivery: Delivery) -> None:
+        """Gather the ack of one message; raises LeaseLost or Closed."""
+        if self.fenced and not self._may_settle(offset, offset + 1, delivery):
+            return
+        if offset != self._run_end:
+            self._begin_run(offset)
+        self._run_end = offset + 1
+        self.acks_gathered += 1
+        if self.acks_gathered >= self.settle_every:
+            self.flush()
+
+    def ack_range(self, first: int, end: int, delivery: Delivery) -> None:
+        """Gather the ack of a run of messages; raises LeaseLost or Closed."""
+        if self.fenced and not self._may_settle(first, end, delivery):
+            return
+        if not delivery.is_opened:
+            self._gather(first, end)
+            return
+        self.flush()  # what was settled message by message is then out of `held`
+        for held_first, held_end in self.held.intersection((first, end)):
+            self._gather(held_first, held_end)
+
+    def nack(self, first: int, end: int, delivery: Delivery, delay_ms: int) -> None:
+        """Give messages back, ready again after the delay; raises LeaseLost or Closed."""
+        if self.fenced and not self._may_settle(first, end, delivery):
+            return
+        self.flush()
+        held = self.held.intersection((first, end))
+        if held:
+            self._settle(Outcome.REQUEUE, held.flat(), delay_ms)
+
+    def flush(self) -> None:
+        """Make one SETTLE of the acks that have gathered."""
+        if not self.acks_gathered:
+            return
+        gathered = RangeSet()
+        for first, end in self._runs:
+            gathered.add(first, end)
+        gathered.add(self._run_first, self._run_end)
+        self._forget_gathered()
+        self._settle(Outcome.ACK, gathered.flat(), 0)
+
+    def requeue_untaken(self) -> None:
+        """Give back, at once, what was delivered and never taken."""
+        for delivery in self.deliveries:
+            self._settle(Outcome.REQUEUE, (delivery.first, delivery.end), 0)
+        self.deliveries.clear()
+
+    def _gather(self, first: int, end: int) -> None:
+        if first != self._run_end:
+            self._begin_run(first)
+        self._run_end = end
+        self.acks_gathered += end - first
+        if self.acks_gathered >= self.settle_every:
+            self.flush()
+
+    def _begin_run(self, first: int) -> None:
+        if self.acks_gathered:
+            self._runs.append((self._run_first, self._run_end))
+        else:
+            self.session.wake()
+        self._run_first = first
+
+    def _forget_gathered(self) -> None:
+        self._runs.clear()
+        self._run_first = self._run_end = -1
+        self.acks_gathered = 0
+        self._settle_due = None
+
+    def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
+        self.held.remove_all(offsets)
+        session = self.session
+        settling = Settling(
+            session.next_number(), self._settled, self.number, outcome, offsets, delay_ms
+        )
+        self.settling[settling.number] = settling
+        session.ask(settling)
+
+    def _settled(self, exchange: Exchange) -> None:
+        settling = cast(Settling, exchange)
+        self.settling.pop(settling.number, None)
+        lost = (
+            settling.offsets
+            if settling.error is not None
+            else checked_offsets(settling.answer.lost)
+        )
+        if lost and not self.automatic and settling.outcome is Outcome.ACK:
+            if settling.resent:
+                # The connection broke after the first SETTLE: that one may have settled these.
+                self.uncertain += len(RangeSet(lost))
+            else:
+                self.lost_acks.add_all(lost)
+        if not self.settling:
+            self.on_settled()
+
+    # --- leases
+
+    def lost(self, offsets: tuple[int, ...]) -> None:
+        """These leases are not ours any more: fence their messages and drop what was not taken."""
+        gone = self.held.intersection(offsets)
+        self.held.remove_all(offsets)
+        if not gone or self.automatic:
+            return
+        self.losses.append((self._serial, gone))
+        self.fenced = True
+        kept = [part for delivery in self.deliveries for part in delivery.without(gone)]
+        self.deliveries = deque(kept)
+        self.on_lost()
+
+    def is_lost(self, offset: int, serial: int) -> bool:
+        """Whether this delivery of `offset` has lost its lease."""
+        if self.ended is not None:
+            return True
+        return any(serial <= until and offset in gone for until, gone in self.losses)
+
+    def _may_settle(self, first: int, end: int, delivery: Delivery) -> bool:
+        if self.automatic:
+            return False  # taken is settled
+        if self.ended is not None:
+            raise self.ended
+        gone = RangeSet()
+        for until, offsets in self.losses:
+            if delivery.serial <= until:
+                gone.add_all(offsets.intersection((first, end)).flat())
+        if gone:
+            raise LeaseLost(self.channel, gone.flat())
+        return True
+
+    # --- time
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do; 0 for at once, None for never."""
+        if self.acks_gathered and self._settle_due is None:
+            return 0.0
+        dues = [due for due in (self._settle_due, self._renew_due) if due is not None]
+        return min(dues, default=None)
+
+    def tick(self, now: float) -> None:
+        """Say what is due: gathered acks, renewals."""
+        if self.acks_gathered and self._settle_due is None:
+            self._settle_due = now + SETTLE_SECONDS
+        if self._settle_due is not None and now >= self._settle_due:
+            self.flush()
+        if self._renew_due is not None and now >= self._renew_due:
+            self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        self.flush()
+        self._renew_due = now + self.lease_seconds / 3 if self.held else None
+        if self.held and self.session.may_ask:
+            session = self.session
+            session.ask(
+                Renewing(session.next_number(), self._renewed, self.number, self.held.flat())
+            )
+
+    def _renewed(self, exchange: Exchange) -> None:
+        if exchange.answer is not None and exchange.error is None and exchange.answer.lost:
+            self.lost(checked_offsets(exchange.answer.lost))

@@ -1,0 +1,355 @@
+"""The session: one conversation over as many connections as it takes.
+
+It is pure: bytes and times come in, bytes and callbacks go out. The shell
+
+- calls `begin` with a new connection, `receive` with what came, `cut` when it broke;
+- sends what `take_output` gives, whenever `on_output` is called;
+- calls `tick` at `next_deadline`, and looks at the clock anew when `wake` is called;
+- closes the connection when `fault` is set or `is_drained` turns true.
+
+On a new connection everything that has no answer is said again, in this order: batches by producer
+and sequence, consumers with what they hold, then the rest in the order in which it was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from telpher.errors import Broken, Refused, TelpherError
+from telpher.protocol import frames as f
+from telpher.protocol.connection import Connection, Role
+from telpher.protocol.errors import RemoteProtocolError
+from telpher.protocol.frames import Frame
+
+from .consumer import ConsumerState, Consuming, checked_offsets
+from .exchange import Calling, Cancelling, Done, Exchange
+from .window import Publishing, Window
+
+OPENING_SECONDS: Final = 10.0
+# After these the broker would say the same again on the next connection.
+FATAL_CODES: Final = frozenset(
+    {"bad_frame", "frame_too_large", "unexpected_frame", "unsupported_version"}
+)
+
+
+class Limits(NamedTuple):
+    """What WELCOME told; until then, what version 1 gives unconfigured."""
+
+    frame_bytes_max: int = 16 * 1024 * 1024
+    message_bytes_max: int = 1024 * 1024
+    batch_messages_max: int = 10_000
+    heartbeat_ms: int = 30_000
+    producer_window: int = 64
+    lease_ms: int = 30_000
+
+
+def _nothing() -> None:
+    pass
+
+
+class Session:
+    """Everything that must survive a broken connection.
+
+    `may_ask` is true while a connection is open and not draining. `fault` is why the present
+    connection must be closed; `is_fatal` that no other should be tried; `ending` why there
+    will be none any more. `now` is the time of the last input.
+    """
+
+    def __init__(self, *, client: str, heartbeat_seconds: float, frame_bytes_max: int) -> None:
+        self._client = client
+        self._heartbeat_seconds = heartbeat_seconds
+        self._frame_bytes_max = frame_bytes_max
+        self._numbers = count(1)
+        self._connection: Connection | None = None
+        self._output: list[bytes] = []
+        self._last_sent = self._last_heard = self.now = 0.0
+        self._opening_due: float | None = None
+        self.limits = Limits()
+        self.broker: bytes | None = None
+        self.server = ""
+        self.may_ask = False
+        self.is_draining = False
+        self.fault: TelpherError | None = None
+        self.is_fatal = False
+        self.ending: TelpherError | None = None
+        self.open: dict[int, Exchange] = {}
+        self.windows: dict[bytes, Window] = {}
+        self.consumers: dict[int, ConsumerState] = {}
+        self.on_output: Callable[[], None] = _nothing
+        self.on_open: Callable[[], None] = _nothing
+        self.wake: Callable[[], None] = _nothing
+
+    # --- connections
+
+    def begin(self, now: float) -> None:
+        """A new connection stands: say HELLO."""
+        self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
+        self._last_sent = self._last_heard = self.now = now
+        self._opening_due = now + OPENING_SECONDS
+        self.fault = None
+        self.is_draining = False
+        options = {"heartbeat_ms": round(self._heartbeat_seconds * 1000)}
+        self.emit(f.Hello(0, (f.PROTOCOL_VERSION,), self._client, options))
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Act on what came. A broken rule sets `fault`; nothing is raised for the peer's faults."""
+        if self._connection is None:
+            return
+        self._last_heard = self.now = now
+        try:
+            for frame in self._connection.receive_data(data):
+                _HANDLERS[type(frame)](self, frame)
+        except RemoteProtocolError as error:
+            self.fault = Broken(f"the broker broke the protocol: {error} ({error.code})")
+
+    def cut(self) -> None:
+        """The connection is no more; requests that may not be repeated fail, the others wait."""
+        reason = self.fault or Broken("the connection broke")
+        self._connection = None
+        self._opening_due = None
+        self._output.clear()
+        self.may_ask = False
+        for window in self.windows.values():
+            window.cut()
+        for consumer in self.consumers.values():
+            consumer.cut()
+        for exchange in list(self.open.values()):
+            if exchange.sent and not exchange.repeatable:
+                self._end(exchange, None, Broken(f"{reason}; it may have been carried out"))
+
+    def say_goodbye(self) -> None:
+        """An orderly end of the connection: leases go back at once."""
+        if self.may_ask:
+            self.emit(f.Goodbye(0))
+        self.may_ask = False
+
+    def fail_all(self, error: TelpherError) -> None:
+        """No connection will follow: end everything that waits."""
+        self.may_ask = False
+        self.ending = error
+        for window in self.windows.values():
+            window.flying.clear()
+            window.waiting.clear()
+        for exchange in list(self.open.values()):
+            self._end(exchange, None, error)
+        for consumer in list(self.consumers.values()):
+            consumer.end(error)
+        self.consumers.clear()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the broker asked us to go and everything that was asked has been answered."""
+        return self.is_draining and not any(exchange.sent for exchange in self.open.values())
+
+    # --- asking
+
+    def next_number(self) -> int:
+        """A request number that was never used in this session."""
+        return next(self._numbers)
+
+    def ask(self, exchange: Exchange) -> None:
+        """Keep a request until its answer; it goes out now or on the next connection."""
+        if self.ending is not None:
+            exchange.settle(None, self.ending)
+            return
+        self.open[exchange.number] = exchange
+        if self.may_ask:
+            self._send(exchange)
+
+    def call(self, verb: str, arguments: dict[str, Any], on_done: Done) -> Exchange:
+        """Ask for an administrative verb."""
+        exchange = Calling(self.next_number(), on_done, verb, arguments)
+        self.ask(exchange)
+        return exchange
+
+    def window(self, channel: str, producer: bytes, limit: int) -> Window:
+        """A new producer; `producer` is 16 random bytes."""
+        window = Window(self, channel, producer, limit)
+        self.windows[producer] = window
+        return window
+
+    def join(self, consumer: ConsumerState, on_done: Done) -> Exchange:
+        """CONSUME; the answer to it is told to the consumer before `on_done`."""
+        if self.ending is not None:
+            raise self.ending
+        self.consumers[consumer.number] = consumer
+        exchange = self.open[consumer.number] = Consuming(consumer, on_done)
+        if self.may_ask:
+            self._send_consume(consumer)
+        return exchange
+
+    def leave(self, consumer: ConsumerState, on_done: Done) -> None:
+        """CANCEL; without a connection there is nothing to say."""
+        self.consumers.pop(consumer.number, None)
+        self.open.pop(consumer.number, None)
+        cancelling = Cancelling(self.next_number(), on_done, consumer.number)
+        if self.may_ask:
+            self.ask(cancelling)
+        else:
+            cancelling.settle(None)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Nobody waits for it any more; a late answer is ignored."""
+        self.open.pop(exchange.number, None)
+
+    def emit(self, frame: Frame) -> None:
+        """Put a frame into the output; for the parts of this package."""
+        if self._connection is not None:
+            self._output.append(self._connection.send(frame))
+            self.on_output()
+
+    def take_output(self, now: float) -> bytes:
+        """What is to be sent now, and empty afterwards."""
+        output = self._output
+        if not output:
+            return b""
+        self.now = now
+        self._last_sent = now
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return data
+
+    def _send(self, exchange: Exchange) -> None:
+        frame = exchange.frame(self.now)
+        if frame is not None:
+            exchange.sent = True
+            self.emit(frame)
+
+    def _send_consume(self, consumer: ConsumerState) -> None:
+        exchange = self.open.get(consumer.number)
+        if exchange is None:
+            exchange = self.open[consumer.number] = Consuming(consumer, None)
+        exchange.sent = True
+        self.emit(consumer.consume_frame())
+
+    # --- time
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is to be called next, on the caller's clock; None: not before `wake`."""
+        dues = [due for c in self.consumers.values() if (due := c.next_deadline()) is not None]
+        if self._opening_due is not None:
+            dues.append(self._opening_due)
+        elif self._connection is not None:
+            heartbeat_seconds = self.limits.heartbeat_ms / 1000
+            dues.append(self._last_sent + heartbeat_seconds / 2)
+            dues.append(self._last_heard + heartbeat_seconds * 2)
+        return min(dues, default=None)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: acks, renewals, PING; or find the peer dead."""
+        self.now = now
+        for consumer in self.consumers.values():
+            consumer.tick(now)
+        if self._connection is None:
+            return
+        heartbeat_seconds = self.limits.heartbeat_ms / 1000
+        if self._opening_due is not None:
+            if now >= self._opening_due:
+                self.fault = Broken(f"no WELCOME within {OPENING_SECONDS:g} s")
+        elif now >= self._last_heard + heartbeat_seconds * 2:
+            self.fault = Broken(f"the broker was silent for {heartbeat_seconds * 2:g} s")
+        elif now >= self._last_sent + heartbeat_seconds / 2:
+            self.emit(f.Ping(self.next_number()))
+
+    # --- answers
+
+    def _end(self, exchange: Exchange, answer: Frame | None, error: TelpherError | None) -> None:
+        self.open.pop(exchange.number, None)
+        if isinstance(exchange, Publishing):
+            exchange.window.answered(exchange)
+        exchange.settle(answer, error)
+
+    def _on_welcome(self, frame: f.Welcome) -> None:
+        known = {
+            name: value
+            for name in Limits._fields
+            if type(value := frame.limits.get(name)) is int and value > 0
+        }
+        self.limits = Limits(**known)
+        self.broker = frame.limits.get("broker")
+        self.server = frame.server
+        self._opening_due = None
+        self.may_ask = True
+        self._resume()
+        self.wake()
+        self.on_open()
+
+    def _resume(self) -> None:
+        for window in self.windows.values():
+            window.send_waiting()
+        for consumer in self.consumers.values():
+            self._send_consume(consumer)
+        for exchange in sorted(self.open.values(), key=lambda exchange: exchange.number):
+            self._send(exchange)
+
+    def _on_answer(self, frame: f.Confirm | f.Settled | f.Reply) -> None:
+        exchange = self.open.get(frame.request)
+        if exchange is None:
+            return
+        if isinstance(exchange, Consuming) and isinstance(frame, f.Reply):
+            exchange.consumer.joined(frame.result, self.now)
+        self._end(exchange, frame, None)
+
+    def _on_refused(self, frame: f.Refused) -> None:
+        error = Refused.by_code(frame.code, frame.text)
+        exchange = self.open.get(frame.request)
+        if exchange is not None:
+            if isinstance(exchange, Consuming):
+                self.consumers.pop(exchange.number, None)
+                exchange.consumer.end(error)
+            self._end(exchange, None, error)
+        elif self._opening_due is not None:
+            self.fault, self.is_fatal = error, True
+
+    def _on_deliver(self, frame: f.Deliver) -> None:
+        consumer = self.consumers.get(frame.request)
+        if consumer is not None:
+            consumer.deliver(frame.parts, self.now)
+
+    def _on_lost(self, frame: f.Lost) -> None:
+        consumer = self.consumers.get(frame.request)
+        if consumer is not None:
+            consumer.lost(checked_offsets(frame.offsets))
+
+    def _on_missed(self, frame: f.Missed) -> None:
+        consumer = self.consumers.get(frame.request)
+        if consumer is not None:
+            consumer.missed += frame[1]  # `count` is a method of tuples to mypy
+
+    def _on_closed(self, frame: f.Closed) -> None:
+        consumer = self.consumers.pop(frame.request, None)
+        if consumer is not None:
+            consumer.end(Refused.by_code(frame.code, frame.text))
+
+    def _on_ping(self, frame: f.Ping) -> None:
+        self.emit(f.Pong(frame.request))
+
+    def _on_pong(self, frame: f.Pong) -> None:
+        pass
+
+    def _on_goaway(self, frame: f.Goaway) -> None:
+        for consumer in self.consumers.values():
+            consumer.flush()
+        self.may_ask = False
+        self.is_draining = True
+        if frame.code != "draining":
+            self.fault = Refused.by_code(frame.code, frame.text)
+            self.is_fatal = frame.code in FATAL_CODES
+
+
+_HANDLERS: Final[dict[type[Frame], Callable[[Session, Any], None]]] = {
+    f.Welcome: Session._on_welcome,
+    f.Confirm: Session._on_answer,
+    f.Settled: Session._on_answer,
+    f.Reply: Session._on_answer,
+    f.Refused: Session._on_refused,
+    f.Deliver: Session._on_deliver,
+    f.Lost: Session._on_lost,
+    f.Missed: Session._on_missed,
+    f.Closed: Session._on_closed,
+    f.Ping: Session._on_ping,
+    f.Pong: Session._on_pong,
+    f.Goaway: Session._on_goaway,
+}
