@@ -1,0 +1,5 @@
+"""`python -m telpher_broker` is the command `telpher`."""
+
+from .cli import main
+
+main()
