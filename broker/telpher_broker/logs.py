@@ -91,7 +91,9 @@ class _Human:
     def __call__(self, _logger: object, _method: str, event: Event) -> str:
         time, level, what = (str(event.pop(name, "")) for name in _FIRST)
         exception = event.pop("exception", None)
-        fields = "".join(f"  {name}={_field(value)}" for name, value in event.items())
+        fields = "".join(
+            f"  {name}={_field(row)}" for name, row in event.items() if row is not None
+        )
         lines = [f"{time[:23]}Z {self._tint(level)} {what}{fields}"]
         if exception is not None:
             lines += [f"    | {line}" for line in str(exception).split("\n")]

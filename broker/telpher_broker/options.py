@@ -77,8 +77,8 @@ class Settings:
         "Durability",
         values.save_rules(),
         (SaveRule(900, 1), SaveRule(300, 1000), SaveRule(60, 100_000)),
-        "With rdb: write a snapshot when so many seconds have passed and so many changes "
-        "gathered; any rule will do.",
+        "With rdb and aof+rdb: write a snapshot when so many seconds have passed and so many "
+        "changes gathered; any rule will do.",
     )
     rewrite_growth_percent: int = _option(
         "Durability",

@@ -1,0 +1,62 @@
+"""A broker that does as little as a broker can, and fails where a test wants it to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+
+@dataclass(frozen=True)
+class Summary:
+    seconds: float = 0.1
+    records: int = 1
+    messages: int = 2
+    channels: int = 3
+    bytes_cut: int = 0
+    clean: bool = True
+
+
+async def echo(stream: trio.SocketStream, _peer: str) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+
+
+class FakeBroker:
+    """Echoes; `run` raises `failure` once `broken` is set."""
+
+    def __init__(
+        self,
+        serve: Callable[[trio.SocketStream, str], Awaitable[None]] = echo,
+        failure: Exception | None = None,
+    ) -> None:
+        self._serve = serve
+        self._failure = failure
+        self.broken = trio.Event()
+        self.drained_for: float | None = None
+        self._ended = trio.Event()
+
+    def recover(self) -> Summary:
+        return Summary()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fail)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _fail(self) -> None:
+        await self.broken.wait()
+        if self._failure is None:
+            self._ended.set()
+        else:
+            raise self._failure
+
+    async def serve(self, stream: trio.SocketStream, peer: str) -> None:
+        await self._serve(stream, peer)
+
+    async def drain(self, deadline_seconds: float) -> None:
+        self.drained_for = deadline_seconds
+        self._ended.set()

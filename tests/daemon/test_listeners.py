@@ -1,0 +1,118 @@
+"""Sockets: bound before anybody is let in, never stolen from the living, taken from the dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from telpher_broker.listeners import ListenError, Listeners, peer_name
+from telpher_broker.options import Settings
+from telpher_broker.values import Address
+
+ANY_PORT = (Address("127.0.0.1", 0),)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"listen": (), **changes})
+
+
+def test_a_port_in_use_is_found_before_listening(taken_port: int) -> None:
+    address = Address("127.0.0.1", taken_port)
+    with pytest.raises(ListenError, match=f"{taken_port}: another process listens there"):
+        Listeners.bind(settings(listen=(*ANY_PORT, address)))
+
+
+def test_nobody_is_let_in_before_listen() -> None:
+    with closing(Listeners.bind(settings(listen=ANY_PORT))) as listeners:
+        host, port = listeners.tcp_names[0].split(":")
+        assert int(port) > 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)))
+
+
+def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.1.2.3", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: elsewhere)
+    with pytest.raises(ListenError, match=r"it is 10\.1\.2\.3"):
+        Listeners.bind(settings(listen=(Address("localhost", 0),)))
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("203.0.113.1", "Cannot assign"), ("no.such.host.invalid", "cannot listen")],
+)
+def test_an_address_that_is_not_ours(host: str, reason: str) -> None:
+    with pytest.raises(ListenError, match=reason):
+        Listeners.bind(settings(listen=(Address(host, 0),), insecure_listen=True))
+
+
+def test_the_unix_socket_is_ours_alone_and_goes_with_us(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listeners = Listeners.bind(settings(unix_socket=path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert listeners.unix_name == str(path)
+    listeners.close()
+    assert not path.exists()
+
+
+def test_a_dead_unix_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with closing(Listeners.bind(settings(unix_socket=path))) as listeners:
+        assert listeners.unix_name == str(path)
+
+
+def test_a_living_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(path))
+        living.listen()
+        with pytest.raises(ListenError, match="another process listens there"):
+            Listeners.bind(settings(unix_socket=path))
+        assert path.exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(ListenError, match="no socket"):
+        Listeners.bind(settings(unix_socket=path))
+    assert path.read_text() == "precious"
+
+
+def test_a_successors_unix_socket_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listeners = Listeners.bind(settings(unix_socket=path))
+    path.rename(tmp_path / "old")
+    path.write_text("the successor's")
+    listeners.close()
+    assert path.exists()
+
+
+@pytest.mark.trio
+async def test_connections_come_with_a_name_and_without_delay(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    both = settings(listen=ANY_PORT, unix_socket=path)
+    with closing(Listeners.bind(both)) as listeners:
+        tcp, unix = listeners.listen()
+        client = await trio.open_tcp_stream("127.0.0.1", tcp.socket.getsockname()[1])
+        async with client, await tcp.accept() as served:
+            assert peer_name(served.socket) == str(Address(*client.socket.getsockname()))
+            assert served.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        async with await trio.open_unix_socket(str(path)), await unix.accept() as served:
+            assert peer_name(served.socket) == f"unix:pid={os.getpid()},uid={os.getuid()}"
