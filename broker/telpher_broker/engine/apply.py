@@ -25,12 +25,13 @@ def apply(state: State, record: r.Record) -> None:
 def settle(subscription: Subscription, offsets: Offsets) -> int:
     """Take offsets out of a subscription; how many were still unsettled."""
     count = 0
-    release = subscription.channel.log.release if subscription.channel.kind == QUEUE else None
+    channel = subscription.channel
+    release = channel.log.release if channel.kind == QUEUE else None
     for index in range(0, len(offsets), 2):
         for first, end in subscription.settle(offsets[index], offsets[index + 1]):
             count += end - first
             if release is not None:
-                release(first, end)
+                _dropped(channel, release(first, end))
     return count
 
 
@@ -50,6 +51,13 @@ def place(channel: Channel, stored: Stored) -> None:
             subscription.place(_special(stored, stored.first))
     if stored.expires_ms is not None:
         channel.expiring.add((stored.expires_ms, stored.first, stored.end))
+
+
+def _dropped(channel: Channel, gone: list[Stored]) -> None:
+    """The log has dropped these: nothing of them is left to expire."""
+    for stored in gone:
+        if stored.properties is not None and stored.expires_ms is not None:
+            channel.expiring.discard((stored.expires_ms, stored.first, stored.end))
 
 
 def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
@@ -111,7 +119,8 @@ def _remember(state: State, record: r.Published, name: bytes) -> None:
     state.producers[name] = producer
     producer.recent[record.sequence] = record.first
     if len(producer.recent) > PRODUCER_WINDOW:
-        del producer.recent[next(iter(producer.recent))]
+        # The lowest and not the oldest: what is above the lowest kept is then known for certain.
+        del producer.recent[min(producer.recent)]
     producer.last_ms = record.published_ms
 
 
@@ -133,7 +142,7 @@ def _returned(state: State, record: r.Returned) -> None:
 
 def _trimmed(state: State, record: r.Trimmed) -> None:
     channel = state.numbered[record.channel]
-    channel.log.trim(record.start)
+    _dropped(channel, channel.log.trim(record.start))
     for subscription in channel.subscriptions.values():
         subscription.forget(channel.log.start)
 

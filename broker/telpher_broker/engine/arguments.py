@@ -78,7 +78,7 @@ class Arguments:
         """Refuse fields that nobody took."""
         if self._fields:
             names = ", ".join(repr(name) for name in self._fields)
-            raise Refusal("bad_request", f"{self._of} has no {names}")
+            raise Refusal("bad_request", f"{self._of} has no {names:.80}")
 
     def _wrong(self, name: str, value: Any, bounds: str) -> Refusal:
         return Refusal("bad_request", f"{self._of}: {name} is {value!r:.80}; it may be {bounds}")

@@ -11,7 +11,7 @@ from telpher.protocol.frames import Options, Part
 from . import records as r
 from .arguments import Arguments
 from .decide import channel_of, make_channel
-from .membership import close, durable_subscription, position
+from .membership import close, durable_subscription, position, take_away
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
 from .state import QUEUE, TOPIC, Channel
@@ -139,17 +139,13 @@ def inspect(channel: Channel) -> Options:
     """What `inspect` and `list` tell of a channel."""
     log = channel.log
     subscriptions = [_inspect_subscription(s) for s in channel.subscriptions.values()]
-    if channel.kind == QUEUE:
-        messages = sum(subscriptions[0][state] for state in ("ready", "delayed", "leased"))
-    else:
-        messages = log.next - log.start
     return {
         "name": channel.name,
         "kind": channel.kind,
         "config": channel.config,
         "start": log.start,
         "next": log.next,
-        "messages": messages,
+        "messages": channel.messages,
         "bytes": log.body_bytes,
         "subscriptions": subscriptions,
     }
@@ -220,7 +216,7 @@ def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
     for consumer in list(subscription.consumers):
         text = f"subscription {subscription.name!r} of {channel.name!r} was deleted"
         close(turn, consumer, "subscription_deleted", text)
-    turn.commit(r.Unsubscribed(channel.number, subscription.name))
+    turn.commit(r.Unsubscribed(channel.number, subscription.name), subscription.durable)
     turn.wakeful.pop(subscription, None)
     turn.loosened[channel] = None
     return {}
@@ -232,12 +228,7 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
     to = arguments.start("to")
     arguments.done()
     cursor = position(channel, to)
-    for consumer in subscription.consumers:
-        held = sorted((span.first, span.end) for span in consumer.leases.values())
-        if held and consumer.session is not None:
-            turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
-        if consumer.prefetch:
-            consumer.credit += sum(end - first for first, end in held)
+    take_away(turn, subscription, channel.log.next)
     turn.commit(r.Sought(channel.number, subscription.name, cursor), subscription.durable)
     for consumer in subscription.consumers:
         turn.enlist(consumer)

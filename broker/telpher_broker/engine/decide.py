@@ -6,6 +6,8 @@ consumes) and `calls`.
 
 from __future__ import annotations
 
+from typing import Final
+
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher.protocol.errors import BatchError
@@ -17,27 +19,29 @@ from .sessions import Consumer, Session
 from .state import Channel
 from .turn import Refusal, Turn
 
+DELAY_MS_MAX: Final = batches.PROPERTY_BOUNDS["delay_ms"][1]
+
 
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     """Append a batch, unless the producer's number says that it is there already."""
-    channel = channel_for_use(turn, frame.channel)
     level = _level(turn, frame.confirm)
-    first = _stored_before(turn, channel, frame)
+    first = _stored_before(turn, frame)
     if first is None:
-        first = _store(turn, channel, frame)
+        first = _store(turn, frame)
     turn.reply(session, f.Confirm(frame.request, first, level), level)
 
 
-def _store(turn: Turn, channel: Channel, frame: f.Publish) -> int:
+def _store(turn: Turn, frame: f.Publish) -> int:
     if turn.disk_full:
         raise Refusal(
             "disk_full",
-            f"the disk is nearly full; {frame.channel!r} takes messages again when there is space",
+            f"the disk is nearly full; {frame.channel!r:.80} takes messages when there is space",
         )
     try:
         count, properties = batches.check(frame.batch, turn.settings.batch)
     except BatchError as error:
         raise Refusal(error.code, str(error)) from None
+    channel = channel_for_use(turn, frame.channel)
     first = channel.log.next
     turn.commit(
         r.Published(
@@ -71,14 +75,15 @@ def _level(turn: Turn, asked: int | None) -> Level:
     return max(Level(asked), turn.settings.level)
 
 
-def _stored_before(turn: Turn, channel: Channel, frame: f.Publish) -> int | None:
+def _stored_before(turn: Turn, frame: f.Publish) -> int | None:
     """The first offset that this very batch got when it came before, or None."""
     if frame.producer is None:
         return None
     if len(frame.producer) != 16 or frame.sequence < 1:
         raise Refusal("bad_request", "a producer is 16 bytes and its sequence begins with 1")
+    channel = turn.state.channels.get(frame.channel)
     producer = turn.state.producers.get(frame.producer)
-    if producer is None or producer.channel != channel.number:
+    if channel is None or producer is None or producer.channel != channel.number:
         return None
     first = producer.recent.get(frame.sequence)
     if first is not None:
@@ -96,6 +101,8 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
     """Acknowledge or requeue what the consumer holds; say what it did not hold."""
     consumer = consumer_of(session, frame.consumer)
     held, lost = split_held(consumer, row(frame.offsets))
+    if not 0 <= frame.delay_ms <= DELAY_MS_MAX:
+        raise Refusal("bad_request", f"delay_ms may be 0 to {DELAY_MS_MAX}")
     if frame.outcome == Outcome.ACK:
         acknowledge(turn, consumer, held)
     elif frame.outcome == Outcome.REQUEUE:

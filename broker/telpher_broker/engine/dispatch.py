@@ -45,7 +45,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
         if session is None or consumer.credit <= 0:
             continue
         if session.window_bytes <= 0:
-            session.blocked.append(consumer)
+            session.blocked[consumer] = None
             continue
         if not _deliver(turn, subscription, consumer, session):
             consumer.waiting = True
@@ -96,6 +96,7 @@ def _take(
     number, name = subscription.channel.number, subscription.name
     if not subscription.acks:
         turn.commit(r.Settled(number, name, r.Reason.ACKED, (first, end)), durable=False)
+        turn.loosened[subscription.channel] = None
         if not consumer.prefetch:
             consumer.credit -= end - first
         return 1

@@ -96,7 +96,7 @@ class Engine:
             return
         sender.window_bytes += body_bytes
         if sender.blocked and sender.window_bytes > 0:
-            blocked, sender.blocked = sender.blocked, []
+            blocked, sender.blocked = sender.blocked, {}
             for consumer in blocked:
                 self._turn.enlist(consumer)
 
@@ -164,8 +164,8 @@ class Engine:
 
     @property
     def messages(self) -> int:
-        """How many messages the logs hold."""
-        return sum(c.log.next - c.log.start for c in self.state.numbered.values())
+        """How many messages there are: unsettled in a queue, kept in a topic."""
+        return sum(channel.messages for channel in self.state.numbered.values())
 
     @property
     def body_bytes(self) -> int:

@@ -18,10 +18,11 @@ CHUNK_ENTRIES: Final = 512
 class Stored:
     """A batch in a log: messages `first` to `end` (exclusive).
 
-    `live` counts the messages that a queue has not settled yet; topics leave it alone.
+    `live` counts the messages that a queue has not settled yet; topics leave it alone. `before`
+    is how many bytes of batches were appended to its log earlier.
     """
 
-    __slots__ = ("batch", "end", "first", "live", "properties", "published_ms")
+    __slots__ = ("batch", "before", "end", "first", "live", "properties", "published_ms")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Stored:
         self.properties = properties
         self.batch = batch
         self.live = end - first
+        self.before = 0
 
     @property
     def is_special(self) -> bool:
@@ -76,7 +78,7 @@ class _Chunk:
 class Log:
     """The batches of one channel; `next` is the offset that the next message will have."""
 
-    __slots__ = ("_chunks", "_firsts", "body_bytes", "next", "start")
+    __slots__ = ("_appended", "_chunks", "_firsts", "body_bytes", "next", "start")
 
     def __init__(self) -> None:
         self._chunks: list[_Chunk] = []
@@ -84,6 +86,7 @@ class Log:
         self.start = 0
         self.next = 0
         self.body_bytes = 0
+        self._appended = 0
 
     def __iter__(self) -> Iterator[Stored]:
         return (entry for chunk in self._chunks for entry in chunk.entries)
@@ -104,6 +107,8 @@ class Log:
             self._firsts.append(stored.first)
         if not self.body_bytes:
             self.start = stored.first
+        stored.before = self._appended
+        self._appended += len(stored.batch)
         self.body_bytes += len(stored.batch)
         self.next = stored.end
 
@@ -132,8 +137,17 @@ class Log:
         entries = self._chunks[number].entries
         return entries[bisect_left(entries, time_ms, key=lambda entry: entry.published_ms)].first
 
-    def release(self, first: int, end: int) -> None:
-        """Count `first` to `end` as settled by the queue; batches with nothing live go."""
+    def within(self, body_bytes: int) -> int:
+        """The lowest offset from which on at most that many bytes were appended; maybe `next`."""
+        before = self._appended - body_bytes
+        number = bisect_left(self._chunks, before, key=lambda chunk: chunk.entries[-1].before)
+        if number == len(self._chunks):
+            return self.next
+        entries = self._chunks[number].entries
+        return entries[bisect_left(entries, before, key=lambda entry: entry.before)].first
+
+    def release(self, first: int, end: int) -> list[Stored]:
+        """Count `first` to `end` as settled by the queue; the batches that go with it."""
         done = []
         for stored in self.since(first):
             if stored.first >= end:
@@ -143,9 +157,10 @@ class Log:
                 done.append(stored)
         for stored in done:
             self._drop(stored)
+        return done
 
-    def trim(self, offset: int) -> None:
-        """Drop the batches that end at `offset` or before."""
+    def trim(self, offset: int) -> list[Stored]:
+        """Drop the batches that end at `offset` or before; those that went."""
         gone = []
         for stored in self:
             if stored.end > offset:
@@ -153,6 +168,7 @@ class Log:
             gone.append(stored)
         for stored in gone:
             self._drop(stored)
+        return gone
 
     def freeze(self) -> list[list[Stored]]:
         """The batches as they stand now; what happens to the log later does not show in it."""

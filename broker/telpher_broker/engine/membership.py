@@ -51,6 +51,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
             "limit_reached",
             f"consumers_per_connection_max = {settings.consumers_per_connection_max}",
         )
+    _check_subscription(turn, frame)
     channel = channel_for_use(turn, frame.channel)
     name = f"~{session.number}.{frame.request}"
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
@@ -58,7 +59,9 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     lost = _resume(turn, consumer, held)
     session.consumers[frame.request] = consumer
     subscription.consumers.append(consumer)
-    consumer.credit = max(prefetch - sum(s.end - s.first for s in consumer.leases.values()), 0)
+    # Below zero when it held more than its prefetch is now: the first settles then bring nothing.
+    if prefetch:
+        consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
     turn.enlist(consumer)
     turn.reply(session, f.Reply(frame.request, {"subscription": subscription.name, "lost": lost}))
 
@@ -110,7 +113,10 @@ def extend(consumer: Consumer, held: list[tuple[int, int, int]], deadline_ms: in
 
 def cancel(turn: Turn, session: Session, frame: f.Cancel) -> None:
     """Leave a subscription."""
-    leave(turn, consumer_of(session, frame.consumer))
+    consumer = consumer_of(session, frame.consumer)
+    if consumer.fetch is not None:
+        end_fetch(turn, consumer, 0)
+    leave(turn, consumer)
     turn.reply(session, f.Reply(frame.request, {}))
 
 
@@ -125,14 +131,32 @@ def leave(turn: Turn, consumer: Consumer) -> None:
         turn.loosened[subscription.channel] = None
 
 
+def take_away(turn: Turn, subscription: Subscription, before: int) -> None:
+    """What is leased before an offset is about to go: tell who has it, and give credit back."""
+    for consumer in list(subscription.consumers):
+        held = [(first, end) for first, end, _ in leases(consumer) if first < before]
+        if not held:
+            continue
+        if consumer.session is not None:
+            turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
+        elif len(held) == len(consumer.leases):
+            leave(turn, consumer)
+        if consumer.prefetch:
+            consumer.credit += sum(end - first for first, end in held)
+            turn.enlist(consumer)
+
+
 def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
     """End a consumer whose channel or subscription is going, and tell its client."""
-    session = consumer.session
-    if session is not None:
-        if consumer.fetch is not None:
-            turn.reply(session, f.Refused(consumer.fetch.request, code, text))
-        turn.reply(session, f.Closed(consumer.request, code, text))
+    if consumer.session is not None:
+        _tell_closed(turn, consumer, consumer.session, code, text)
     _remove(turn, consumer)
+
+
+def _tell_closed(turn: Turn, consumer: Consumer, session: Session, code: str, text: str) -> None:
+    if consumer.fetch is not None:
+        turn.reply(session, f.Refused(consumer.fetch.request, code, text))
+    turn.reply(session, f.Closed(consumer.request, code, text))
 
 
 def leases(consumer: Consumer) -> list[tuple[int, int, int]]:
@@ -143,6 +167,7 @@ def leases(consumer: Consumer) -> list[tuple[int, int, int]]:
 def _remove(turn: Turn, consumer: Consumer) -> None:
     if consumer.session is not None:
         consumer.session.consumers.pop(consumer.request, None)
+        consumer.session.blocked.pop(consumer, None)
     consumer.session = None
     consumer.fetch = None
     consumer.credit = 0
@@ -174,10 +199,6 @@ def _subscription(
     turn: Turn, channel: Channel, name: str | None, start: Any, acks: bool, ephemeral: str
 ) -> Subscription:
     if channel.kind == QUEUE:
-        if name:
-            raise Refusal(
-                "wrong_kind", f"{channel.name!r} is a queue; it has no subscription {name!r}"
-            )
         return channel.subscriptions[""]
     if name is None:
         check_subscriptions(turn, channel)
@@ -188,12 +209,25 @@ def _subscription(
     return durable_subscription(turn, channel, name, start)
 
 
+def _check_subscription(turn: Turn, frame: f.Consume) -> None:
+    """Refuse a subscription's name before anything is made for it."""
+    channel = turn.state.channels.get(frame.channel)
+    kind = turn.settings.create_channels if channel is None else channel.kind
+    name = frame.subscription
+    if kind == QUEUE and name:
+        raise Refusal(
+            "wrong_kind", f"{frame.channel!r:.80} is a queue; it has no subscription {name!r:.80}"
+        )
+    if kind != QUEUE and name is not None:
+        check_name(name)
+
+
 def durable_subscription(turn: Turn, channel: Channel, name: str, start: Any) -> Subscription:
     """The topic's subscription of that name, made from `start` on if it is new."""
     if channel.kind == QUEUE:
         raise Refusal("wrong_kind", f"{channel.name!r} is a queue; only topics are subscribed to")
+    check_name(name)
     if name not in channel.subscriptions:
-        check_name(name)
         check_subscriptions(turn, channel)
         turn.commit(r.Subscribed(channel.number, name, position(channel, start)))
     return channel.subscriptions[name]
@@ -224,12 +258,28 @@ def _resume(turn: Turn, consumer: Consumer, held: list[tuple[int, int]]) -> Offs
         return f.flatten(held)
     former = turn.state.tokens.get(consumer.token)
     lost: list[tuple[int, int]] = []
-    for first, end in held:
-        lost += _reclaim(turn, consumer, former, first, end)
+    if consumer.subscription.durable:
+        for first, end in held:
+            lost += _reclaim(turn, consumer, former, first, end)
+    else:
+        lost = held
     if former is not None:
-        leave(turn, former)
+        _supersede(turn, former)
     turn.state.tokens[consumer.token] = consumer
     return f.flatten(lost)
+
+
+def _supersede(turn: Turn, former: Consumer) -> None:
+    """Its token has come back; where it was still connected, its client is told."""
+    if former.session is not None:
+        text = "the consumer's token came with a later CONSUME"
+        _tell_closed(turn, former, former.session, "resumed_elsewhere", text)
+    leave(turn, former)
+
+
+def _start(turn: Turn, subscription: Subscription, first: int, end: int) -> None:
+    record = r.Started(subscription.channel.number, subscription.name, (first, end))
+    turn.commit(record, subscription.durable)
 
 
 def _reclaim(
@@ -243,11 +293,7 @@ def _reclaim(
         lost.append((max(first, log.next), end))
         end = max(first, log.next)
     if end > max(subscription.cursor, first):
-        offsets = (max(subscription.cursor, first), end)
-        turn.commit(
-            r.Started(subscription.channel.number, subscription.name, offsets),
-            subscription.durable,
-        )
+        _start(turn, subscription, max(subscription.cursor, first), end)
     deadline_ms = turn.now_ms + consumer.lease_ms
     reached = first
     for span in subscription.ranges.over(first, end):
@@ -259,6 +305,8 @@ def _reclaim(
             delivery = span.delivery
         elif span.state == READY:
             delivery = max(span.attempt, 1)
+            if not span.attempt:
+                _start(turn, subscription, start, stop)
         else:
             lost.append((start, stop))
             continue

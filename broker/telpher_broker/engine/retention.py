@@ -7,7 +7,7 @@ not the rule.
 from __future__ import annotations
 
 from . import records as r
-from .log import Log
+from .membership import take_away
 from .state import QUEUE, Channel
 from .turn import Turn
 
@@ -24,7 +24,11 @@ def retain(turn: Turn, channel: Channel) -> None:
     first = log.find(log.start)
     if first is not None and first.end <= target:
         stored = log.find(target)
-        turn.commit(r.Trimmed(channel.number, log.next if stored is None else stored.first))
+        start = log.next if stored is None else stored.first
+        for subscription in channel.subscriptions.values():
+            if subscription.low < start:
+                take_away(turn, subscription, start)
+        turn.commit(r.Trimmed(channel.number, start))
     _set_alarm(turn, channel)
 
 
@@ -42,7 +46,7 @@ def _needed_from(turn: Turn, channel: Channel) -> int:
     if volatile >= durable:
         return durable
     bound = turn.settings.ephemeral_backlog_bytes
-    return min(max(volatile, _from_bytes(channel.log, bound)), durable)
+    return min(max(volatile, channel.log.within(bound)), durable)
 
 
 def _kept_from(turn: Turn, channel: Channel, prefix: str) -> int:
@@ -67,20 +71,8 @@ def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
         bounds.append(max(log.next - count, 0))
     body_bytes = config.get(f"{prefix}_bytes")
     if body_bytes is not None:
-        bounds.append(_from_bytes(log, body_bytes))
+        bounds.append(log.within(body_bytes))
     return bounds
-
-
-def _from_bytes(log: Log, body_bytes: int) -> int:
-    """The lowest offset from which on the log has at most that many bytes, by whole batches."""
-    excess = log.body_bytes - body_bytes
-    if excess <= 0:
-        return log.start
-    for stored in log:
-        excess -= len(stored.batch)
-        if excess <= 0:
-            return stored.end
-    return log.next
 
 
 def _set_alarm(turn: Turn, channel: Channel) -> None:

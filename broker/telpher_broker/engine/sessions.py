@@ -24,7 +24,7 @@ class Session:
         self.number = number
         self.window_bytes = window_bytes
         self.consumers: dict[int, Consumer] = {}
-        self.blocked: list[Consumer] = []
+        self.blocked: dict[Consumer, None] = {}
 
 
 class Consumer:

@@ -39,6 +39,14 @@ class Channel:
         if kind == QUEUE:
             self.subscriptions[""] = Subscription(self, "", 0)
 
+    @property
+    def messages(self) -> int:
+        """How many messages there are: unsettled in a queue, kept in a topic."""
+        if self.kind == QUEUE:
+            queue = self.subscriptions[""]
+            return sum(queue.ranges.counts) + queue.tail_count
+        return self.log.next - self.log.start
+
 
 class Producer:
     """What is remembered of a producer: `recent` maps sequence to the first offset it got."""

@@ -33,7 +33,11 @@ def tick(turn: Turn) -> None:
 
 
 def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
-    if subscription.channel.subscriptions.get(subscription.name) is not subscription:
+    channel = subscription.channel
+    if (
+        turn.state.numbered.get(channel.number) is not channel
+        or channel.subscriptions.get(subscription.name) is not subscription
+    ):
         return
     ranges = subscription.ranges
     if ranges.mature(turn.now_ms):

@@ -189,8 +189,9 @@ def _check_properties(properties: dict[Any, Any]) -> None:
     for name, value in properties.items():
         bounds = PROPERTY_BOUNDS.get(name) if type(name) is str else None
         if bounds is None:
-            raise BatchError("bad_batch", f"there is no property {name!r}")
+            raise BatchError("bad_batch", f"there is no property {name!r:.40}")
         if type(value) is not int or not bounds[0] <= value <= bounds[1]:
             raise BatchError(
-                "bad_batch", f"property {name} is {value!r}; it may be {bounds[0]} to {bounds[1]}"
+                "bad_batch",
+                f"property {name} is {value!r:.40}; it may be {bounds[0]} to {bounds[1]}",
             )

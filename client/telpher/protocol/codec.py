@@ -22,12 +22,16 @@ LENGTH_BYTES: Final = LENGTH.size
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
-def unpack(data: bytes | memoryview) -> Any:
+def unpack(data: bytes | memoryview, elements_max: int | None = None) -> Any:
     """One msgpack value out of untrusted bytes; arrays become tuples.
+
+    An array or map may claim at most `elements_max` elements (absent: as many as there are bytes):
+    memory is set aside for what is claimed, at every depth.
 
     Raises ValueError for anything malformed, nested too deeply, over-long or of an extension type.
     """
     size = len(data)
+    elements = size if elements_max is None else min(size, elements_max)
     try:
         return msgpack.unpackb(
             data,
@@ -36,8 +40,8 @@ def unpack(data: bytes | memoryview) -> Any:
             strict_map_key=True,
             max_str_len=size,
             max_bin_len=size,
-            max_array_len=size,
-            max_map_len=size,
+            max_array_len=elements,
+            max_map_len=elements,
             max_ext_len=0,
         )
     except (msgpack.UnpackException, RecursionError, UnicodeDecodeError) as error:
@@ -55,13 +59,13 @@ def encode_all(frames: Iterable[Frame]) -> bytes:
     return b"".join(map(encode, frames))
 
 
-def decode(body: bytes | memoryview) -> Frame:
+def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
     """The frame in `body`, which comes without its length.
 
     Raises RemoteProtocolError (`bad_frame`) when it is none.
     """
     try:
-        values = unpack(body)
+        values = unpack(body, elements_max)
     except ValueError as error:
         raise RemoteProtocolError("bad_frame", f"not msgpack: {error}") from None
     if type(values) is not tuple or len(values) < 2 or type(values[0]) is not int:
@@ -90,10 +94,15 @@ def _shaped(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> Fram
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames, never holding more than one frame and one read."""
+    """Cuts a stream of bytes into frames, never holding more than one frame and one read.
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    `elements_max` bounds what an array or map in a frame may claim to hold; None: nothing but
+    the frame's length does.
+    """
+
+    def __init__(self, frame_bytes_max: int, elements_max: int | None = None) -> None:
         self.frame_bytes_max = frame_bytes_max
+        self.elements_max = elements_max
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -128,6 +137,6 @@ class FrameReader:
                 if end > size:
                     break
                 with view[position + LENGTH_BYTES : end] as body:
-                    frames.append(decode(body))
+                    frames.append(decode(body, self.elements_max))
                 position = end
         return position

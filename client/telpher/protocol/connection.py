@@ -7,10 +7,11 @@ Two rules carry this file:
 
 The life of a connection, for both sides:
 
-    opening --HELLO, WELCOME--> open --GOAWAY / GOODBYE--> closing --> closed
+    opening --HELLO--> greeted --WELCOME--> open --GOAWAY--> closing --GOODBYE--> closed
 
-In `opening` a frame may have at most `OPENING_FRAME_BYTES_MAX` bytes. After GOAWAY the broker
-still answers what was asked before; after GOODBYE the client sends nothing more.
+Before `open` a frame may have at most `OPENING_FRAME_BYTES_MAX` bytes and an array or map in it
+`OPENING_ELEMENTS_MAX` elements. GOAWAY may come in any state, GOODBYE from `open` on. After GOAWAY
+the broker still answers what was asked before; after GOODBYE the client sends nothing more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import Frame
 
 OPENING_FRAME_BYTES_MAX: Final = 64 * 1024
+OPENING_ELEMENTS_MAX: Final = 256
 
 
 class Role(Enum):
@@ -42,6 +44,7 @@ class State(Enum):
     """Where in its life a connection is."""
 
     OPENING = "opening"
+    GREETED = "greeted"
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
@@ -59,11 +62,13 @@ _MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
     (Role.CLIENT, State.OPENING): frozenset({f.Hello}),
     (Role.CLIENT, State.OPEN): _REQUESTS | _BEAT | {f.Goodbye},
     (Role.CLIENT, State.CLOSING): _REQUESTS | _BEAT | {f.Goodbye},
-    (Role.SERVER, State.OPENING): frozenset({f.Welcome, f.Refused, f.Goaway}),
+    (Role.SERVER, State.OPENING): frozenset({f.Goaway}),
+    (Role.SERVER, State.GREETED): frozenset({f.Welcome, f.Refused, f.Goaway}),
     (Role.SERVER, State.OPEN): _ANSWERS | _BEAT | {f.Goaway},
     (Role.SERVER, State.CLOSING): _ANSWERS | _BEAT | {f.Goaway},
 }
 _NEXT: Final[dict[type[Frame], State]] = {
+    f.Hello: State.GREETED,
     f.Welcome: State.OPEN,
     f.Goaway: State.CLOSING,
     f.Goodbye: State.CLOSED,
@@ -80,7 +85,7 @@ class Connection:
         self.role = role
         self.state = State.OPENING
         self._frame_bytes_max = frame_bytes_max
-        self._reader = FrameReader(OPENING_FRAME_BYTES_MAX)
+        self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX)
 
     def receive_data(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, each allowed where it comes.
@@ -121,3 +126,4 @@ class Connection:
             self.state = following
             if following is State.OPEN:
                 self._reader.frame_bytes_max = self._frame_bytes_max
+                self._reader.elements_max = None

@@ -1,0 +1,152 @@
+"""What must hold of the engine's state after every round: the law of conservation, and the
+indexes that are kept beside what they index."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from telpher_broker.engine.engine import Engine
+from telpher_broker.engine.log import CHUNK_ENTRIES, Log
+from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges
+from telpher_broker.engine.state import QUEUE, Channel
+from telpher_broker.engine.subscription import Subscription
+
+
+def check_engine(engine: Engine) -> None:
+    """Everything."""
+    state = engine.state
+    assert {c.number: c for c in state.channels.values()} == state.numbered
+    assert all(name == channel.name for name, channel in state.channels.items())
+    assert all(number < state.next_channel for number in state.numbered)
+    for channel in state.numbered.values():
+        check_channel(channel)
+        check_expiring(channel, engine._turn.now_ms)
+    check_sessions(engine)
+
+
+def check_channel(channel: Channel) -> None:
+    check_log(channel.log)
+    for name, subscription in channel.subscriptions.items():
+        assert subscription.name == name
+        assert subscription.channel is channel
+        check_subscription(subscription)
+    if channel.kind == QUEUE:
+        check_queue_log(channel)
+    else:
+        check_topic_log(channel)
+
+
+def check_log(log: Log) -> None:
+    entries = list(log)
+    assert [s.first for s in entries] == sorted(s.first for s in entries)
+    assert all(a.end <= b.first for a, b in pairwise(entries))
+    assert all(s.first < s.end for s in entries)
+    assert log.body_bytes == sum(len(s.batch) for s in entries)
+    assert log.start == (entries[0].first if entries else log.next)
+    assert not entries or entries[-1].end <= log.next
+    chunks, firsts = log._chunks, log._firsts
+    assert firsts == [chunk.firsts[0] for chunk in chunks]
+    for chunk in chunks:
+        assert 0 < len(chunk.entries) <= CHUNK_ENTRIES
+        assert chunk.firsts == [s.first for s in chunk.entries]
+
+
+def check_queue_log(channel: Channel) -> None:
+    """Nothing that nobody needs, nothing missing that somebody needs."""
+    assert list(channel.subscriptions) == [""]
+    wanted = unsettled(channel.subscriptions[""])
+    kept: set[int] = set()
+    for stored in channel.log:
+        live = {offset for offset in range(stored.first, stored.end) if offset in wanted}
+        assert stored.live == len(live) > 0
+        kept |= live
+    assert kept == wanted
+
+
+def check_topic_log(channel: Channel) -> None:
+    log = channel.log
+    reached = log.start
+    for stored in log:
+        assert stored.first == reached
+        reached = stored.end
+    assert reached == log.next
+    for subscription in channel.subscriptions.values():
+        assert subscription.low >= log.start
+
+
+def check_expiring(channel: Channel, now_ms: int) -> None:
+    """Only what the log still has may be waited for, but for a second look at what was leased."""
+    kept = {(s.expires_ms, s.first, s.end) for s in channel.log if s.expires_ms is not None}
+    rest = set(channel.expiring) - kept
+    assert all(when_ms <= now_ms + 1000 for when_ms, _, _ in rest)
+
+
+def check_subscription(subscription: Subscription) -> None:
+    check_ranges(subscription.ranges)
+    log = subscription.channel.log
+    assert 0 <= subscription.cursor <= log.next
+    assert all(span.end <= subscription.cursor for span in subscription.ranges)
+    assert subscription.tail_count == log.next - subscription.cursor
+    leased: dict[int, int] = {}
+    for consumer in subscription.consumers:
+        assert consumer.subscription is subscription
+        for first, span in consumer.leases.items():
+            assert span.consumer is consumer
+            assert first not in leased
+            leased[first] = span.end
+    assert leased == {s.first: s.end for s in subscription.ranges if s.state == LEASED}
+    assert len(set(map(id, subscription.waiting))) == len(subscription.waiting)
+    assert all(c.waiting and c in subscription.consumers for c in subscription.waiting)
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Spans are disjoint, and every index and count agrees with them."""
+    spans = list(ranges)
+    assert all(span.first < span.end for span in spans)
+    assert all(a.end <= b.first for a, b in pairwise(spans))
+    assert all(ranges.at(span.first) is span for span in spans)
+    ready = [s for s in spans if s.state == READY]
+    delayed = [s for s in spans if s.state == DELAYED]
+    leased = [s for s in spans if s.state == LEASED]
+    assert list(ranges._ready) == sorted((-s.priority, s.first) for s in ready)
+    assert list(ranges._delayed) == sorted((s.due_ms, s.first) for s in delayed)
+    assert list(ranges._leased) == sorted((s.deadline_ms, s.first) for s in leased)
+    assert ranges.counts == [
+        sum(s.end - s.first for s in kind) for kind in (ready, delayed, leased)
+    ]
+    assert all((s.consumer is None) == (s.state != LEASED) for s in spans if s.state == LEASED)
+
+
+def check_sessions(engine: Engine) -> None:
+    state = engine.state
+    for number, session in state.sessions.items():
+        assert session.number == number
+        for request, consumer in session.consumers.items():
+            assert consumer.request == request
+            assert consumer.session is session
+            assert consumer in consumer.subscription.consumers
+            assert not consumer.parts
+            held = sum(s.end - s.first for s in consumer.leases.values())
+            if consumer.prefetch and consumer.subscription.acks:
+                assert consumer.credit == consumer.prefetch - held
+            elif not consumer.prefetch:
+                assert (consumer.credit > 0) == (consumer.fetch is not None)
+    for token, consumer in state.tokens.items():
+        assert consumer.token == token
+        assert consumer in consumer.subscription.consumers
+    for channel in state.numbered.values():
+        for subscription in channel.subscriptions.values():
+            for consumer in subscription.consumers:
+                # Away, it is here for its leases alone.
+                if consumer.session is None:
+                    assert consumer.leases
+                else:
+                    assert consumer.session.consumers[consumer.request] is consumer
+
+
+def unsettled(subscription: Subscription) -> set[int]:
+    """Every offset that is not settled."""
+    found = set(range(subscription.cursor, subscription.channel.log.next))
+    for span in subscription.ranges:
+        found |= set(range(span.first, span.end))
+    return found

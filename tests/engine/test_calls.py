@@ -1,0 +1,89 @@
+"""What is rare: declare, delete, purge, seek, browse."""
+
+from __future__ import annotations
+
+from telpher.protocol import frames as f
+
+from .driver import Driver, delivered
+
+TOKEN = b"t" * 16
+
+
+def test_leases_of_a_deleted_channel_end_in_silence(driver: Driver) -> None:
+    session = driver.connect()
+    driver.consume(session, "jobs", prefetch=5, lease_ms=1000)
+    driver.publish(session, "jobs", b"a")
+    driver.call(session, "delete", channel="jobs")
+    assert driver.advance(2000) == []
+    driver.check_replay([])
+
+
+def test_unsubscribing_an_ephemeral_subscription_is_not_journalled(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic")
+    consumer = driver.consume(session, "news", prefetch=1)
+    assert (
+        driver.call(session, "unsubscribe", channel="news", subscription=f"~{session}.{consumer}")
+        == {}
+    )
+    driver.check_replay([1])
+
+
+def test_seek_lets_a_consumer_that_is_away_go(driver: Driver) -> None:
+    session, admin = driver.connect(), driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"retain_count": 10})
+    driver.consume(session, "news", "billing", prefetch=5, token=TOKEN)
+    driver.publish(session, "news", b"a")
+    driver.disconnect(session)
+    driver.call(admin, "seek", channel="news", subscription="billing", to="earliest")
+    (inspected,) = driver.call(admin, "inspect", channel="news")["subscriptions"]
+    assert inspected["consumers"] == 0
+    assert inspected["ready"] == 1
+
+
+def test_refusals_do_not_echo_without_bound(driver: Driver) -> None:
+    session = driver.connect()
+    long = "x" * 100_000
+    refusals = [
+        driver.call(session, "inspect", channel=long),
+        driver.call(session, "inspect", channel="jobs", **{long: 1}),
+        driver.call(session, "declare", channel="jobs", kind=long),
+        driver.call(session, "declare", channel="jobs", kind="queue", config={long: 1}),
+        driver.call(session, long),
+        driver.publish(session, "jobs", b"a", properties={long: 1}),
+        driver.publish(session, "jobs", b"a", properties={"priority": long}),
+    ]
+    driver.publish(session, "jobs", b"a")
+    refusals.append(driver.call(session, "purge", channel="jobs", subscription=long))
+    said = driver.send(session, f.Consume(9, "jobs", long, {}))
+    refusals += [frame for _, frame in said]
+    for refusal in refusals:
+        assert isinstance(refusal, f.Refused)
+        assert len(refusal.text) < 400, refusal.code
+
+
+def test_browse_pages_through_what_is_unsettled(driver: Driver) -> None:
+    session = driver.connect()
+    for n in range(4):
+        driver.publish(session, "jobs", b"%d" % n, b"%d+" % n)
+    consumer = driver.consume(session, "jobs", prefetch=3)
+    driver.settle_offsets(session, consumer, 0, (1, 2))
+    seen, start = [], 0
+    while True:
+        page = driver.call(session, "browse", channel="jobs", start=start, count=2)
+        if not page["parts"]:
+            break
+        said = [(session, f.Deliver(1, page["parts"]))]
+        seen += [(offset, attempt) for offset, attempt, _ in delivered(said)]
+        start = page["next"]
+    assert seen == [(0, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1)]
+
+
+def test_messages_counts_what_is_there(driver: Driver) -> None:
+    session = driver.connect()
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    for n in range(3):
+        driver.publish(session, "jobs", b"%d" % n)
+    driver.settle_offsets(session, consumer, 0, (1, 2))
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 2
+    assert driver.engine.messages == 2

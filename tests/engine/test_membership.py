@@ -1,0 +1,102 @@
+"""Joining, leaving, fetching and coming back."""
+
+from __future__ import annotations
+
+from telpher.protocol import frames as f
+
+from .driver import Driver, answer_of, delivered
+
+TOKEN = b"t" * 16
+
+
+def test_cancel_answers_the_open_fetch(driver: Driver) -> None:
+    session = driver.connect()
+    consumer = driver.consume(session, "jobs")
+    assert driver.send(session, f.Fetch(1, consumer, 10, 5000)) == []
+    said = driver.send(session, f.Cancel(2, consumer))
+    assert said == [(session, f.Reply(1, {"count": 0})), (session, f.Reply(2, {}))]
+
+
+def test_a_token_that_comes_back_ends_the_consumer_that_still_had_it(driver: Driver) -> None:
+    first, second = driver.connect(), driver.connect()
+    former = driver.consume(first, "jobs", token=TOKEN)
+    driver.send(first, f.Fetch(1, former, 10, 5000))
+    said = driver.send(second, f.Consume(7, "jobs", None, {"token": TOKEN}))
+    assert answer_of(said, first, 1).code == "resumed_elsewhere"
+    assert [frame.code for _, frame in said if isinstance(frame, f.Closed)] == ["resumed_elsewhere"]
+    assert answer_of(said, second, 7).result == {"subscription": "", "lost": ()}
+
+
+def test_resuming_with_less_prefetch_never_exceeds_it(driver: Driver) -> None:
+    session = driver.connect()
+    driver.consume(session, "jobs", prefetch=8, token=TOKEN)
+    driver.publish(session, "jobs", *[b"%d" % n for n in range(20)])
+    driver.disconnect(session)
+    session = driver.connect()
+    consumer = driver.consume(session, "jobs", prefetch=2, token=TOKEN, held=(0, 8))
+    said = driver.settle_offsets(session, consumer, 0, (0, 5))
+    assert delivered(said) == []
+    said = driver.settle_offsets(session, consumer, 0, (5, 7))
+    assert [offset for offset, _, _ in delivered(said)] == [8]
+
+
+def test_a_held_message_that_was_never_started_is_started(driver: Driver) -> None:
+    """A client may hold what a broker with less durability has forgotten to have delivered."""
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a", properties={"priority": 1})
+    driver.consume(session, "jobs", token=TOKEN, held=(0, 1))
+    driver.restart()
+    session = driver.connect()
+    driver.consume(session, "jobs", prefetch=1)
+    assert delivered(driver.rounds[-1].effects) == [(0, 2, b"a")]
+
+
+def test_a_subscription_that_does_not_lease_holds_nothing(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"retain_count": 10})
+    driver.publish(session, "news", b"a", b"b")
+    options = {"token": TOKEN, "held": (0, 2), "start": "earliest", "prefetch": 1}
+    said = driver.send(session, f.Consume(7, "news", None, options))
+    assert answer_of(said, session, 7).result["lost"] == (0, 2)
+    assert [offset for offset, _, _ in delivered(said)] == [0, 1]
+
+
+def test_an_ephemeral_subscription_is_not_joined_by_name(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic")
+    consumer = driver.consume(session, "news")
+    name = f"~{session}.{consumer}"
+    said = driver.send(session, f.Consume(7, "news", name, {}))
+    assert answer_of(said, session, 7).code == "bad_name"
+    assert driver.call(session, "subscribe", channel="news", subscription=name).code == "bad_name"
+
+
+def test_a_refused_consume_makes_no_channel(driver: Driver) -> None:
+    session = driver.connect()
+    said = driver.send(session, f.Consume(7, "jobs", "billing", {}))
+    assert answer_of(said, session, 7).code == "wrong_kind"
+    assert driver.journal == []
+
+
+def test_a_blocked_consumer_is_remembered_once(driver: Driver) -> None:
+    driver = Driver(output_bytes_max=10)
+    session = driver.connect()
+    consumer = driver.consume(session, "jobs")
+    driver.publish(session, "jobs", b"a" * 20)
+    driver.publish(session, "jobs", b"b")
+    driver.send(session, f.Fetch(1, consumer, 1, 0))
+    for request in range(2, 9):
+        said = driver.send(session, f.Fetch(request, consumer, 1, 0))
+        assert answer_of(said, session, request).result == {"count": 0}
+    assert len(driver.engine.state.sessions[session].blocked) == 1
+    driver.send(session, f.Cancel(9, consumer))
+    assert not driver.engine.state.sessions[session].blocked
+
+
+def test_settle_delay_has_bounds(driver: Driver) -> None:
+    session = driver.connect()
+    consumer = driver.consume(session, "jobs", prefetch=1)
+    driver.publish(session, "jobs", b"a")
+    for delay_ms in (2**63, 2**64 - 1, -1):
+        said = driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms)
+        assert [frame.code for _, frame in said] == ["bad_request"]

@@ -1,0 +1,59 @@
+"""Publishing: numbers, levels, refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from telpher.protocol.frames import PRODUCER_WINDOW, Confirm, Level, Refused
+
+from .driver import Driver
+
+PRODUCER = b"p" * 16
+
+
+def test_no_batch_inside_the_window_is_stored_twice(driver: Driver) -> None:
+    """Also when one came late: what was refused for a full disk, say, and sent again."""
+    session = driver.connect()
+
+    def send(sequence: int) -> int | str:
+        answer = driver.publish(session, "jobs", b"x", producer=PRODUCER, sequence=sequence)
+        return answer.code if isinstance(answer, Refused) else answer.first
+
+    sequences = [1, *range(3, PRODUCER_WINDOW + 2), 2, PRODUCER_WINDOW + 2]
+    offsets = {sequence: send(sequence) for sequence in sequences}
+    assert sorted(offsets.values()) == list(range(len(sequences)))
+    for sequence in sequences:
+        assert send(sequence) in (offsets[sequence], "sequence_too_old")
+    assert send(PRODUCER_WINDOW) == offsets[PRODUCER_WINDOW]
+    driver.check_replay([5, 20])
+
+
+def test_a_refused_publish_leaves_nothing(driver: Driver) -> None:
+    driver = Driver(level_max=Level.WRITTEN)
+    session = driver.connect()
+    assert driver.publish(session, "a", b"x", confirm=2).code == "durability_unavailable"
+    assert driver.publish(session, "b", batch=b"\x90").code == "bad_batch"
+    assert driver.publish(session, "c", b"x", producer=b"short", sequence=1).code == "bad_request"
+    driver.engine.set_disk_full(True)
+    assert driver.publish(session, "d", b"x").code == "disk_full"
+    assert driver.journal == []
+
+
+def test_a_full_disk_still_confirms_what_is_stored(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"x", producer=PRODUCER, sequence=1)
+    driver.engine.set_disk_full(True)
+    assert driver.publish(session, "jobs", b"y", producer=PRODUCER, sequence=2).code == "disk_full"
+    again = driver.publish(session, "jobs", b"x", producer=PRODUCER, sequence=1)
+    assert isinstance(again, Confirm)
+    driver.engine.set_disk_full(False)
+    assert driver.publish(session, "jobs", b"y", producer=PRODUCER, sequence=2).first == 1
+
+
+@pytest.mark.parametrize("asked", [None, 0, 1, 2])
+def test_the_confirm_waits_for_its_level(driver: Driver, asked: int | None) -> None:
+    session = driver.connect()
+    answer = driver.publish(session, "jobs", b"x", confirm=asked)
+    assert answer.level == max(asked or 0, Level.WRITTEN)
+    last = driver.rounds[-1]
+    assert (len(last.effects), len(last.synced_effects)) == ((0, 1) if asked == 2 else (1, 0))
