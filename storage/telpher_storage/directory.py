@@ -1,0 +1,61 @@
+"""The directory itself: making it ours, and taking files out of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from .api import StorageError
+from .clean import CLEAN
+from .file_header import parse_name
+from .files import Files
+from .lock import LOCK_NAME
+from .manifest import MANIFEST, MANIFEST_TEMPORARY, remove_if_there
+from .reserve import RESERVE
+
+_OURS = frozenset({LOCK_NAME, MANIFEST, MANIFEST_TEMPORARY, RESERVE, CLEAN})
+
+
+def adopt_directory(files: Files, path: Path) -> None:
+    """Make it, or see that it is empty or ours; see that nobody else may look into it.
+
+    Raises `StorageError` for a directory with other things in it and nothing of ours, OSError.
+    """
+    mode = files.directory_mode(path)
+    if mode is None:
+        files.make_directory(path)
+        files.sync_directory(path.parent)
+        return
+    names = files.list(path)
+    if names and not any(name in _OURS or parse_name(name) for name in names):
+        raise StorageError(
+            f"{path} holds other files ({names[0]}, ...) and no manifest of ours; "
+            "name an empty directory or a new one"
+        )
+    if mode & 0o077:
+        files.restrict(path, 0o700)
+
+
+def remove_names(files: Files, path: Path, names: Iterable[str]) -> None:
+    """Delete files that the manifest does not name. Raises OSError."""
+    removed = [remove_if_there(files, path / name) for name in names]
+    if any(removed):
+        files.sync_directory(path)
+
+
+def set_aside(files: Files, path: Path, folder: str, names: Iterable[str]) -> None:
+    """Move files into a folder of the directory. Raises OSError."""
+    target = path / folder
+    for name in names:
+        if files.directory_mode(target) is None:
+            files.make_directory(target)
+        files.rename(path / name, target / name)
+        files.sync_directory(target)
+    files.sync_directory(path)
+
+
+def close_quietly(files: Files, fd: int) -> None:
+    """Close a descriptor from which nothing is expected any more."""
+    with contextlib.suppress(OSError):
+        files.close(fd)

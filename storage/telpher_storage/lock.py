@@ -1,0 +1,45 @@
+"""One owner at a time: an exclusive flock on the file `lock`, which holds the owner's pid.
+
+The system releases it when the process ends, however it ends, so a left-over file means nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .api import StorageLocked
+from .files import LOCK, READ, Files
+
+LOCK_NAME = "lock"
+
+
+class DirectoryLock:
+    """Held from construction to `release`. Raises `StorageLocked`, OSError."""
+
+    def __init__(self, files: Files, directory: Path) -> None:
+        self._files = files
+        self._fd = files.open(directory / LOCK_NAME, LOCK)
+        if not files.try_lock(self._fd):
+            owner = files.read(self._fd, 32, 0).decode("ascii", "replace").strip()
+            files.close(self._fd)
+            raise StorageLocked(f"{directory} is in use by process {owner or 'unknown'}")
+        files.truncate(self._fd, 0)
+        files.write(self._fd, f"{os.getpid()}\n".encode("ascii"))
+
+    def release(self) -> None:
+        self._files.close(self._fd)
+
+
+def lock_owner(files: Files, directory: Path) -> str | None:
+    """The pid of the live process that holds the lock, None if nobody does. Changes nothing."""
+    try:
+        fd = files.open(directory / LOCK_NAME, READ)
+    except FileNotFoundError:
+        return None
+    try:
+        if files.try_lock(fd):
+            return None
+        return files.read(fd, 32, 0).decode("ascii", "replace").strip()
+    finally:
+        files.close(fd)

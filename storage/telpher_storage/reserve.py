@@ -1,0 +1,77 @@
+"""The reserve: disk kept back, so that acknowledging goes on when the disk is full.
+
+The file `reserve` holds nothing. When an append finds no space it is deleted and the append is
+written again; it is made anew when there is room for it and as much again.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from .files import CREATE, READ, Files
+from .manifest import remove_if_there
+
+RESERVE = "reserve"
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Reserve:
+    """`full` is what the broker asks; `bytes` is what the file holds now."""
+
+    def __init__(self, files: Files, directory: Path, wanted_bytes: int) -> None:
+        self.full = False
+        self.bytes = 0
+        self.free_bytes = 0
+        self._files = files
+        self._directory = directory
+        self._wanted_bytes = wanted_bytes
+        self._in_use = False
+
+    def poll(self) -> bool:
+        """Make it if there is room, and find out whether the disk is full. Raises OSError."""
+        self.free_bytes, total_bytes = self._files.space(self._directory)
+        wanted = min(self._wanted_bytes, total_bytes // 8)
+        if not self._in_use:
+            self._adopt(wanted)
+        if self.bytes < wanted and self.free_bytes >= 2 * wanted:
+            self._make(wanted)
+        self.full = self.bytes < wanted or self.free_bytes < wanted
+        return self.full
+
+    def _adopt(self, wanted: int) -> None:
+        """Take over what an earlier run left, unless its size is not what is wanted now."""
+        self._in_use = True
+        path = self._directory / RESERVE
+        try:
+            fd = self._files.open(path, READ)
+        except FileNotFoundError:
+            return
+        try:
+            self.bytes = self._files.size(fd)
+        finally:
+            self._files.close(fd)
+        if self.bytes != wanted:
+            self.spend()
+            self.free_bytes, _ = self._files.space(self._directory)
+
+    def _make(self, wanted: int) -> None:
+        path = self._directory / RESERVE
+        remove_if_there(self._files, path)
+        fd = self._files.open(path, CREATE)
+        try:
+            self._files.allocate(fd, wanted)
+            self.bytes = wanted
+        except OSError as error:
+            remove_if_there(self._files, path)
+            if error.errno not in NO_SPACE:
+                raise
+        finally:
+            self._files.close(fd)
+        self.free_bytes, _ = self._files.space(self._directory)
+
+    def spend(self) -> None:
+        """Give its space to the log. Raises OSError."""
+        self.full = True
+        self.bytes = 0
+        remove_if_there(self._files, self._directory / RESERVE)
