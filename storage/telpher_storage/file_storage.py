@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import NoReturn, TypeVar
 
@@ -127,17 +129,29 @@ class FileStorage:
         self.epoch = manifest.epoch + 1
         report = RecoveryReport(files=tuple(_names(manifest)))
         log = LogRecovery(self._files, self._path, manifest, clean, report)
-        return Recovery(log.snapshot(), self._replay(log), report)
+        return Recovery(self._readable(log.snapshot()), self._replay(log), report)
 
-    def _replay(self, log: LogRecovery) -> Iterator[Entry]:
+    def _readable(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         try:
-            yield from log.records()
+            yield from entries
         except OSError as error:
             raise StorageError(f"{self._path} cannot be read: {error}") from error
+
+    def _replay(self, log: LogRecovery) -> Iterator[Entry]:
+        yield from self._readable(log.records())
+        try:
+            self._begin_with_reserve(log)
+        except OSError as error:
+            self._fail(error)
+
+    def _begin_with_reserve(self, log: LogRecovery) -> None:
         try:
             self._begin(log)
         except OSError as error:
-            self._fail(error)
+            if error.errno not in NO_SPACE:
+                raise
+            self._reserve.spend()
+            self._begin(log)
 
     def _begin(self, log: LogRecovery) -> None:
         """Cut the torn tail, make what was read durable, and take over with a new epoch.
@@ -199,6 +213,7 @@ class FileStorage:
         self._ready = True
 
     def _create_increment(self, generation: int) -> Increment:
+        remove_if_there(self._files, self._path / increment_name(generation))
         return Increment.create(self._files, self._path, self._manifest.directory, generation)
 
     def _write_manifest(self, manifest: Manifest) -> None:
@@ -287,6 +302,10 @@ class FileStorage:
         if not self.keeps_records or self._prepared is not None:
             await trio.lowlevel.checkpoint()
             return
+        with self._alone():
+            await self._prepare()
+
+    async def _prepare(self) -> None:
         generation = self._manifest.next_file
         manifest = replace(
             self._manifest,
@@ -295,21 +314,23 @@ class FileStorage:
             increments=(*self._manifest.increments, generation),
         )
 
-        def prepare() -> Increment:
-            remove_if_there(self._files, self._path / increment_name(generation))
-            increment = self._create_increment(generation)
-            replace_small(self._files, self._path, MANIFEST, encode_manifest(manifest))
-            return increment
-
-        self._prepared = await self._housekeep(prepare, "prepare a snapshot")
+        self._prepared = await self._housekeep(
+            partial(self._create_registered, manifest, generation), "prepare a snapshot"
+        )
         self._manifest = manifest
         self._readers[generation] = self._prepared.fd
 
+    def _create_registered(self, manifest: Manifest, generation: int) -> Increment:
+        increment = self._create_increment(generation)
+        try:
+            replace_small(self._files, self._path, MANIFEST, encode_manifest(manifest))
+        except OSError:
+            close_quietly(self._files, increment.fd)
+            raise
+        return increment
+
     async def _housekeep(self, work: Callable[[], T], what: str) -> T:
         """Run it in a thread. No space is a refusal, for nothing that counts was touched."""
-        if self._busy:
-            raise StorageError(f"cannot {what} while another step of a snapshot is under way")
-        self._busy = True
         try:
             return await trio.to_thread.run_sync(work)
         except OSError as error:
@@ -317,6 +338,15 @@ class FileStorage:
                 self._reserve.full = True
                 raise SnapshotFailed(f"cannot {what}: {error}") from error
             self._fail(error)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One step of a snapshot at a time: each works on the manifest that it found."""
+        if self._busy:
+            raise StorageError("another step of a snapshot is under way")
+        self._busy = True
+        try:
+            yield
         finally:
             self._busy = False
 
@@ -336,9 +366,12 @@ class FileStorage:
         self._check()
         if self._cut is None or self._cut[0] != upto:
             raise StorageError(f"no cut was made at record {upto}")
-        if self._busy:
-            raise StorageError("a step of a snapshot is under way")
-        first_kept = self._cut[1]
+        with self._alone():
+            return await self._write_snapshot(upto, chunks, self._cut[1])
+
+    async def _write_snapshot(
+        self, upto: int, chunks: Iterable[bytes], first_kept: int
+    ) -> SnapshotReport:
         started = perf_counter()
         generation = self._manifest.next_file
         writer = SnapshotWriter(
@@ -376,7 +409,7 @@ class FileStorage:
                 if perf_counter() > until:
                     break
             if batch:
-                await self._housekeep(lambda batch=batch: writer.write(batch), "write a snapshot")
+                await self._housekeep(partial(writer.write, batch), "write a snapshot")
             self._check()
 
     async def _register(self, writer: SnapshotWriter, upto: int, first_kept: int) -> frozenset[int]:
@@ -408,9 +441,11 @@ class FileStorage:
         self._syncer.upto = max(self._syncer.upto, upto)
         self.release(self._retired - set(retired))
         self._retired.update(retired)
-        await self._housekeep(
-            lambda: remove_names(self._files, self._path, names), "delete what a snapshot covers"
-        )
+        with trio.CancelScope(shield=True):
+            await self._housekeep(
+                partial(remove_names, self._files, self._path, names),
+                "delete what a snapshot covers",
+            )
         return frozenset(retired)
 
     def _abandon(self, writer: SnapshotWriter) -> None:
@@ -429,7 +464,7 @@ class FileStorage:
             fd = self._readers.pop(generation, None)
             if fd is not None:
                 self._syncer.dirty = [dirty for dirty in self._syncer.dirty if dirty != fd]
-                self._syncer.when_idle(lambda fd=fd: self._files.close(fd))
+                self._syncer.when_idle(partial(close_quietly, self._files, fd))
 
     # The rest
 

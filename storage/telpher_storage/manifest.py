@@ -16,6 +16,7 @@ was decoded from is damaged, and so is every flipped bit.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,10 @@ def replace_small(files: Files, directory: Path, name: str, data: bytes) -> None
     finally:
         files.close(fd)
     files.rename(temporary, directory / name)
-    files.sync_directory(directory)
+    try:
+        files.sync_directory(directory)
+    except OSError as error:  # even for want of space: which of the two counts is now unknown
+        raise OSError(errno.EIO, f"the directory cannot be synced: {error}") from error
 
 
 def write_all(files: Files, fd: int, data: bytes) -> None:
@@ -122,7 +126,7 @@ def write_all(files: Files, fd: int, data: bytes) -> None:
     while written < len(data):
         more = files.write(fd, data[written:])
         if not more:
-            raise OSError(5, os.strerror(5))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         written += more
 
 
