@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from telpher.protocol.batch import decode
 
@@ -12,6 +13,61 @@ from .content import as_name
 
 # Where a new subscription begins, or where one is set to: "earliest", "latest", an offset, a time.
 Start = str | int | datetime
+Info = TypeVar("Info")
+
+
+class _Info:
+    """What the broker told, by attribute; what this version does not know, by `info["name"]`."""
+
+    raw: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.raw[name]
+
+
+@dataclass(frozen=True)
+class SubscriptionInfo(_Info):
+    """A subscription; a queue has one, with an empty name. Counts are messages.
+
+    `next` is the first offset that was never delivered; `missed` counts what limits dropped unread.
+    """
+
+    name: str
+    durable: bool
+    ready: int
+    delayed: int
+    leased: int
+    consumers: int
+    next: int
+    missed: int
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ChannelInfo(_Info):
+    """A channel: `kind` is "queue" or "topic"; its log holds the offsets `start` to `next`
+    (exclusive), `messages` of them in `bytes`."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    start: int
+    next: int
+    messages: int
+    bytes: int
+    subscriptions: tuple[SubscriptionInfo, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+def _info(kind: type[Info], told: Mapping[str, Any]) -> Info:
+    known = {one.name: told.get(one.name, 0) for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**(known | {"raw": told}))
+
+
+def channel_info(told: Mapping[str, Any]) -> ChannelInfo:
+    """What `inspect` answered."""
+    subscriptions = tuple(_info(SubscriptionInfo, one) for one in told.get("subscriptions", ()))
+    return replace(_info(ChannelInfo, told), subscriptions=subscriptions)
 
 
 class Browsed(NamedTuple):
@@ -32,22 +88,27 @@ class Administration:
         """Ask for a verb by its name in docs/protocol.md; arguments that are None are left out."""
         raise NotImplementedError
 
-    async def declare(self, channel: str, **config: Any) -> dict[str, Any]:
+    async def declare(self, channel: str, **config: Any) -> ChannelInfo:
         """Make a queue, or check that there is one of this configuration.
 
         Raises ChannelDiffers. Returns what `inspect` returns.
 
             await bus.declare("jobs")
         """
-        return await self.call("declare", channel=as_name(channel), kind="queue", config=config)
+        return await self._declare(channel, "queue", config)
 
-    async def declare_topic(self, channel: str, **config: Any) -> dict[str, Any]:
+    async def declare_topic(self, channel: str, **config: Any) -> ChannelInfo:
         """Make a topic; `retain_seconds`, `retain_bytes`, `retain_count` say how much stays for
         replay, `limit_seconds`, `limit_bytes`, `limit_count` how much there may be at most.
 
             await bus.declare_topic("prices", retain_seconds=86_400)
         """
-        return await self.call("declare", channel=as_name(channel), kind="topic", config=config)
+        return await self._declare(channel, "topic", config)
+
+    async def _declare(self, channel: str, kind: str, config: dict[str, Any]) -> ChannelInfo:
+        return channel_info(
+            await self.call("declare", channel=as_name(channel), kind=kind, config=config)
+        )
 
     async def delete(
         self, channel: str, *, if_empty: bool = False, if_unused: bool = False
@@ -65,24 +126,24 @@ class Administration:
         result = await self.call("purge", channel=as_name(channel), subscription=subscription)
         return int(result["purged"])
 
-    async def channels(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
+    async def channels(self, prefix: str = "") -> AsyncIterator[ChannelInfo]:
         """Every channel whose name begins so, in order of name, as `inspect` tells it.
 
         async for channel in bus.channels():
-            print(channel["name"], channel["messages"])
+            print(channel.name, channel.messages)
         """
         after: str | None = None
         while True:
             page = await self.call("list", prefix=prefix or None, after=after, limit=100)
             for channel in page["channels"]:
-                yield channel
+                yield channel_info(channel)
             after = page["next"]
             if after is None:
                 return
 
-    async def inspect(self, channel: str) -> dict[str, Any]:
-        """`name`, `kind`, `config`, `start`, `next`, `messages`, `bytes` and `subscriptions`."""
-        return await self.call("inspect", channel=as_name(channel))
+    async def inspect(self, channel: str) -> ChannelInfo:
+        """A channel and its subscriptions, with their counts. Raises UnknownChannel."""
+        return channel_info(await self.call("inspect", channel=as_name(channel)))
 
     async def browse(
         self, channel: str, *, start: int = 0, count: int = 100, subscription: str | None = None
@@ -99,14 +160,15 @@ class Administration:
 
     async def create_subscription(
         self, topic: str, name: str, *, start: Start = "latest"
-    ) -> dict[str, Any]:
+    ) -> SubscriptionInfo:
         """Make a durable subscription before anybody consumes it; one that exists is left alone."""
-        return await self.call(
+        told = await self.call(
             "subscribe",
             channel=as_name(topic),
             subscription=as_name(name),
             start=start_value(start),
         )
+        return _info(SubscriptionInfo, told)
 
     async def delete_subscription(self, topic: str, name: str) -> None:
         """Delete a durable subscription. Raises SubscriptionInUse, UnknownSubscription."""

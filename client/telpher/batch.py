@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .message import Message, Settlement
+from .message import Message, MessageView, Settlement
 from .session.delivery import Delivery
 
 if TYPE_CHECKING:
     from .consumer import Consumer
 
 
-class Batch(Sequence[Message]):
-    """A list-like run of delivered messages.
+M = TypeVar("M", bound=MessageView)
 
-    Use the columns `bodies`, `keys` and `headers` and `ack` the whole, or take single messages and
-    settle each.
 
-        async for batch in messages.batches():
-            store(batch.bodies)
-            batch.ack()
-    """
+class BatchView(Sequence[M]):
+    """What can be read of delivered messages, in any thread."""
 
-    __slots__ = ("_consumer", "_parts")
+    __slots__ = ("_parts",)
 
-    def __init__(self, consumer: Consumer, parts: Sequence[Delivery]) -> None:
-        self._consumer = consumer
+    def __init__(self, parts: Sequence[Delivery]) -> None:
         self._parts = parts
+
+    @property
+    def parts(self) -> Sequence[Delivery]:
+        """The deliveries that it is made of."""
+        return self._parts
+
+    def _message(self, part: Delivery, index: int) -> M:
+        raise NotImplementedError
 
     @property
     def bodies(self) -> Sequence[bytes]:
@@ -71,6 +73,60 @@ class Batch(Sequence[Message]):
         """When the first message was published, in seconds since 1970."""
         return self._parts[0].published_ms / 1000
 
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[M]:
+        for part in self._parts:
+            part.is_opened = True
+            yield from map(self._message, repeat(part), range(len(part)))
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[M]: ...
+    def __getitem__(self, index: int | slice) -> M | Sequence[M]:
+        """A message, or a list of messages."""
+        if isinstance(index, slice):
+            return list(self)[index]
+        if index < 0:
+            index += len(self)
+        for part in self._parts:
+            if 0 <= index < len(part):
+                part.is_opened = True
+                return self._message(part, index)
+            index -= len(part)
+        raise IndexError("there is no such message in the batch")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)}, offsets {self.offsets}>"
+
+
+class Batch(BatchView[Message]):
+    """A list-like run of delivered messages.
+
+    Use the columns `bodies`, `keys` and `headers` and `ack` the whole, or take single messages and
+    settle each.
+
+        async for batch in messages.batches():
+            store(batch.bodies)
+            batch.ack()
+    """
+
+    __slots__ = ("_consumer",)
+
+    def __init__(self, consumer: Consumer, parts: Sequence[Delivery]) -> None:
+        super().__init__(parts)
+        self._consumer = consumer
+
+    @property
+    def consumer(self) -> Consumer:
+        """The consumer that holds the leases."""
+        return self._consumer
+
+    def _message(self, part: Delivery, index: int) -> Message:
+        return Message(part, index)
+
     def ack(self) -> Settlement:
         """Settle all of it that is not settled yet; await it to have the broker's answer.
 
@@ -85,31 +141,3 @@ class Batch(Sequence[Message]):
         for part in self._parts:
             part.consumer.nack(part.first, part.end, part, round(delay * 1000))
         return self._consumer.settlement
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def __iter__(self) -> Iterator[Message]:
-        for part in self._parts:
-            part.is_opened = True
-            yield from map(Message, repeat(part), range(len(part)))
-
-    @overload
-    def __getitem__(self, index: int) -> Message: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Message]: ...
-    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
-        """A message, or a list of messages."""
-        if isinstance(index, slice):
-            return list(self)[index]
-        if index < 0:
-            index += len(self)
-        for part in self._parts:
-            if 0 <= index < len(part):
-                part.is_opened = True
-                return Message(part, index)
-            index -= len(part)
-        raise IndexError("there is no such message in the batch")
-
-    def __repr__(self) -> str:
-        return f"<Batch of {len(self)}, offsets {self.offsets}>"

@@ -37,6 +37,7 @@ from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
 from .session import Session
 from .session.backoff import reconnect_seconds
 from .session.consumer import ConsumerState
+from .session.exchange import Exchange
 from .url import parse_url
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -216,26 +217,43 @@ class Bus(Administration):
             for message in await bus.fetch("jobs", max=10, wait=5.0):
                 message.ack()
         """
-        kept = (channel, subscription)
-        pullers = self._pullers.setdefault(kept, [])
-        puller = pullers.pop() if pullers else await self._puller(channel, subscription)
-        batch = await self._fetch(puller, max, wait)
-        pullers.append(puller)
-        return batch
+        idle = self._pullers.setdefault((channel, subscription), [])
+        while idle:
+            puller = idle.pop()
+            if puller.state.ended is None:
+                break
+        else:
+            puller = self._consumer(channel, subscription, prefetch=0)
+            await puller.join()
+        return await self._fetch(puller, idle, max, wait)
 
-    async def _puller(self, channel: str, subscription: str | None) -> Consumer:
-        puller = self._consumer(channel, subscription, prefetch=0)
-        await puller.join()
-        return puller
+    async def _fetch(
+        self, puller: Consumer, idle: list[Consumer], count: int, wait: float
+    ) -> Batch:
+        state, done = puller.state, anyio.Event()
+        is_wanted = True
 
-    async def _fetch(self, puller: Consumer, count: int, wait: float) -> Batch:
-        deadline = anyio.current_time() + wait
+        def on_done(_: Exchange) -> None:
+            if not is_wanted:
+                give_back()
+            done.set()
+
+        def give_back() -> None:
+            state.requeue_untaken()
+            idle.append(puller)
+
+        exchange = state.fetch(count, anyio.current_time() + wait, on_done)
         try:
-            await answer_of(self._session, lambda done: puller.state.fetch(count, deadline, done))
+            await done.wait()
         except BaseException:
-            # What comes of it now is nobody's: the consumer goes, and the broker takes it back.
-            self._session.leave(puller.state, lambda _: None)
+            # What was fetched before by this consumer stays leased; what still comes goes back.
+            is_wanted = False
+            if exchange.done:
+                give_back()
             raise
+        if exchange.error is not None:
+            raise exchange.error
+        idle.append(puller)
         return puller.take_nowait()
 
     def _consumer(self, channel: str, subscription: str | None, **options: Any) -> Consumer:

@@ -102,7 +102,12 @@ class Consumer:
 
     async def join(self) -> None:
         """Become a consumer; `async with` does it. Raises UnknownChannel and the like."""
-        await answer_of(self._session, lambda done: self._session.join(self.state, done))
+        try:
+            await answer_of(self._session, lambda done: self._session.join(self.state, done))
+        except BaseException:
+            if self.state.ended is None:
+                self._session.leave(self.state, lambda _: None)
+            raise
 
     async def leave(self, *, wait: bool = True) -> None:
         """End: settle what was acked, give the rest back. Raises LeaseLost for acks too late."""

@@ -33,20 +33,10 @@ class Settlement:
         return self._consumer.flush_acks().__await__()
 
 
-class Message:
-    """A delivered message: leased to this consumer until it is acked or nacked.
+class MessageView:
+    """What can be read of a delivered message, in any thread."""
 
-    As `async with message:` it is acked at the end of the block; on an exception it is nacked, with
-    a delay that grows with its attempts (1 s, 2 s, 4 s … 5 minutes), and the exception goes on; on
-    cancellation it is given back at once. The block is cancelled, and LeaseLost raised, when the
-    lease is lost on the way.
-
-        async for message in messages:
-            async with message:
-                await work(message.body)
-    """
-
-    __slots__ = ("_delivery", "_index", "_scope", "_settled")
+    __slots__ = ("_delivery", "_index", "_settled")
 
     def __init__(self, delivery: Delivery, index: int) -> None:
         self._delivery = delivery
@@ -105,6 +95,25 @@ class Message:
         """Whether its lease ended before it was settled: it is somebody else's now."""
         return self._delivery.consumer.is_lost(self.offset, self._delivery.serial)
 
+    def __repr__(self) -> str:
+        return f"<Message {self.channel} {self.offset}, attempt {self.attempt}>"
+
+
+class Message(MessageView):
+    """A delivered message: leased to this consumer until it is acked or nacked.
+
+    As `async with message:` it is acked at the end of the block; on an exception it is nacked, with
+    a delay that grows with its attempts (1 s, 2 s, 4 s … 5 minutes), and the exception goes on; on
+    cancellation it is given back at once. The block is cancelled, and LeaseLost raised, when the
+    lease is lost on the way.
+
+        async for message in messages:
+            async with message:
+                await work(message.body)
+    """
+
+    __slots__ = ("_scope",)
+
     def ack(self) -> Settlement:
         """Settle it: it is gone for this subscription. Nothing is waited for, unless you await it.
 
@@ -160,6 +169,3 @@ class Message:
     def lose(self) -> None:
         """Cancel the block that works on it; called when the lease is lost."""
         self._scope.cancel()
-
-    def __repr__(self) -> str:
-        return f"<Message {self.channel} {self.offset}, attempt {self.attempt}>"

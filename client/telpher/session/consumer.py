@@ -106,7 +106,8 @@ class ConsumerState:
         self.acks_gathered = 0
         self._renew_due: float | None = None
         self._settle_due: float | None = None
-        self.owner: Any = None  # what the shell keeps with it
+        self.owner: Any = None  # what the shell keeps with it,
+        self.facade: Any = None  # and its facade without await
         self.on_delivery: Callable[[], None] = _nothing
         self.on_settled: Callable[[], None] = _nothing
         self.on_lost: Callable[[], None] = _nothing

@@ -316,7 +316,7 @@ class Session:
     def _on_missed(self, frame: f.Missed) -> None:
         consumer = self.consumers.get(frame.request)
         if consumer is not None:
-            consumer.missed += frame[1]  # `count` is a method of tuples to mypy
+            consumer.missed += frame.messages
 
     def _on_closed(self, frame: f.Closed) -> None:
         consumer = self.consumers.pop(frame.request, None)
