@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from telpher.sync import connect
+import trio
+
+import telpher
 
 from .daemon import Daemon, daemon
 from .play import Player
@@ -14,10 +17,20 @@ from .rows import Row
 SETTINGS = {"persistence": "aof+rdb", "fsync": "everysec"}
 
 
+def call(running: Daemon, verb: str, **arguments: Any) -> dict[str, Any]:
+    """One administrative call."""
+
+    async def ask() -> dict[str, Any]:
+        async with telpher.connect(running.url) as bus:
+            result: dict[str, Any] = await bus.call(verb, **arguments)
+            return result
+
+    return trio.run(ask)
+
+
 def check_all_acked(running: Daemon, n: int) -> None:
     """Everything was stored, and nothing of it is left."""
-    with connect(running.url) as bus:
-        channel = bus.inspect(CHANNEL)
+    channel = call(running, "inspect", channel=CHANNEL)
     assert channel["next"] == n, f"{channel['next']} of {n} were stored"
     assert channel["messages"] == 0, f"{channel['messages']} were not acknowledged"
 
@@ -57,8 +70,7 @@ def single(n: int, body_bytes: int) -> Iterator[Row]:
 def backlog(n: int, body_bytes: int) -> Iterator[Row]:
     """Publish everything, look at the memory, then drain."""
     with daemon(**SETTINGS) as running:
-        with connect(running.url) as bus:
-            bus.declare(CHANNEL)
+        call(running, "declare", channel=CHANNEL, kind="queue")
         empty_bytes = running.resident_bytes()
         producer = Player("produce_batches", running.url, n, body_bytes)
         producer.begin()

@@ -34,6 +34,8 @@ log = structlog.get_logger("telpher")
 
 _HEARTBEAT_BOUNDS_MS: Final = (5000, 120_000)
 _WATCH_SECONDS: Final = 1.0
+# Up to so many connections, a round is made as soon as one of them has said something.
+_FEW_CONNECTIONS: Final = 4
 
 
 class _Gone:
@@ -104,6 +106,7 @@ class Broker:
         self._timer = trio.CancelScope()
         self._draining = False
         self._stopping = False
+        self._failure: Exception | None = None
         self._deserted = trio.Event()
         self._finished = trio.Event()
         self._unsynced: list[Effect] = []
@@ -194,6 +197,8 @@ class Broker:
         while True:
             await self._work.wait()
             self._work = trio.Event()
+            if self._failure is not None:
+                raise self._failure
             self._one_round()
             if self._stopping and not self._inbox:
                 return
@@ -224,6 +229,18 @@ class Broker:
         self._set_timer()
         self._taken.set()
         self._taken = trio.Event()
+
+    def _round_at_once(self) -> None:
+        """A round in the reader's own task: with few connections there is little to gather.
+
+        It saves the switch to the core task. What fails here fails there: a connection's task
+        must not be the one to end with an error that concerns the whole broker.
+        """
+        try:
+            self._one_round()
+        except Exception as error:  # noqa: BLE001 (handed on, not swallowed)
+            self._failure = error
+            self._wake()
 
     def _line_up(self, effects: list[Effect]) -> None:
         if effects:
@@ -357,7 +374,10 @@ class Broker:
             elif kind is not f.Pong:
                 inbox.append((connection.number, frame))  # type: ignore[arg-type]
         if inbox:
-            self._wake()
+            if len(self._connections) <= _FEW_CONNECTIONS and self._failure is None:
+                self._round_at_once()
+            else:
+                self._wake()
         return False
 
     def _welcome(self, connection: ClientConnection, hello: f.Hello) -> None:
