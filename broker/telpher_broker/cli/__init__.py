@@ -105,4 +105,8 @@ def _run(arguments: list[str] | None) -> int:
         # Whoever read our output has had enough; the interpreter must not stumble over it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        CommandError(ExitCode.USAGE, f"{name}{error.strerror or error}").show()
+        return ExitCode.USAGE
     return int(result) if isinstance(result, int) else ExitCode.OK

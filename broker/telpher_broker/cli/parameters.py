@@ -1,0 +1,65 @@
+"""Types of the command line's parameters: times, sizes, places in a log, headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import click
+
+from telpher_broker import values
+
+
+class _Parsed(click.ParamType[Any]):
+    """A type out of a name for the help and a function that raises ValueError."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; a usage error says what is wrong with it."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+def _read_seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return values.milliseconds(0, 10 * 365 * 86_400_000).read(text) / 1000
+    if not 0 <= found < float("inf"):
+        raise ValueError("a time is 0 or more")
+    return found
+
+
+def _read_start(text: str) -> str | int | datetime:
+    if text in ("earliest", "latest"):
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            "write earliest, latest, an offset, or a time such as 2026-01-31T12:00:00"
+        ) from None
+    return time if time.tzinfo else time.astimezone()
+
+
+def _read_header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError("write NAME=VALUE")
+    return name, value
+
+
+SECONDS = _Parsed("seconds", _read_seconds)
+SIZE = _Parsed("size", values.size(0, 1 << 60).read)
+START = _Parsed("start", _read_start)
+HEADER = _Parsed("name=value", _read_header)
