@@ -18,19 +18,26 @@ from .api import (
     StorageSettings,
     StorageStatistics,
 )
+from .check import CheckReport, Finding, check
+from .entries import StoredEntry, entries
 from .file_storage import FileStorage
 from .memory import MemoryRecordsStorage, MemoryStorage
 from .registry import MODES, open_storage
+from .repair import Dropped, RepairReport, repair
 
 __all__ = [
     "MODES",
+    "CheckReport",
+    "Dropped",
     "Entry",
     "FileStorage",
+    "Finding",
     "MemoryRecordsStorage",
     "MemoryStorage",
     "Position",
     "Recovery",
     "RecoveryReport",
+    "RepairReport",
     "SnapshotFailed",
     "SnapshotReport",
     "Storage",
@@ -40,5 +47,9 @@ __all__ = [
     "StorageLocked",
     "StorageSettings",
     "StorageStatistics",
+    "StoredEntry",
+    "check",
+    "entries",
     "open_storage",
+    "repair",
 ]

@@ -58,12 +58,12 @@ class BlockReader:
         self.damage: Damage | None = None
         self.offset = FILE_HEADER_BYTES
         self.expected = 0
-        self._epoch = 0
+        self.epoch = 0
         self._epoch_max = epoch_max
         self._files = files
         self._fd = fd
         self._directory = directory
-        self._generation = generation
+        self.generation = generation
         self._buffer = b""
         self._buffer_offset = 0
 
@@ -95,7 +95,7 @@ class BlockReader:
             if entries is None:
                 self._damaged("the block's content does not match its checksums")
                 return
-            self._epoch = header.epoch
+            self.epoch = header.epoch
             self.offset += HEADER_BYTES + header.body_bytes
             self.expected += header.record_count
             yield entries
@@ -108,12 +108,12 @@ class BlockReader:
         """Why an intact header cannot be in this place, whatever crashed."""
         if header.directory != self._directory:
             return "a block of another directory lies here"
-        if header.generation != self._generation:
+        if header.generation != self.generation:
             return f"a block of file {header.generation} lies here"
         if header.offset != self.offset:
             return f"the block that belongs at byte {header.offset} lies here"
-        if header.epoch < self._epoch:
-            return f"a block of epoch {header.epoch} follows one of epoch {self._epoch}"
+        if header.epoch < self.epoch:
+            return f"a block of epoch {header.epoch} follows one of epoch {self.epoch}"
         if header.epoch > self._epoch_max:
             return (
                 f"a block of epoch {header.epoch} lies here; the manifest knows {self._epoch_max}"
@@ -148,7 +148,7 @@ class BlockReader:
             return None
         start = at + HEADER_BYTES + 8 * header.record_count
         shift = self._buffer_offset
-        generation = self._generation
+        generation = self.generation
         entries: list[Entry] = []
         pairs = iter(table)
         for size, checksum in zip(pairs, pairs, strict=True):
@@ -159,8 +159,17 @@ class BlockReader:
             start += size
         return entries
 
-    def intact_blocks_after(self, offset: int) -> Iterator[BlockHeader]:
-        """Every intact header of this directory at or after `offset`, wherever it lies.
+    def resume(self) -> bool:
+        """Go on behind the damage, at the next block that is in its place; False if none is."""
+        for place, header in self.intact_blocks_after(self.offset + 1):
+            in_place = header.offset == place and header.generation == self.generation
+            if in_place and header.first_record >= self.expected:
+                self.offset, self.expected, self.damage = place, header.first_record, None
+                return True
+        return False
+
+    def intact_blocks_after(self, offset: int) -> Iterator[tuple[int, BlockHeader]]:
+        """Place and header of every intact header of this directory at or after `offset`, wherever it lies.
 
         Searches for the magic, so it goes on over any damage at the speed of a memory search.
         """
@@ -173,5 +182,5 @@ class BlockReader:
             offset = self._buffer_offset + found
             header = self.header_at(offset)
             if header is not None and header.directory == self._directory:
-                yield header
+                yield offset, header
             offset += 1

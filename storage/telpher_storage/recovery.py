@@ -159,7 +159,7 @@ class LogRecovery:
             name = increment_name(generation)
             with OpenFile(self._files, self._directory, name) as fd:
                 self.check_header(fd, name, INCREMENT, generation)
-                for header in self.reader(fd, name, generation).intact_blocks_after(start):
+                for _, header in self.reader(fd, name, generation).intact_blocks_after(start):
                     proven = max(proven, header.synced_record)
             start = FILE_HEADER_BYTES
         return proven
