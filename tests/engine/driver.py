@@ -7,7 +7,7 @@ what was said. After every round it checks the invariants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -58,6 +58,7 @@ class Driver:
         self.journal: list[bytes] = []
         self.now_ms = START_MS
         self.rounds: list[Round] = []
+        self.on_round: Callable[[Round], None] | None = None
         self._sessions = 0
         self._requests = 100
         self.engine.at(self.now_ms)
@@ -72,6 +73,8 @@ class Driver:
             check_engine(self.engine)
             self.journal += taken.records
             self.rounds.append(taken)
+            if self.on_round is not None:
+                self.on_round(taken)
             said += taken.effects + taken.synced_effects
             if not taken.more:
                 return said

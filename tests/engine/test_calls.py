@@ -87,3 +87,15 @@ def test_messages_counts_what_is_there(driver: Driver) -> None:
     driver.settle_offsets(session, consumer, 0, (1, 2))
     assert driver.call(session, "inspect", channel="jobs")["messages"] == 2
     assert driver.engine.messages == 2
+
+
+def test_a_queue_is_neither_sought_nor_unsubscribed(driver: Driver) -> None:
+    """Its one subscription is the queue."""
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a", b"b")
+    for name in ("", "billing"):
+        answer = driver.call(session, "seek", channel="jobs", subscription=name, to="latest")
+        assert answer.code == "wrong_kind"
+        answer = driver.call(session, "unsubscribe", channel="jobs", subscription=name)
+        assert answer.code == "wrong_kind"
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 2

@@ -211,7 +211,7 @@ def _subscribe(turn: Turn, arguments: Arguments) -> Options:
 
 def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
     channel = channel_of(turn, arguments.text("channel"))
-    subscription = _subscription(channel, arguments.text("subscription"))
+    subscription = _topic_subscription(channel, arguments.text("subscription"))
     arguments.done()
     for consumer in list(subscription.consumers):
         text = f"subscription {subscription.name!r} of {channel.name!r} was deleted"
@@ -224,7 +224,7 @@ def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
 
 def _seek(turn: Turn, arguments: Arguments) -> Options:
     channel = channel_of(turn, arguments.text("channel"))
-    subscription = _subscription(channel, arguments.text("subscription"))
+    subscription = _topic_subscription(channel, arguments.text("subscription"))
     to = arguments.start("to")
     arguments.done()
     cursor = position(channel, to)
@@ -234,6 +234,12 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
         turn.enlist(consumer)
     turn.loosened[channel] = None
     return {"next": cursor}
+
+
+def _topic_subscription(channel: Channel, name: str) -> Subscription:
+    if channel.kind == QUEUE:
+        raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
+    return _subscription(channel, name)
 
 
 def _subscription(channel: Channel, name: str | None) -> Subscription:

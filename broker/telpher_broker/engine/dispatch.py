@@ -37,6 +37,7 @@ def dispatch(turn: Turn) -> None:
 
 
 def _serve(turn: Turn, subscription: Subscription) -> None:
+    subscription.ranges.mature(turn.now_ms)
     waiting = subscription.waiting
     while waiting and turn.budget_bytes > 0:
         consumer = waiting.popleft()
