@@ -1,5 +1,6 @@
-"""`python -m telpher_broker` is the command `telpher`."""
+"""`python -m telpher_broker` is `telpher`, for where scripts are not on the path."""
 
 from .cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -252,7 +252,7 @@ class Daemon:
         parts += ["unix=" + shlex.quote(unix)] if unix else []
         with suppress(OSError, ValueError):  # nobody has to listen
             print(*parts, f"pid={os.getpid()}", flush=True)  # noqa: T201
-        log.info("ready", tcp=",".join(tcp), unix=unix)
+        log.info("ready", tcp=",".join(tcp) or None, unix=unix)
         notify("READY=1", "STATUS=serving")
 
     async def _core(self, task_status: trio.TaskStatus[None]) -> None:

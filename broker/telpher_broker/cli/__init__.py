@@ -89,10 +89,11 @@ def telpher() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point; ends the process with an `ExitCode`."""
-    sys.exit(_run(arguments))
+    sys.exit(run(arguments))
 
 
-def _run(arguments: list[str] | None) -> int:
+def run(arguments: list[str] | None) -> int:
+    """One command; returns its exit code."""
     try:
         result: Any = telpher.main(arguments, "telpher", standalone_mode=False)
         sys.stdout.flush()

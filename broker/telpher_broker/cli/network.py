@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-CONNECT_SECONDS: Final = 3.0
+CONNECT_SECONDS: Final = 1.0
 RECONNECT_SECONDS: Final = 10.0
 
 url_option: Callable[[F], F] = click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -44,15 +45,22 @@ def top(interval: float, count: int | None, limit: int, url: str | None) -> None
 
 async def _watch(bus: Bus, interval: float, count: int | None, limit: int) -> None:
     import trio
+    from rich.console import Console
     from rich.live import Live
 
+    console = Console()
+    live = Live(console=console, auto_refresh=False)
     before = await _sample(bus)
-    with Live(auto_refresh=False) as live:
+    with live if console.is_terminal else nullcontext():
         looks = 0
         while count is None or looks < count:
             await trio.sleep(interval)
             now = await _sample(bus)
-            live.update(_table(before, now, limit, await bus.stats()), refresh=True)
+            table = _table(before, now, limit, await bus.stats())
+            if console.is_terminal:
+                live.update(table, refresh=True)
+            else:
+                console.print(table)
             before = now
             looks += 1
 
@@ -87,7 +95,7 @@ def _table(before: _Sample, now: _Sample, limit: int, stats: dict[str, Any]) -> 
     found = rates(before, now)
     busiest = sorted(found, key=lambda name: (-sum(found[name]), name))[:limit]
     connections = stats.get("connections", "?")
-    title = f"{len(found)} channels, {connections} connections"
+    title = f"channels: {len(found)}  connections: {connections}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("channel")
     for name in ("in/s", "settled/s", "ready", "delayed", "leased", "consumers", "bytes"):
