@@ -43,6 +43,7 @@ from .url import parse_url
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 LANES_MAX: Final = 1000
 CLOSE_SECONDS: Final = 5.0
+_NO_EXCEPTION: Final = (None, None, None)
 
 
 class Bus(Administration):
@@ -291,7 +292,7 @@ class Bus(Administration):
             self._raise_if_ended()
         except BaseException:
             self._end(Closed("the bus was never open"))
-            await self._stop_tasks(None, None, None)
+            await self._stop_tasks(*_NO_EXCEPTION)
             raise
         return self
 
@@ -303,25 +304,27 @@ class Bus(Administration):
     ) -> None:
         try:
             if exc is None:
-                await self._flush_pullers()
+                await self._say_the_last()
+        except anyio.get_cancelled_exc_class() as cancelled:
+            exc_type, exc, traceback = type(cancelled), cancelled, cancelled.__traceback__
+            raise
         finally:
             self._session.say_goodbye()
             self._end(Closed("the bus was closed; connect again"))
-            if self._link is not None:
-                with anyio.move_on_after(CLOSE_SECONDS):
-                    await self._link.drain()
-            is_cancelled = exc is not None and isinstance(exc, anyio.get_cancelled_exc_class())
-            # Any other exception is the caller's, and is not to come out wrapped in a group.
-            passed = (exc_type, exc, traceback) if is_cancelled else (None, None, None)
-            await self._stop_tasks(*passed)
+            # Only a cancellation is the task group's business: any other exception is the caller's,
+            # and is not to come out wrapped in a group.
+            is_cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+            await self._stop_tasks(*((exc_type, exc, traceback) if is_cancelled else _NO_EXCEPTION))
 
-    async def _flush_pullers(self) -> None:
-        if self._session.ending is not None:
-            return
+    async def _say_the_last(self) -> None:
+        """Settle what was fetched and acked, and let the last bytes leave, in bounded time."""
         with anyio.move_on_after(CLOSE_SECONDS):
-            for pullers in self._pullers.values():
-                for puller in pullers:
+            if self._session.ending is None:
+                for puller in [one for idle in self._pullers.values() for one in idle]:
                     await puller.flush_acks()
+            self._session.say_goodbye()
+            if self._link is not None:
+                await self._link.drain()
 
     async def _stop_tasks(self, *exception: Any) -> None:
         assert self._tasks is not None

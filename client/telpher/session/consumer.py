@@ -232,9 +232,11 @@ class ConsumerState:
         if not delivery.is_opened:
             self._gather(first, end)
             return
-        self.flush()  # what was settled message by message is then out of `held`
-        for held_first, held_end in self.held.intersection((first, end)):
-            self._gather(held_first, held_end)
+        unsettled = self.held.intersection((first, end))
+        for acked_first, acked_end in [*self._runs, (self._run_first, self._run_end)]:
+            unsettled.remove(acked_first, acked_end)
+        for unsettled_first, unsettled_end in unsettled:
+            self._gather(unsettled_first, unsettled_end)
 
     def nack(self, first: int, end: int, delivery: Delivery, delay_ms: int) -> None:
         """Give messages back, ready again after the delay; raises LeaseLost or Closed."""

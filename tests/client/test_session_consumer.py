@@ -1,0 +1,224 @@
+"""What a consumer holds, acks, renews and loses, told by frames alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telpher.errors import Closed, LeaseLost
+from telpher.protocol import frames as f
+from telpher.protocol.connection import Connection, Role
+from telpher.protocol.frames import pairs
+from telpher.session import Session
+from telpher.session.consumer import SETTLE_SECONDS, ConsumerState
+
+from .scripted import LIMITS, batch
+
+
+class Pair:
+    """A session with one consumer, and the broker's end of its connection."""
+
+    def __init__(self, *, automatic: bool = False, prefetch: int = 100) -> None:
+        self.session = Session(client="t", heartbeat_seconds=1000, frame_bytes_max=1 << 26)
+        self.now = 0.0
+        self.connect()
+        self.state = ConsumerState(
+            self.session,
+            "jobs",
+            None,
+            prefetch=prefetch,
+            token=b"t" * 16,
+            lease_seconds=30.0,
+            automatic=automatic,
+        )
+        self.session.join(self.state, lambda _: None)
+        (self.consume,) = self.heard()
+        self.say(f.Reply(self.consume.request, {"subscription": "", "lost": ()}))
+
+    def connect(self) -> None:
+        self.broker = Connection(Role.SERVER, 1 << 26)
+        self.session.begin(self.now)
+        self.heard()
+        self.say(f.Welcome(0, 1, "t", LIMITS))
+
+    def heard(self) -> list[f.Frame]:
+        return self.broker.receive_data(self.session.take_output(self.now))
+
+    def say(self, *frames: f.Frame) -> None:
+        self.session.receive(b"".join(map(self.broker.send, frames)), self.now)
+        assert self.session.fault is None, self.session.fault
+
+    def deliver(self, first: int, count: int, attempt: int = 1) -> None:
+        part = (first, attempt, 0, batch(*[b"x"] * count))
+        self.say(f.Deliver(self.state.number, (part,)))
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.session.tick(now)
+
+
+@given(st.permutations(range(30)), st.integers(0, 30), st.integers(1, 50))
+def test_settles_name_each_acked_offset_once(order, acked, prefetch):
+    pair = Pair(prefetch=prefetch)
+    pair.deliver(0, 30)
+    delivery = pair.state.take()
+    for offset in order[:acked]:
+        pair.state.ack(offset, delivery)
+    pair.state.flush()
+    settles = pair.heard()
+    assert all(isinstance(settle, f.Settle) and settle.outcome == 0 for settle in settles)
+    told = [o for settle in settles for pair_ in pairs(settle.offsets) for o in range(*pair_)]
+    assert sorted(told) == sorted(order[:acked])
+    held = {o for pair_ in pair.state.held for o in range(*pair_)}
+    assert held == set(range(30)) - set(order[:acked])
+
+
+def test_a_quarter_of_the_prefetch_makes_a_settle_by_itself():
+    pair = Pair(prefetch=8)
+    pair.deliver(0, 8)
+    delivery = pair.state.take()
+    pair.state.ack(0, delivery)
+    assert pair.heard() == []
+    pair.state.ack(1, delivery)
+    (settle,) = pair.heard()
+    assert settle.offsets == (0, 2)
+
+
+def test_gathered_acks_go_after_a_few_milliseconds():
+    pair = Pair()
+    pair.deliver(0, 3)
+    pair.state.ack(1, pair.state.take())
+    pair.tick(1.0)
+    assert pair.heard() == []
+    assert pair.session.next_deadline() == 1.0 + SETTLE_SECONDS
+    pair.tick(1.0 + SETTLE_SECONDS)
+    (settle,) = pair.heard()
+    assert settle.offsets == (1, 2)
+
+
+def test_held_leases_are_renewed_at_a_third_and_settled_ones_are_not():
+    pair = Pair()
+    pair.deliver(0, 5)
+    delivery = pair.state.take()
+    pair.state.ack_range(0, 2, delivery)
+    pair.tick(10.0)
+    settle, renew = pair.heard()
+    assert settle.offsets == (0, 2)
+    assert renew == f.Renew(renew.request, pair.state.number, (2, 5))
+    pair.state.ack_range(2, 5, delivery)
+    pair.state.flush()
+    pair.heard()
+    pair.tick(20.0)
+    assert pair.heard() == []
+
+
+def test_a_reconnect_names_what_is_held_and_repeats_what_was_not_answered():
+    pair = Pair()
+    pair.deliver(0, 6)
+    delivery = pair.state.take()
+    pair.state.ack_range(0, 2, delivery)
+    pair.state.flush()
+    pair.heard()
+    pair.session.cut()
+    pair.state.ack(3, delivery)
+    pair.connect()
+    consume, settle = pair.heard()
+    assert consume.request == pair.consume.request
+    assert consume.options["token"] == b"t" * 16
+    assert consume.options["held"] == (0, 6)
+    assert settle.offsets == (0, 2)
+    # The first SETTLE had arrived: the broker knows nothing of 0 and 1 any more; nor of 4, by age.
+    lost = (0, 2, 4, 5)
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": lost}))
+    pair.say(f.Settled(settle.request, (0, 2)))
+    assert pair.state.uncertain == 2
+    assert not pair.state.lost_acks
+    assert pair.state.held.flat() == (2, 4, 5, 6)
+    with pytest.raises(LeaseLost, match="the lease of 4 of 'jobs'"):
+        pair.state.ack(4, delivery)
+    pair.state.ack(5, delivery)
+
+
+def test_an_ack_that_comes_too_late_is_told():
+    pair = Pair()
+    pair.deliver(0, 2)
+    pair.state.ack_range(0, 2, pair.state.take())
+    pair.state.flush()
+    (settle,) = pair.heard()
+    pair.say(f.Settled(settle.request, (1, 2)))
+    assert pair.state.lost_acks.flat() == (1, 2)
+
+
+def test_a_lost_message_is_fenced_but_its_next_delivery_is_not():
+    pair = Pair()
+    pair.deliver(0, 2)
+    first = pair.state.take()
+    pair.say(f.Lost(pair.state.number, (0, 1)))
+    pair.deliver(0, 1, attempt=2)
+    again = pair.state.take()
+    assert pair.state.is_lost(0, first.serial)
+    assert not pair.state.is_lost(0, again.serial)
+    with pytest.raises(LeaseLost):
+        pair.state.ack(0, first)
+    pair.state.ack(0, again)
+    pair.state.ack(1, first)
+    assert pair.state.held.flat() == (0, 2)
+
+
+def test_lost_messages_that_were_not_taken_are_dropped():
+    pair = Pair()
+    pair.deliver(0, 5)
+    pair.say(f.Lost(pair.state.number, (1, 3)))
+    left = [offset for d in pair.state.deliveries for offset in range(d.first, d.end)]
+    assert left == [0, 3, 4]
+    assert [len(d.bodies) for d in pair.state.deliveries] == [1, 2]
+
+
+def test_a_nack_that_returns_before_its_answer_stays_held():
+    pair = Pair()
+    pair.deliver(0, 1)
+    pair.state.nack(0, 1, pair.state.take(), 0)
+    (settle,) = pair.heard()
+    pair.deliver(0, 1, attempt=2)
+    pair.say(f.Settled(settle.request, ()))
+    assert pair.state.held.flat() == (0, 1)
+
+
+def test_an_ephemeral_subscription_settles_what_is_taken_and_counts_a_gap():
+    pair = Pair(automatic=True, prefetch=4)
+    pair.deliver(10, 2)
+    pair.state.take()
+    (settle,) = pair.heard()
+    assert settle.offsets == (10, 12)
+    pair.session.cut()
+    pair.connect()
+    consume = pair.heard()[0]
+    assert consume.options["start"] == 12
+    assert consume.options["acks"] is True
+    pair.deliver(15, 1)
+    assert pair.state.missed == 3
+    pair.say(f.Missed(pair.state.number, 4))
+    assert pair.state.missed == 7
+
+
+def test_the_end_is_told_to_every_late_ack():
+    pair = Pair()
+    pair.deliver(0, 2)
+    delivery = pair.state.take()
+    pair.say(f.Closed(pair.state.number, "channel_deleted", "jobs is gone"))
+    with pytest.raises(type(pair.state.ended), match="jobs is gone"):
+        pair.state.ack(0, delivery)
+    other = Pair()
+    other.deliver(0, 1)
+    late = other.state.take()
+    other.session.fail_all(Closed("closed by you"))
+    with pytest.raises(Closed, match="closed by you"):
+        other.state.ack(0, late)
+
+
+def test_a_broken_delivery_is_the_brokers_fault():
+    pair = Pair()
+    part = (0, 1, 0, b"no batch")
+    pair.session.receive(pair.broker.send(f.Deliver(pair.state.number, (part,))), 0.0)
+    assert "DELIVER" in str(pair.session.fault)
