@@ -25,17 +25,15 @@ from typing import Any, Final, Protocol
 import trio
 
 from telpher_storage.api import (
-    StorageDamaged,
     StorageError,
     StorageFailed,
-    StorageLocked,
     StorageSettings,
 )
 
 from . import logs
 from .config import ConfigError, Configuration
 from .connections import Connections
-from .exit_codes import ExitCode
+from .exit_codes import ExitCode, storage_code
 from .listeners import ListenError, Listeners, accept
 from .notify import notify, watchdog_seconds
 from .options import Settings
@@ -121,7 +119,7 @@ def open_broker(settings: Settings) -> Served:
             )
         )
     except StorageError as error:
-        raise StartError(_code_of(error), str(error)) from None
+        raise StartError(storage_code(error), str(error)) from None
     return Broker(settings, storage)
 
 
@@ -151,7 +149,7 @@ def _recover(broker: Served) -> None:
     try:
         found: Recovered = broker.recover()
     except StorageError as error:
-        raise StartError(_code_of(error), str(error)) from None
+        raise StartError(storage_code(error), str(error)) from None
     except ValueError as error:  # records of a newer version
         raise StartError(ExitCode.DATA_DIR, f"the data cannot be read: {error}") from None
     log.info(
@@ -164,14 +162,6 @@ def _recover(broker: Served) -> None:
     )
     if found.bytes_cut:
         log.warning("the log had a torn tail, which was cut", bytes_cut=found.bytes_cut)
-
-
-def _code_of(error: StorageError) -> ExitCode:
-    if isinstance(error, StorageLocked):
-        return ExitCode.LOCKED
-    if isinstance(error, StorageDamaged):
-        return ExitCode.DAMAGED
-    return ExitCode.DISK_FAILED if isinstance(error, StorageFailed) else ExitCode.DATA_DIR
 
 
 def _raise_file_limit(connections_max: int) -> None:
@@ -250,9 +240,9 @@ class Daemon:
         parts = ["telpher ready"]
         parts += ["tcp=" + ",".join(tcp)] if tcp else []
         parts += ["unix=" + shlex.quote(unix)] if unix else []
+        log.info("ready", tcp=",".join(tcp) or None, unix=unix)
         with suppress(OSError, ValueError):  # nobody has to listen
             print(*parts, f"pid={os.getpid()}", flush=True)  # noqa: T201
-        log.info("ready", tcp=",".join(tcp) or None, unix=unix)
         notify("READY=1", "STATUS=serving")
 
     async def _core(self, task_status: trio.TaskStatus[None]) -> None:

@@ -29,3 +29,17 @@ class ExitCode(IntEnum):
     UNREACHABLE = 10, "The broker could not be reached, or the connection broke."
     REFUSED = 11, "The broker refused the request; the message has the code."
     INTERRUPTED = 130, "Ctrl-C, before or outside `serve`'s orderly stop."
+
+
+def storage_code(error: Exception) -> ExitCode:
+    """What a `StorageError` means for the exit code."""
+    from telpher_storage.api import StorageDamaged, StorageFailed, StorageLocked
+
+    for kind, code in (
+        (StorageLocked, ExitCode.LOCKED),
+        (StorageDamaged, ExitCode.DAMAGED),
+        (StorageFailed, ExitCode.DISK_FAILED),
+    ):
+        if isinstance(error, kind):
+            return code
+    return ExitCode.DATA_DIR

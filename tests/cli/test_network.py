@@ -198,7 +198,7 @@ def test_top_shows_channels(on_broker: Command, name: str) -> None:
     result = on_broker("top", "--count", "2", "--interval", "0.05", "--limit", "1000")
     assert result.code == ExitCode.OK
     assert result.out.count("connections:") == 2
-    assert name in result.out
+    assert name[:10] in result.out  # the table is as wide as the terminal
 
 
 def test_rates_are_what_came_and_what_was_settled() -> None:

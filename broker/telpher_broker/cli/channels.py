@@ -122,7 +122,7 @@ def delete(
 ) -> None:
     """Delete CHANNEL with all its messages, or one subscription of it."""
     what = channel if subscription is None else f"subscription {subscription} of {channel}"
-    _ask(yes, f"Delete {what}?")
+    ask(yes, f"Delete {what}?")
     if subscription is None:
         with_bus(url, lambda bus: bus.delete(channel, if_empty=if_empty, if_unused=if_unused))
     else:
@@ -137,7 +137,7 @@ def delete(
 @url_option
 def purge(channel: str, subscription: str | None, yes: bool, url: str | None) -> None:
     """Drop what waits in CHANNEL. What is with consumers stays."""
-    _ask(yes, f"Drop all waiting messages of {channel}?")
+    ask(yes, f"Drop all waiting messages of {channel}?")
     count = with_bus(url, lambda bus: bus.purge(channel, subscription=subscription))
     click.echo(f"dropped {count} message{'' if count == 1 else 's'}")
 
@@ -157,7 +157,7 @@ def seek(channel: str, subscription: str, to: str | int | datetime, url: str | N
     click.echo(f"{subscription} continues at offset {offset}")
 
 
-def _ask(yes: bool, question: str) -> None:
+def ask(yes: bool, question: str) -> None:
     """Before what cannot be undone, a person is asked; a script is taken at its word."""
     if not yes and sys.stdin.isatty():
         click.confirm(question, abort=True)
