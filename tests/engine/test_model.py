@@ -22,7 +22,6 @@ CHANNELS: dict[str, tuple[str, dict[str, int]]] = {
     "kept": ("topic", {"retain_count": 4, "retain_bytes": 400}),
     "short": ("topic", {"limit_count": 5, "retain_count": 3}),
 }
-WINDOW_BYTES = 300
 RESUME_MS = 700
 PRODUCER_WINDOW = 3
 
@@ -43,6 +42,7 @@ properties = st.one_of(
 )
 offset_sets = st.sets(st.integers(0, 25), max_size=8)
 prefetches = st.sampled_from([0, 0, 1, 2, 5, 100])
+subscriptions = st.sampled_from([None, "a", "a", "b"])
 tokens = st.sampled_from([None, None, b"a" * 16, b"b" * 16])
 producers = st.sampled_from([None, None, b"p" * 16, b"q" * 16])
 
@@ -55,13 +55,9 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(apply_module, "PRODUCER_WINDOW", PRODUCER_WINDOW)
         self.patches.setattr(f, "PRODUCER_WINDOW", PRODUCER_WINDOW)
-        self.driver = Driver(output_bytes_max=WINDOW_BYTES, resume_ms=RESUME_MS)
-        self.model = Model(START_MS, WINDOW_BYTES, RESUME_MS, PRODUCER_WINDOW)
-        self.driver.on_round = self.heard
         self.marks: list[tuple[int, bytes]] = []
         self.outstanding: dict[int, int] = {}
         self.bodies = 0
-        self.full = False
 
     def teardown(self) -> None:
         self.patches.undo()
@@ -76,13 +72,24 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.model.at_rest()
         return said
 
-    @initialize(small=st.booleans())
-    def begin(self, small: bool) -> None:
+    @initialize(
+        small=st.booleans(),
+        window=st.sampled_from([300, 100_000]),
+        consumers=st.lists(st.tuples(names, subscriptions, prefetches), min_size=1, max_size=4),
+    )
+    def begin(self, small: bool, window: int, consumers: list[tuple[str, str | None, int]]) -> None:
         if small:
             small_rounds(self.patches, 150)
+        self.window = window
+        self.driver = Driver(output_bytes_max=window, resume_ms=RESUME_MS)
+        self.model = Model(START_MS, window, RESUME_MS, PRODUCER_WINDOW)
+        self.driver.on_round = self.heard
+        self.connect()
         self.connect()
         for name in CHANNELS:
             self.declare(name)
+        for which, (name, subscription, prefetch) in enumerate(consumers):
+            self._consume(which, name, subscription, set(), prefetch=prefetch, lease_ms=1500)
 
     def declare(self, name: str) -> None:
         kind, config = CHANNELS[name]
@@ -103,7 +110,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         session = self.driver.connect()
-        self.model.windows[session] = WINDOW_BYTES
+        self.model.windows[session] = self.window
         self.outstanding[session] = 0
 
     def session(self, which: int) -> int:
@@ -117,42 +124,59 @@ class EngineAgainstModel(RuleBasedStateMachine):
         found = [c for c in self.model.consumers() if c.session is not None]
         return found[which % len(found)] if found else None
 
+    @rule(which=pick, name=names, count=st.integers(1, 4), properties=properties)
+    def publish(self, which: int, name: str, count: int, properties: dict[str, int] | None) -> None:
+        self._publish(which, name, count, properties)
+
+    @rule(which=pick, counts=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    def publish_plainly(self, which: int, counts: list[int]) -> None:
+        for count in counts:
+            self._publish(which, "jobs", count, None)
+
     @rule(
         which=pick,
         name=names,
-        count=st.integers(1, 4),
-        properties=properties,
         producer=producers,
         sequence=st.integers(1, 9),
         confirm=st.sampled_from([None, 0, 1, 2]),
+        full=st.sampled_from([False, False, False, True]),
     )
-    def publish(
+    def publish_numbered(
+        self,
+        which: int,
+        name: str,
+        producer: bytes | None,
+        sequence: int,
+        confirm: int | None,
+        full: bool,
+    ) -> None:
+        self.driver.engine.set_disk_full(full)
+        self._publish(which, name, 2, None, producer, sequence, confirm, full)
+        self.driver.engine.set_disk_full(False)
+
+    def _publish(
         self,
         which: int,
         name: str,
         count: int,
         properties: dict[str, int] | None,
-        producer: bytes | None,
-        sequence: int,
-        confirm: int | None,
+        producer: bytes | None = None,
+        sequence: int = 0,
+        confirm: int | None = None,
+        full: bool = False,
     ) -> None:
         bodies = [b"%s-%d" % (name.encode(), self.bodies + n) for n in range(count)]
         self.bodies += count
         session, request = self.session(which), self.driver.request()
         batch = make_batch(bodies, properties)
         frame = f.Publish(request, name, producer, sequence, confirm, batch)
-        self.model.publish(session, frame, self.full)
+        self.model.publish(session, frame, full)
         self.done(self.driver.send(session, frame))
-
-    @rule(full=st.booleans())
-    def set_disk_full(self, full: bool) -> None:
-        self.full = full
-        self.driver.engine.set_disk_full(full)
 
     @rule(
         which=pick,
         name=names,
-        subscription=st.sampled_from([None, "a", "a", "b"]),
+        subscription=subscriptions,
         prefetch=prefetches,
         lease_ms=st.sampled_from([1000, 1500, 5000]),
         start=starts,
@@ -160,7 +184,10 @@ class EngineAgainstModel(RuleBasedStateMachine):
         token=tokens,
         held=offset_sets,
     )
-    def consume(
+    def consume(self, which: int, name: str, held: set[int], **options: Any) -> None:
+        self._consume(which, name, options.pop("subscription"), held, **options)
+
+    def _consume(
         self,
         which: int,
         name: str,
@@ -191,12 +218,20 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
     @rule(which=pick, messages=st.integers(1, 6), wait_ms=st.sampled_from([0, 400, 3000]))
     def fetch(self, which: int, messages: int, wait_ms: int) -> None:
-        consumer = self.consumer(which)
+        pulling = [c for c in self.model.consumers() if c.session is not None and not c.prefetch]
+        consumer = pulling[which % len(pulling)] if pulling else self.consumer(which)
         if consumer is None or consumer.session is None:
             return
         frame = f.Fetch(self.driver.request(), consumer.request, messages, wait_ms)
         self.model.fetch(consumer, frame)
         self.done(self.driver.send(consumer.session, frame))
+
+    @rule(which=pick, count=st.integers(1, 5), outcome=st.sampled_from([0, 0, 0, 1]))
+    def settle_some(self, which: int, count: int, outcome: int) -> None:
+        holders = [c for c in self.model.consumers() if c.session is not None and c.sub.held(c)]
+        if holders:
+            consumer = holders[which % len(holders)]
+            self._settle(consumer, set(consumer.sub.held(consumer)[:count]), outcome, 0)
 
     @rule(
         which=pick,
@@ -212,6 +247,10 @@ class EngineAgainstModel(RuleBasedStateMachine):
         if consumer is None or consumer.session is None:
             return
         offsets = set(consumer.sub.held(consumer)) if all_of_it else some
+        self._settle(consumer, offsets, outcome, delay_ms)
+
+    def _settle(self, consumer: Consumer, offsets: set[int], outcome: int, delay_ms: int) -> None:
+        assert consumer.session is not None
         request = self.driver.request()
         frame = f.Settle(request, consumer.request, outcome, row_of(offsets), delay_ms)
         lost = self.model.settle(consumer, frame, offsets)
@@ -257,31 +296,29 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.model.disconnect(session, orderly)
         self.done(self.driver.disconnect(session, orderly))
 
-    @rule(which=pick, name=names, subscription=st.sampled_from(["a", "b"]))
-    def purge(self, which: int, name: str, subscription: str) -> None:
+    @rule(
+        which=pick,
+        verb=st.sampled_from(["purge", "seek", "unsubscribe", "delete"]),
+        name=names,
+        subscription=st.sampled_from(["a", "b"]),
+        to=starts,
+    )
+    def administer(self, which: int, verb: str, name: str, subscription: str, to: Any) -> None:
+        self.session(which)
         sub = self.sub(name, subscription)
-        if sub is not None:
+        if verb == "delete":
+            self.model.delete(self.model.channels[name])
+            self.call(which, "delete", {}, name, "")
+            self.declare(name)
+        elif sub is None:
+            pass
+        elif verb == "purge":
             self.call(which, "purge", {"purged": self.model.purge(sub)}, name, sub.name)
-
-    @rule(which=pick, name=names, subscription=st.sampled_from(["a", "b"]), to=starts)
-    def seek(self, which: int, name: str, subscription: str, to: Any) -> None:
-        sub = self.sub(name, subscription)
-        if sub is not None and sub.name:
+        elif sub.name and verb == "seek":
             self.call(which, "seek", {"next": self.model.seek(sub, to)}, name, sub.name, to=to)
-
-    @rule(which=pick, name=names, subscription=st.sampled_from(["a", "b"]))
-    def unsubscribe(self, which: int, name: str, subscription: str) -> None:
-        sub = self.sub(name, subscription)
-        if sub is not None and sub.name:
+        elif sub.name:
             self.model.unsubscribe(sub)
             self.call(which, "unsubscribe", {}, name, sub.name)
-
-    @rule(which=pick, name=names)
-    def delete(self, which: int, name: str) -> None:
-        self.session(which)
-        self.model.delete(self.model.channels[name])
-        self.call(which, "delete", {}, name, "")
-        self.declare(name)
 
     def sub(self, name: str, subscription: str) -> Any:
         channel = self.model.channels[name]
@@ -302,7 +339,6 @@ class EngineAgainstModel(RuleBasedStateMachine):
         before = dump(self.driver.engine.state)
         self.driver.restart(int(snapshot_at * len(self.driver.journal)))
         assert dump(self.driver.engine.state) == before
-        self.driver.engine.set_disk_full(self.full)
         self.outstanding.clear()
         self.model.restart()
         self.done(self.driver.settle())
