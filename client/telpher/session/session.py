@@ -120,10 +120,11 @@ class Session:
                 self._end(exchange, None, Broken(f"{reason}; it may have been carried out"))
 
     def say_goodbye(self) -> None:
-        """An orderly end of the connection: leases go back at once."""
+        """An orderly end of the connection: leases go back at once. Nothing is heard after it."""
         if self.may_ask:
             self.emit(f.Goodbye(0))
         self.may_ask = False
+        self._connection = None  # what still comes is not for us
 
     def fail_all(self, error: TelpherError) -> None:
         """No connection will follow: end everything that waits."""
