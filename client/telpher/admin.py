@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -81,6 +81,32 @@ class Browsed(NamedTuple):
     published_at: float
 
 
+class Channels:
+    """The async iterator of `channels`, page by page; no generator, so it may be left anywhere."""
+
+    def __init__(self, bus: Administration, prefix: str) -> None:
+        self._bus = bus
+        self._prefix = prefix
+        self._page: list[ChannelInfo] = []
+        self._after: str | None = None
+        self._is_last = False
+
+    def __aiter__(self) -> Channels:
+        return self
+
+    async def __anext__(self) -> ChannelInfo:
+        while not self._page:
+            if self._is_last:
+                raise StopAsyncIteration
+            told = await self._bus.call(
+                "list", prefix=self._prefix or None, after=self._after, limit=100
+            )
+            self._page = list(map(channel_info, reversed(told["channels"])))
+            self._after = told["next"]
+            self._is_last = self._after is None
+        return self._page.pop()
+
+
 class Administration:
     """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""
 
@@ -126,20 +152,13 @@ class Administration:
         result = await self.call("purge", channel=as_name(channel), subscription=subscription)
         return int(result["purged"])
 
-    async def channels(self, prefix: str = "") -> AsyncIterator[ChannelInfo]:
+    def channels(self, prefix: str = "") -> Channels:
         """Every channel whose name begins so, in order of name, as `inspect` tells it.
 
         async for channel in bus.channels():
             print(channel.name, channel.messages)
         """
-        after: str | None = None
-        while True:
-            page = await self.call("list", prefix=prefix or None, after=after, limit=100)
-            for channel in page["channels"]:
-                yield channel_info(channel)
-            after = page["next"]
-            if after is None:
-                return
+        return Channels(self, prefix)
 
     async def inspect(self, channel: str) -> ChannelInfo:
         """A channel and its subscriptions, with their counts. Raises UnknownChannel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,19 @@ class ConsumerStatistics(NamedTuple):
     held: int
     missed: int
     uncertain: int
+
+
+class Batches:
+    """The async iterator of `Consumer.batches`; no generator, so that it may be left anywhere."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def __aiter__(self) -> Batches:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return await self._consumer.next_batch()
 
 
 class Consumer:
@@ -155,15 +168,14 @@ class Consumer:
             delivery = self.state.take()
             self._ready = map(Message, repeat(delivery), range(len(delivery)))
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    def batches(self) -> Batches:
         """The deliveries as they come, each a Batch: the fastest way.
 
         async for batch in messages.batches():
             store(batch.bodies)
             batch.ack()
         """
-        while True:
-            yield await self.next_batch()
+        return Batches(self)
 
     async def next_batch(self) -> Batch:
         """Everything that has been delivered and not taken; waits until there is something."""

@@ -7,14 +7,14 @@ to what the frame could hold at the very most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any, Final, cast
 
 import msgpack
 
 from .errors import RemoteProtocolError
-from .frames import NUMBERS, SHAPES, Fields, Frame
+from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Settled, pairs
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
@@ -90,7 +90,33 @@ def _shaped(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> Fram
             raise RemoteProtocolError(
                 "bad_frame", f"{name}: {field} may not be {type(values[index]).__name__}"
             )
-    return frame._make(values[1:])
+    made = frame._make(values[1:])
+    check = _ROWS.get(frame)
+    if check is not None:
+        check(name, made)
+    return made
+
+
+def _check_parts(name: str, frame: Any) -> None:
+    for part in frame.parts:
+        if type(part) is not tuple or tuple(map(type, part)) != _PART_TYPES or min(part[:3]) < 0:
+            raise RemoteProtocolError("bad_frame", f"{name}: a part is [int, int, int, bin]")
+
+
+def _check_offsets(name: str, frame: Any) -> None:
+    try:
+        pairs(frame[1])
+    except ValueError as error:
+        raise RemoteProtocolError("bad_frame", f"{name}: {error}") from None
+
+
+# What the broker says must be right; bad offsets from a client are a bad request, and refused.
+_PART_TYPES: Final = (int, int, int, bytes)
+_ROWS: Final[dict[type[Frame], Callable[[str, Any], None]]] = {
+    Deliver: _check_parts,
+    Settled: _check_offsets,
+    Lost: _check_offsets,
+}
 
 
 class FrameReader:

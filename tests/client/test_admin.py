@@ -1,0 +1,128 @@
+"""Administration: what is asked by each method, and what is made of the answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from telpher.admin import start_value
+from telpher.protocol import frames as f
+
+from .scripted import Opened, Result, batch
+
+pytestmark = pytest.mark.anyio
+
+TOLD = {
+    "name": "a",
+    "kind": "topic",
+    "config": {},
+    "start": 1,
+    "next": 3,
+    "messages": 2,
+    "bytes": 9,
+}
+SUBSCRIPTION = {"name": "s", "durable": True, "ready": 2, "new_in_version_9": "yes"}
+
+
+async def asked(method: str, *arguments, answer, **options) -> tuple[f.Call, object]:
+    """The CALL that a method makes, and what it returns for this answer."""
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        result = Result(tasks, lambda: getattr(bus, method)(*arguments, **options))
+        call = await broker.hear(f.Call)
+        await broker.say(f.Reply(call.request, answer))
+        return call, await result.get()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "options", "verb", "given", "answer"),
+    [
+        ("declare", ["a"], {}, "declare", {"channel": "a", "kind": "queue", "config": {}}, TOLD),
+        (
+            "declare_topic",
+            ["a"],
+            {"retain_count": 5},
+            "declare",
+            {"channel": "a", "kind": "topic", "config": {"retain_count": 5}},
+            TOLD,
+        ),
+        ("delete", ["a"], {"if_empty": True}, "delete", {"channel": "a", "if_empty": True}, {}),
+        ("purge", ["a"], {}, "purge", {"channel": "a"}, {"purged": 3}),
+        (
+            "create_subscription",
+            ["a", "s"],
+            {"start": 4},
+            "subscribe",
+            {"channel": "a", "subscription": "s", "start": 4},
+            SUBSCRIPTION,
+        ),
+        (
+            "delete_subscription",
+            ["a", "s"],
+            {},
+            "unsubscribe",
+            {"channel": "a", "subscription": "s"},
+            {},
+        ),
+        (
+            "seek",
+            ["a", "s", "earliest"],
+            {},
+            "seek",
+            {"channel": "a", "subscription": "s", "to": "earliest"},
+            {"next": 1},
+        ),
+        ("stats", [], {}, "stats", {}, {}),
+        ("snapshot", [], {}, "snapshot", {}, {}),
+        ("rewrite", [], {}, "rewrite", {}, {}),
+    ],
+)
+async def test_each_method_asks_for_its_verb(method, arguments, options, verb, given, answer):
+    call, _ = await asked(method, *arguments, answer=answer, **options)
+    assert (call.verb, call.arguments) == (verb, given)
+
+
+async def test_inspect_tells_by_attribute_and_what_is_new_by_name():
+    _, info = await asked("inspect", "a", answer=TOLD | {"subscriptions": (SUBSCRIPTION,)})
+    assert (info.name, info.start, info.next, info.messages, info.bytes) == ("a", 1, 3, 2, 9)
+    (subscription,) = info.subscriptions
+    assert (subscription.ready, subscription.leased) == (2, 0)
+    assert subscription["new_in_version_9"] == "yes"
+
+
+async def test_browse_decodes():
+    parts = ((4, 0, 2000, batch(b"x", b"y")),)
+    _, found = await asked("browse", "a", answer={"parts": parts, "next": 6})
+    assert [(one.offset, one.body, one.published_at) for one in found] == [
+        (4, b"x", 2.0),
+        (5, b"y", 2.0),
+    ]
+
+
+async def test_channels_goes_from_page_to_page():
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+
+        async def names() -> list[str]:
+            return [channel.name async for channel in bus.channels("a")]
+
+        result = Result(tasks, names)
+        first = await broker.hear(f.Call)
+        assert first.arguments == {"prefix": "a", "limit": 100}
+        page = (TOLD, TOLD | {"name": "a.b"})
+        await broker.say(f.Reply(first.request, {"channels": page, "next": "a.b"}))
+        second = await broker.hear(f.Call)
+        assert second.arguments == {"prefix": "a", "after": "a.b", "limit": 100}
+        page = (TOLD | {"name": "a.c"},)
+        await broker.say(f.Reply(second.request, {"channels": page, "next": None}))
+        assert await result.get() == ["a", "a.b", "a.c"]
+
+
+@pytest.mark.parametrize("start", ["first", -1, 1.5, True, datetime(2026, 1, 1), None])
+def test_a_start_that_is_none_is_refused(start):
+    with pytest.raises((ValueError, TypeError)):
+        start_value(start)
+
+
+def test_a_start_time_travels_in_milliseconds():
+    assert start_value(datetime(2026, 1, 1, tzinfo=UTC)) == {"time_ms": 1_767_225_600_000}
