@@ -85,7 +85,9 @@ def run(
     settings = configuration.settings
     os.umask(0o077)
     logs.configure(settings.log_level, settings.log_format)
-    log.info("starting", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir))
+    log.info(
+        "starting", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir.absolute())
+    )
     listeners = Listeners()
     try:
         listeners = _bind(settings)

@@ -70,9 +70,9 @@ def _escape_values(_logger: object, _method: str, event: Event) -> Event:
     for name, value in event.items():
         if isinstance(value, str) and name == "exception":
             safe[name] = "\n".join(map(escape, value.split("\n")))
-        elif value is None or isinstance(value, (bool, int, float)):
+        elif isinstance(value, (bool, int, float)):
             safe[escape(name)] = value
-        else:
+        elif value is not None:
             safe[escape(name)] = escape(str(value))
     return safe
 

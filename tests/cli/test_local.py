@@ -57,7 +57,8 @@ def test_version(command: Command) -> None:
 def test_an_unknown_command(command: Command) -> None:
     result = command("pubish")
     assert result.code == ExitCode.USAGE
-    assert "pubish" in result.err
+    assert "Did you mean 'publish'?" in result.err
+    assert "No such command 'xyzzy'" in command("xyzzy").err
 
 
 def test_every_option_has_a_flag(command: Command) -> None:

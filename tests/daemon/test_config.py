@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telpher_broker import values
 from telpher_broker.config import ConfigError, load
-from telpher_broker.options import BY_NAME, OPTIONS, Option, Settings
+from telpher_broker.options import OPTIONS, Option, Settings
 from telpher_broker.values import Address
 
 SOURCES = ("file", "variable", "flag")
@@ -134,7 +136,11 @@ def test_values_in_faults_are_escaped_and_cut() -> None:
     assert len(fault) < 300
 
 
-def test_a_registered_storage_is_accepted_by_name() -> None:
+def test_a_registered_storage_is_accepted_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     (fault,) = faults(persistence="cloud")
     assert "none is registered" in fault
-    assert BY_NAME["persistence"].kind.read("aof") == "aof"
+    registered = EntryPoints([EntryPoint("cloud", "cloud:make", values.STORAGE_GROUP)])
+    monkeypatch.setattr(values, "entry_points", registered.select)
+    assert load(None, {}, {"persistence": "cloud"}).settings.persistence == "cloud"
+    (fault,) = faults(persistence="clod")
+    assert "registered: cloud" in fault

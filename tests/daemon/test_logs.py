@@ -85,3 +85,4 @@ def test_fields_with_spaces_are_quoted_and_none_is_left_out() -> None:
     line = logged("human", "ready", tcp="a b", unix=None)
     assert 'tcp="a b"' in line
     assert "unix" not in line
+    assert "unix" not in json.loads(logged("json", "ready", unix=None))

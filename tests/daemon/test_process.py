@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import trio
 
 import telpher
@@ -161,3 +163,25 @@ def test_strangers_on_the_port_do_no_harm(tmp_path: Path) -> None:
         assert on_bus(daemon.url, take_all) == []
         assert all("exception" not in row for row in daemon.events())
         assert daemon.stop() == ExitCode.OK
+
+
+def test_a_failed_disk_ends_it_and_nothing_confirmed_is_lost(tmp_path: Path) -> None:
+    confirmed: list[int] = []
+
+    async def publish_until_it_breaks() -> None:
+        async with telpher.connect(daemon.url, reconnect_seconds=0.1) as bus:
+            while True:
+                receipt = await bus.publish("jobs", b"x" * 10_000)
+                confirmed.append(receipt.offset)
+
+    with serving(tmp_path, "--reserve-bytes", "0") as daemon:
+        # The kernel refuses to let the log grow beyond this, as a broken disk would.
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        with pytest.raises(telpher.Broken):
+            trio.run(publish_until_it_breaks)
+        assert daemon.ended() == ExitCode.DISK_FAILED
+        assert "the disk failed" in daemon.events()[-1]["event"]
+        assert all("exception" not in row for row in daemon.events())
+    assert confirmed
+    with serving(tmp_path) as daemon:
+        assert on_bus(daemon.url, take_all)[: len(confirmed)] == [b"x" * 10_000] * len(confirmed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final
 
@@ -59,9 +60,12 @@ class LazyGroup(click.Group):
         """All names, in the order of the help."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, its module imported now."""
         if cmd_name not in COMMANDS:
+            close = get_close_matches(cmd_name, COMMANDS, n=1)
+            if close and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {close[0]!r}?")
             return None
         module = import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
         found: click.Command = getattr(module, cmd_name)
@@ -101,6 +105,8 @@ def run(arguments: list[str] | None) -> int:
         error.show()
         return error.code if isinstance(error, CommandError) else error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the shell's prompt comes on a line of its own
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has had enough; the interpreter must not stumble over it at exit.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONNECT_SECONDS: Final = 1.0
-RECONNECT_SECONDS: Final = 10.0
+RECONNECT_SECONDS: Final = 5.0
 
 url_option: Callable[[F], F] = click.option(
     "--url",
