@@ -1,0 +1,54 @@
+"""Frames as hypothesis draws them."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any
+
+from hypothesis import strategies as st
+
+from telpher.protocol import frames as f
+
+numbers = st.integers(0, 2**64 - 1)
+integers = st.integers(-(2**63), 2**64 - 1)
+texts = st.text(max_size=20)
+blobs = st.binary(max_size=40)
+plain = st.one_of(st.none(), st.booleans(), integers, st.floats(allow_nan=False), texts, blobs)
+values = st.recursive(
+    plain,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(tuple), st.dictionaries(texts, inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+options = st.dictionaries(texts, values, max_size=4)
+rows = st.lists(values, max_size=5).map(tuple)
+offset_rows = st.lists(st.integers(0, 2**63), max_size=8, unique=True).map(
+    lambda row: tuple(sorted(row[: len(row) // 2 * 2]))
+)
+parts = st.lists(st.tuples(numbers, numbers, numbers, blobs), max_size=3).map(tuple)
+
+_BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
+    int: integers,
+    str: texts,
+    bytes: blobs,
+    tuple: rows,
+    dict: options,
+    NoneType: st.none(),
+}
+
+
+def frames_of(kind: type[Any]) -> st.SearchStrategy[Any]:
+    """Frames of one kind, with whatever its fields may have."""
+    _, fields = f.SHAPES[f.NUMBERS[kind]]
+    drawn = [st.one_of(*(_BY_TYPE[t] for t in sorted(types, key=repr))) for types in fields]
+    if kind is f.Deliver:
+        drawn = [parts]
+    names = kind._fields[1:]
+    drawn = [
+        offset_rows if n in ("offsets", "lost") else s for n, s in zip(names, drawn, strict=True)
+    ]
+    return st.tuples(numbers, *drawn).map(kind._make)
+
+
+frames = st.sampled_from([kind for kind, _ in f.SHAPES.values()]).flatmap(frames_of)

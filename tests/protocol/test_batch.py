@@ -1,0 +1,156 @@
+"""The batch: what the check lets in always decodes, and a cut is a slice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telpher.protocol import batch as b
+from telpher.protocol.errors import CODES, BatchError
+
+from .strategies import blobs, plain, texts, values
+
+CALM = settings(deadline=None, derandomize=True, max_examples=150)
+LIMITS = b.BatchLimits(message_bytes_max=30, batch_messages_max=5)
+WIDE = b.BatchLimits(message_bytes_max=1000, batch_messages_max=100)
+pack = msgpack.Packer(use_bin_type=True).pack
+
+properties = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {}, optional={k: st.integers(*bounds) for k, bounds in b.PROPERTY_BOUNDS.items()}
+    ),
+)
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> b.Columns:
+    count = draw(st.integers(1, 6))
+
+    def column(each: st.SearchStrategy[Any]) -> Any:
+        return draw(st.none() | st.lists(each, min_size=count, max_size=count).map(tuple))
+
+    bodies = tuple(draw(st.lists(blobs, min_size=count, max_size=count)))
+    headers = st.none() | st.dictionaries(texts, plain, max_size=3)
+    return b.Columns(draw(properties), bodies, column(st.none() | texts), column(headers))
+
+
+@CALM
+@given(columns())
+def test_a_batch_comes_back(sent: b.Columns) -> None:
+    batch = b.encode(sent)
+    assert b.check(batch, WIDE) == b.Summary(len(sent.bodies), sent.properties)
+    assert b.decode(batch) == sent
+
+
+@CALM
+@given(columns(), st.data())
+def test_a_cut_is_a_slice(sent: b.Columns, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(sent.bodies) - 1))
+    stop = data.draw(st.integers(start + 1, len(sent.bodies)))
+    part = b.cut(b.decode(b.encode(sent)), start, stop)
+    assert b.check(part, WIDE) == b.Summary(stop - start, sent.properties)
+    assert b.decode(part) == b.Columns(
+        sent.properties,
+        sent.bodies[start:stop],
+        None if sent.keys is None else sent.keys[start:stop],
+        None if sent.headers is None else sent.headers[start:stop],
+    )
+
+
+def judge(batch: bytes) -> None:
+    """Either refused by a known code, or good for everyone from now on."""
+    refusal = None
+    try:
+        summary = b.check(batch, LIMITS)
+    except BatchError as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.code in CODES
+        assert len(str(refusal)) < 500
+        return
+    decoded = b.decode(batch)
+    assert len(decoded.bodies) == summary.messages <= LIMITS.batch_messages_max
+    assert all(len(body) <= LIMITS.message_bytes_max for body in decoded.bodies)
+    assert b.decode(b.cut(decoded, 0, summary.messages)) == decoded
+
+
+@settings(CALM, max_examples=250)
+@given(st.binary(max_size=100))
+def test_any_bytes_are_refused_or_decode(data: bytes) -> None:
+    judge(data)
+
+
+@settings(CALM, max_examples=250)
+@given(
+    st.integers(-1, 7) | values,
+    st.none() | st.dictionaries(st.sampled_from([*b.PROPERTY_BOUNDS, "x"]), values) | values,
+    st.lists(blobs | values, max_size=6).map(pack) | blobs | values,
+    st.lists(texts | values, max_size=6).map(pack) | blobs | values,
+    st.lists(st.dictionaries(texts, values, max_size=3) | values, max_size=6).map(pack) | values,
+)
+def test_any_columns_are_refused_or_decode(
+    count: Any, props: Any, bodies: Any, keys: Any, headers: Any
+) -> None:
+    judge(pack((count, props, bodies, keys, headers)))
+
+
+@settings(CALM, max_examples=250)
+@given(columns(), st.data())
+def test_a_changed_batch_is_refused_or_decodes(sent: b.Columns, data: st.DataObject) -> None:
+    changed = bytearray(b.encode(sent))
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    judge(bytes(changed))
+
+
+def raw(count: Any, props: Any, bodies: Any, keys: Any = None, headers: Any = None) -> bytes:
+    return pack((count, props, bodies, keys, headers))
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "bad_batch"),
+    "no array": (pack(7), "bad_batch"),
+    "four columns": (pack((1, None, pack((b"x",)), None)), "bad_batch"),
+    "no messages": (raw(0, None, pack(())), "bad_batch"),
+    "count below": (raw(-1, None, pack(())), "bad_batch"),
+    "count a bool": (raw(True, None, pack((b"x",))), "bad_batch"),
+    "count too low": (raw(1, None, pack((b"x", b"y"))), "bad_batch"),
+    "count too high": (raw(2, None, pack((b"x",))), "bad_batch"),
+    "too many": (raw(6, None, pack((b"x",) * 6)), "batch_too_large"),
+    "too large": (raw(1, None, pack((b"x" * 31,))), "message_too_large"),
+    "a text body": (raw(1, None, pack(("x",))), "bad_batch"),
+    "a nil body": (raw(1, None, pack((None,))), "bad_batch"),
+    "bodies no bin": (raw(1, None, (b"x",)), "bad_batch"),
+    "bodies no array": (raw(1, None, pack(b"x")), "bad_batch"),
+    "bodies cut off": (raw(2, None, pack((b"x", b"y"))[:-1]), "bad_batch"),
+    "bodies with more": (raw(1, None, pack((b"x",)) + b"\0"), "bad_batch"),
+    "a bin key": (raw(1, None, pack((b"x",)), pack((b"k",))), "bad_batch"),
+    "a long key": (raw(1, None, pack((b"x",)), pack(("k" * 1025,))), "bad_batch"),
+    "few keys": (raw(2, None, pack((b"x", b"y")), pack(("k",))), "bad_batch"),
+    "no keys": (raw(1, None, pack((b"x",)), pack(())), "bad_batch"),
+    "a nested header": (raw(1, None, pack((b"x",)), None, pack(({"a": (1,)},))), "bad_batch"),
+    "a bin header": (raw(1, None, pack((b"x",)), None, pack(({b"a": 1},))), "bad_batch"),
+    "header no map": (raw(1, None, pack((b"x",)), None, pack((1,))), "bad_batch"),
+    "a property": (raw(1, {"colour": 1}, pack((b"x",))), "bad_batch"),
+    "priority": (raw(1, {"priority": 256}, pack((b"x",))), "bad_batch"),
+    "priority a bool": (raw(1, {"priority": True}, pack((b"x",))), "bad_batch"),
+    "delay": (raw(1, {"delay_ms": -1}, pack((b"x",))), "bad_batch"),
+    "ttl": (raw(1, {"ttl_ms": 0}, pack((b"x",))), "bad_batch"),
+}
+
+
+@pytest.mark.parametrize(("batch", "code"), REFUSED.values(), ids=REFUSED)
+def test_refused(batch: bytes, code: str) -> None:
+    with pytest.raises(BatchError) as caught:
+        b.check(batch, LIMITS)
+    assert caught.value.code == code
+
+
+def test_bounds_are_inside() -> None:
+    batch = b.encode(b.Columns({"priority": 255}, (b"x" * 30,) * 5, ("k" * 1024,) * 5, None))
+    assert b.check(batch, LIMITS).messages == 5

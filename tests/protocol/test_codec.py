@@ -1,0 +1,175 @@
+"""Any bytes give frames or a RemoteProtocolError, and never much memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import suppress
+from itertools import pairwise
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telpher.protocol import frames as f
+from telpher.protocol.codec import LENGTH, FrameReader, decode, encode, encode_all, unpack
+from telpher.protocol.connection import (
+    OPENING_ELEMENTS_MAX,
+    OPENING_FRAME_BYTES_MAX,
+    Connection,
+    Role,
+)
+from telpher.protocol.errors import RemoteProtocolError
+
+from .strategies import frames, values
+
+CALM = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+def framed(body: bytes) -> bytes:
+    return LENGTH.pack(len(body)) + body
+
+
+@CALM
+@given(frames)
+def test_every_frame_comes_back(frame: f.Frame) -> None:
+    assert decode(encode(frame)[LENGTH.size :]) == frame
+
+
+@CALM
+@given(st.lists(frames, max_size=5), st.data())
+def test_it_does_not_matter_how_the_bytes_are_cut(sent: list[f.Frame], data: st.DataObject) -> None:
+    stream = encode_all(sent)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
+    reader = FrameReader(1 << 20)
+    got: list[f.Frame] = []
+    for start, end in pairwise([0, *sorted(cuts), len(stream)]):
+        got += reader.feed(stream[start:end])
+    assert got == sent
+    assert not reader._rest
+
+
+def read(data: bytes) -> list[f.Frame]:
+    """Feed bytes to a reader; RemoteProtocolError is the one way to fail."""
+    reader = FrameReader(1 << 16, OPENING_ELEMENTS_MAX)
+    with suppress(RemoteProtocolError):
+        return reader.feed(data)
+    return []
+
+
+@settings(CALM, max_examples=250)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
+    read(data)
+    for frame in read(framed(data)):
+        assert decode(encode(frame)[LENGTH.size :]) == frame
+
+
+@settings(CALM, max_examples=250)
+@given(values)
+def test_any_value_is_a_frame_or_refused(value: object) -> None:
+    read(framed(msgpack.packb(value)))
+
+
+@settings(CALM, max_examples=250)
+@given(frames, st.data())
+def test_a_changed_frame_is_a_frame_or_refused(frame: f.Frame, data: st.DataObject) -> None:
+    changed = bytearray(encode(frame))
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    read(bytes(changed))
+
+
+@settings(CALM, max_examples=250)
+@given(st.integers(0, 30), st.lists(values, max_size=7))
+def test_any_fields_are_a_frame_or_refused(number: int, fields: list[object]) -> None:
+    for frame in read(framed(msgpack.packb([number, *fields]))):
+        kind, types = f.SHAPES[number]
+        assert type(frame) is kind
+        assert all(type(v) in t for v, t in zip(frame[1:], types, strict=True))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        f.Deliver(1, (3,)),  # type: ignore[arg-type]
+        f.Deliver(1, ((0, 1, 2),)),  # type: ignore[arg-type]
+        f.Deliver(1, ((0, 1, 2, "text"),)),  # type: ignore[arg-type]
+        f.Deliver(1, ((0, -1, 2, b""),)),
+        f.Settled(1, (5,)),
+        f.Settled(1, (5, 5)),
+        f.Lost(1, ("a", "b")),  # type: ignore[arg-type]
+        f.Lost(1, (7, 8, 6, 7)),
+    ],
+)
+def test_rows_from_a_broker_are_what_they_should_be(frame: f.Frame) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode(encode(frame)[LENGTH.size :])
+
+
+BOMBS = {
+    "4 GiB": b"\xff\xff\xff\xff",
+    "4 GiB and some": b"\xff\xff\xff\xff" + b"\x91" * 1000,
+    "nested": framed(b"\x91" * 65_000),
+    "nested maps": framed(b"\x81\xa0" * 32_000),
+    "nested claims": framed((b"\xdc\x7f\xff" * 500) + b"\0" * 60_000),
+    "nested claims of less": framed((b"\xdc\x01\x00" * 1000) + b"\0" * 60_000),
+    "nested claims of maps": framed((b"\xde\x7f\xff\xa0" * 500) + b"\0" * 60_000),
+    "many keys": framed(msgpack.packb([1, 0, (1,), "x", dict.fromkeys(map(str, range(9000)))])),
+    "huge array": framed(b"\xdd\xff\xff\xff\xff"),
+    "huge map": framed(b"\xdf\xff\xff\xff\xff"),
+    "huge bin": framed(b"\xc6\xff\xff\xff\xff"),
+    "huge text": framed(b"\xdb\xff\xff\xff\xff"),
+    "huge extension": framed(b"\xc9\xff\xff\xff\xff\x01"),
+    "timestamp": framed(b"\x92\x01\xd6\xff\x00\x00\x00\x00"),
+    "bad UTF-8": framed(b"\x95\x01\x00\x91\x01\xa2\xff\xfe\x80"),
+    "trailing": framed(msgpack.packb([21, 0]) + b"\x00"),
+    "empty": framed(b""),
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "tls": bytes.fromhex("160301020001 0001fc0303".replace(" ", "")) + b"\x11" * 500,
+    "ssh": b"SSH-2.0-OpenSSH_9.6\r\n",
+}
+
+
+def feed(connection: Connection, data: bytes, size: int) -> None:
+    for start in range(0, len(data), size):
+        connection.receive_data(data[start : start + size])
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_bomb_is_refused_cheaply(bomb: bytes) -> None:
+    """Before the session is open anything costs little, however it is cut."""
+    for size in (len(bomb), 1000):
+        connection = Connection(Role.SERVER, 1 << 24)
+        tracemalloc.start()
+        try:
+            with pytest.raises(RemoteProtocolError):
+                feed(connection, bomb, size)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 40 * OPENING_FRAME_BYTES_MAX
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_bomb_in_an_open_session_is_refused(bomb: bytes) -> None:
+    """All but the one that is a large and legal HELLO, for which the connection has a table."""
+    if bomb is BOMBS["many keys"]:
+        assert len(FrameReader(1 << 24).feed(bomb)) == 1
+        return
+    with pytest.raises(RemoteProtocolError):
+        FrameReader(1 << 24).feed(bomb)
+
+
+@pytest.mark.parametrize("count", [100_000, 1_000_000])
+def test_nesting_has_a_bound(count: int) -> None:
+    with pytest.raises(ValueError, match="StackError"):
+        unpack(b"\x91" * count)
+
+
+def test_the_length_is_judged_before_anything_is_kept() -> None:
+    reader = FrameReader(100)
+    with pytest.raises(RemoteProtocolError) as caught:
+        reader.feed(LENGTH.pack(101))
+    assert caught.value.code == "frame_too_large"
+    assert FrameReader(100).feed(LENGTH.pack(100)) == []
