@@ -14,15 +14,7 @@ from .scripted import Opened, Result, batch
 
 pytestmark = pytest.mark.anyio
 
-TOLD = {
-    "name": "a",
-    "kind": "topic",
-    "config": {},
-    "start": 1,
-    "next": 3,
-    "messages": 2,
-    "bytes": 9,
-}
+TOLD = {"name": "a", "kind": "topic", "start": 1, "next": 3, "messages": 2, "bytes": 9}
 SUBSCRIPTION = {"name": "s", "durable": True, "ready": 2, "new_in_version_9": "yes"}
 
 

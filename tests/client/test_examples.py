@@ -1,0 +1,77 @@
+"""The examples run and say what they should, and so do those of the guide."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .daemon import Daemon
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "client.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """A running daemon for all examples."""
+    with tempfile.TemporaryDirectory(prefix="telpher-") as directory:
+        daemon = Daemon(Path(directory))
+        daemon.start()
+        yield daemon
+        daemon.stop()
+
+
+def run(daemon: Daemon, *arguments: str) -> str:
+    """What a script printed; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        env=os.environ | {"TELPHER_URL": daemon.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        ("producer", r"offset 0 is fsynced\n.*confirmed=100000, failed=0"),
+        ("worker", r"delivered=100001, waiting=0"),
+        ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
+        ("pubsub", r"(.*\n)*archive: 3 end"),
+        ("pull", r"10 messages, from offset 0\n(.*\n)+"),
+    ],
+)
+def test_an_example_runs(daemon, example, expected):
+    assert re.search(expected, run(daemon, str(ROOT / "examples" / f"{example}.py")))
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_a_snippet_of_the_guide_runs(daemon, snippet):
+    if "import" not in snippet:
+        body = "".join(f"        {line}\n" for line in snippet.splitlines())
+        snippet = (
+            "import trio, telpher\n"
+            "async def main():\n"
+            "    async with telpher.connect() as bus:\n"
+            '        await bus.declare("jobs")\n'
+            '        await bus.declare_topic("prices", retain_count=1000)\n'
+            '        await bus.publish("jobs", b"a")\n'
+            '        await bus.publish("prices", b"p")\n'
+            "        async def work(body): pass\n"
+            f"{body}"
+            '        await bus.purge("jobs")\n'
+            "trio.run(main)\n"
+        )
+    run(daemon, "-c", snippet)
