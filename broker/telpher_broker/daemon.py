@@ -195,6 +195,7 @@ class Daemon:
         self._stop = trio.Event()
         self._core_ended = trio.Event()
         self._stopping_since = 0.0
+        self._signal: str | None = None
 
     async def live(self) -> ExitCode:
         """Serve until a signal or a failure; returns how it ended."""
@@ -232,7 +233,7 @@ class Daemon:
                     accepting.cancel()
             self._listeners.close()
             notify("STOPPING=1")
-            log.info("stopping", connections=connections.count)
+            log.info("stopping", connections=connections.count, signal=self._signal)
             await self._broker.drain(self._settings.drain_seconds)
             await self._core_ended.wait()
             nursery.cancel_scope.cancel()
@@ -270,6 +271,7 @@ class Daemon:
                     _exit_now(ExitCode.QUIT)
                 else:
                     self._stopping_since = time.monotonic()
+                    self._signal = signal.Signals(number).name
                     self._stop.set()
 
     def _read_log_level(self) -> None:

@@ -104,6 +104,26 @@ def test_follow_until_the_signal_and_ack_what_was_shown(
     assert (row["ready"], row["leased"], row["next"]) == (0, 0, 2)
 
 
+def test_follow_a_subscription_for_so_many_messages(
+    on_broker: Command, broker_url: str, name: str
+) -> None:
+    on_broker("declare", name, "--topic", "--subscription", "s")
+    arguments = ("consume", name, "--ack", "--follow", "--subscription", "s")
+    with started(broker_url, *arguments) as follower:
+        assert follower.stdout is not None
+        on_broker("publish", name, "one")
+        assert follower.stdout.readline() == b"one\n"
+        follower.send_signal(signal.SIGTERM)
+        assert follower.wait(20) == ExitCode.OK
+    with started(broker_url, *arguments, "--count", "2") as follower:
+        on_broker("publish", name, input=b"two\nthree\nfour\n")
+        assert follower.stdout is not None
+        assert follower.stdout.read() == b"two\nthree\n"
+        assert follower.wait(20) == ExitCode.OK
+    (row,) = on_broker("subscriptions", name, "--json").rows
+    assert (row["ready"], row["leased"]) == (1, 0)
+
+
 def test_a_topic_is_followed_without_a_trace(
     on_broker: Command, broker_url: str, name: str
 ) -> None:

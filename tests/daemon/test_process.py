@@ -63,6 +63,7 @@ def test_an_orderly_stop_is_clean(tmp_path: Path) -> None:
     with serving(tmp_path) as daemon:
         on_bus(daemon.url, publish_all)
         assert daemon.stop() == ExitCode.OK
+        assert daemon.event("stopping")["signal"] == "SIGTERM"
         assert daemon.event("stopped")
         assert not (tmp_path / "sock").exists()
     with serving(tmp_path) as daemon:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PAGE_MESSAGES: Final = 500
 LOOK_AGAIN_SECONDS: Final = 0.5
+WAIT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,29 @@ async def _consume(bus: Bus, wish: _Wish, kind: str) -> None:
     start = "earliest" if wish.start is None else wish.start
     if kind == "topic" and wish.subscription is not None:
         await bus.create_subscription(wish.channel, wish.subscription, start=start)
+    if wish.follow and wish.count is None:
+        await _consume_live(bus, wish)
+        return
     done = 0
     while page := wish.page(done):
-        wait = 60.0 if wish.follow else 0.0
+        wait = WAIT_SECONDS if wish.follow else 0.0
         batch = await bus.fetch(wish.channel, max=page, wait=wait, subscription=wish.subscription)
         done += wish.show(batch)
         if len(batch):
             await batch.ack()
         elif not wish.follow:
             return
+
+
+async def _consume_live(bus: Bus, wish: _Wish) -> None:
+    if wish.subscription is None:
+        consumer = bus.consume(wish.channel, prefetch=PAGE_MESSAGES)
+    else:
+        consumer = bus.subscribe(wish.channel, wish.subscription, prefetch=PAGE_MESSAGES)
+    async with consumer as messages:
+        async for batch in messages.batches():
+            wish.show(batch)
+            batch.ack()
 
 
 async def _listen(bus: Bus, wish: _Wish) -> None:
