@@ -1,9 +1,7 @@
-"""The core: one task that takes what has arrived, decides, writes one block, and only then speaks.
+"""The broker without its listeners: the engine, its storage, its rounds and its connections.
 
-Readers put frames into the inbox; the core hands them to the engine, appends the round's
-records as one block, and releases the round's effects. Where the fsync policy or a publish asks
-for it, effects wait in line for a sync; while that runs in its thread, the next rounds gather
-behind it: that is the group commit, and it needs no timer.
+A connection's reader answers what is its own affair (HELLO, PING, calls about the broker) and
+puts requests into the next round; `rounds.py` decides, writes and gives back what to say.
 """
 
 from __future__ import annotations
@@ -18,8 +16,9 @@ import trio
 
 from telpher.protocol import frames as f
 from telpher.protocol.batch import BatchLimits
+from telpher.protocol.connection import REQUESTS
 from telpher.protocol.errors import CODES, RemoteProtocolError
-from telpher.protocol.frames import PRODUCER_WINDOW, PROTOCOL_VERSION, ClientFrame, Frame, Level
+from telpher.protocol.frames import PRODUCER_WINDOW, PROTOCOL_VERSION, Frame, Level
 from telpher_storage import Storage, StorageFailed
 
 from .connection import ClientConnection
@@ -28,6 +27,7 @@ from .engine.settings import EngineSettings
 from .engine.turn import Effect
 from .options import Settings
 from .persist import Persistence
+from .rounds import Gone, Rounds
 from .version import SERVER
 
 log = structlog.get_logger("telpher")
@@ -36,13 +36,6 @@ _HEARTBEAT_BOUNDS_MS: Final = (5000, 120_000)
 _WATCH_SECONDS: Final = 1.0
 # Up to so many connections, a round is made as soon as one of them has said something.
 _FEW_CONNECTIONS: Final = 4
-
-
-class _Gone:
-    """In the inbox: the connection has ended."""
-
-    def __init__(self, orderly: bool) -> None:
-        self.orderly = orderly
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +92,16 @@ class Broker:
         self.persistence = Persistence(settings, storage, self.engine)
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1
-        self._inbox: list[tuple[int, ClientFrame | _Gone]] = []
-        self._inbox_bytes = 0
-        self._work = trio.Event()
-        self._taken = trio.Event()
-        self._timer = trio.CancelScope()
+        self._rounds = Rounds(
+            self.engine,
+            storage,
+            sync_always=settings.fsync == "always" and storage.syncs,
+            speak=self._speak,
+        )
         self._draining = False
-        self._stopping = False
-        self._failure: Exception | None = None
         self._deserted = trio.Event()
         self._finished = trio.Event()
-        self._unsynced: list[Effect] = []
-        self._sync_wanted = trio.Event()
-        self._all_synced = settings.fsync == "always" and storage.syncs
         self._identity = secrets.token_bytes(16)
-        self._wall_ms = 0
         self._began = 0.0
         self._nursery: trio.Nursery | None = None
 
@@ -147,19 +135,14 @@ class Broker:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Decide, write and speak until `drain`; raises StorageFailed when the disk has failed."""
-        self._wall_ms = time.time_ns() // 1_000_000
         self._began = trio.current_time()
         failure: StorageFailed | None = None
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._sync_in_line)
-                nursery.start_soon(self._wake_for_alarms)
                 nursery.start_soon(self._watch_connections)
                 nursery.start_soon(self.persistence.run)
-                self._wake()
-                task_status.started()
-                await self._decide_and_speak()
+                await self._rounds.run(task_status=task_status)
                 nursery.cancel_scope.cancel()
         except* StorageFailed as group:
             failure = _leaf(group)
@@ -177,8 +160,7 @@ class Broker:
         for connection in list(self._connections.values()):
             connection.hang_up()
         await self._everybody_left()
-        self._stopping = True
-        self._wake()
+        self._rounds.stop()
         await self._finished.wait()
         await self.persistence.close()
 
@@ -186,75 +168,6 @@ class Broker:
         while self._connections:
             self._deserted = trio.Event()
             await self._deserted.wait()
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970 that never step: the wall clock at the start, and time since."""
-        return self._wall_ms + int((trio.current_time() - self._began) * 1000)
-
-    # -- the core task
-
-    async def _decide_and_speak(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            if self._failure is not None:
-                raise self._failure
-            self._one_round()
-            if self._stopping and not self._inbox:
-                return
-
-    def _one_round(self) -> None:
-        """Take all that has arrived, decide it, write it, and say what may be said."""
-        engine = self.engine
-        engine.at(self.now_ms())
-        inbox, self._inbox = self._inbox, []
-        self._inbox_bytes = 0
-        for number, frame in inbox:
-            if type(frame) is _Gone:
-                engine.disconnect(number, frame.orderly)
-            else:
-                engine.handle(number, frame)  # type: ignore[arg-type]
-        engine.tick()
-        taken = engine.take_round()
-        if taken.records:
-            self.storage.append(taken.records)
-            engine.set_disk_full(self.storage.full)
-        if self._all_synced:
-            self._line_up(taken.effects + taken.synced_effects)
-        else:
-            self._speak(taken.effects)
-            self._line_up(taken.synced_effects)
-        if taken.more or not engine.is_idle:
-            self._wake()
-        self._set_timer()
-        self._taken.set()
-        self._taken = trio.Event()
-
-    def _round_at_once(self) -> None:
-        """A round in the reader's own task: with few connections there is little to gather.
-
-        It saves the switch to the core task. What fails here fails there: a connection's task
-        must not be the one to end with an error that concerns the whole broker.
-        """
-        try:
-            self._one_round()
-        except Exception as error:  # noqa: BLE001 (handed on, not swallowed)
-            self._failure = error
-            self._wake()
-
-    def _line_up(self, effects: list[Effect]) -> None:
-        if effects:
-            self._unsynced += effects
-            self._sync_wanted.set()
-
-    async def _sync_in_line(self) -> None:
-        """Sync for the effects that wait for it, a group at a time."""
-        while True:
-            await self._sync_wanted.wait()
-            self._sync_wanted = trio.Event()
-            effects, self._unsynced = self._unsynced, []
-            await self.storage.sync()
-            self._speak(effects)
 
     def _speak(self, effects: list[Effect]) -> None:
         connections = self._connections
@@ -266,24 +179,6 @@ class Broker:
                 spoken_to[number] = connection
         for connection in spoken_to.values():
             connection.flush()
-
-    def _wake(self) -> None:
-        self._work.set()
-
-    def _set_timer(self) -> None:
-        alarm_ms = self.engine.next_alarm_ms()
-        if alarm_ms is None:
-            return
-        at = self._began + (alarm_ms - self._wall_ms + 1) / 1000
-        if at < self._timer.deadline:
-            self._timer.deadline = at
-
-    async def _wake_for_alarms(self) -> None:
-        while True:
-            with trio.CancelScope() as self._timer:
-                self._set_timer()
-                await trio.sleep_forever()
-            self._wake()
 
     # -- connections
 
@@ -313,8 +208,8 @@ class Broker:
     def _forget(self, connection: ClientConnection, orderly: bool) -> None:
         del self._connections[connection.number]
         if connection.is_member:
-            self._inbox.append((connection.number, _Gone(orderly)))
-            self._wake()
+            self._rounds.put(connection.number, Gone(orderly))
+            self._rounds.wake()
         if not self._connections:
             self._deserted.set()
 
@@ -326,10 +221,6 @@ class Broker:
 
     async def _converse(self, connection: ClientConnection) -> bool:
         """Read and pass on; whether the client said GOODBYE."""
-        if len(self._connections) > self.settings.connections_max:
-            bound = self.settings.connections_max
-            connection.dismiss("limit_reached", f"there are connections_max = {bound} connections")
-            return False
         try:
             while True:
                 received = await connection.receive()
@@ -337,8 +228,8 @@ class Broker:
                     return False
                 if self._take(connection, received):
                     return True
-                if self._inbox_bytes > self.settings.input_bytes_max:
-                    await self._taken.wait()
+                if self._rounds.inbox_bytes > self.settings.input_bytes_max:
+                    await self._rounds.taken()
                 if connection.is_sending:
                     await connection.room()
         except RemoteProtocolError as error:
@@ -355,12 +246,12 @@ class Broker:
 
     def _take(self, connection: ClientConnection, received: list[Frame]) -> bool:
         """Answer what is the connection's own, pass on what is the engine's."""
-        inbox = self._inbox
+        arrived = False
         for frame in received:
             kind = type(frame)
-            if kind is f.Publish:
-                self._inbox_bytes += len(frame.batch)  # type: ignore[union-attr]
-                inbox.append((connection.number, frame))  # type: ignore[arg-type]
+            if kind in REQUESTS and not (kind is f.Call and frame.verb in _OWN_VERBS):  # type: ignore[union-attr]
+                self._rounds.put(connection.number, frame)  # type: ignore[arg-type]
+                arrived = True
             elif kind is f.Hello:
                 self._welcome(connection, frame)  # type: ignore[arg-type]
             elif kind is f.Ping:
@@ -368,16 +259,13 @@ class Broker:
                 connection.flush()
             elif kind is f.Goodbye:
                 return True
-            elif kind is f.Call and frame.verb in _OWN_VERBS:  # type: ignore[union-attr]
+            elif kind is f.Call:
                 assert self._nursery is not None
                 self._nursery.start_soon(self._answer, connection, frame)  # type: ignore[arg-type]
-            elif kind is not f.Pong:
-                inbox.append((connection.number, frame))  # type: ignore[arg-type]
-        if inbox:
-            if len(self._connections) <= _FEW_CONNECTIONS and self._failure is None:
-                self._round_at_once()
-            else:
-                self._wake()
+        if arrived and len(self._connections) <= _FEW_CONNECTIONS:
+            self._rounds.at_once()
+        elif arrived:
+            self._rounds.wake()
         return False
 
     def _welcome(self, connection: ClientConnection, hello: f.Hello) -> None:
@@ -412,7 +300,7 @@ class Broker:
     def _drained(self, connection: ClientConnection, body_bytes: int) -> None:
         self.engine.drained(connection.number, body_bytes)
         if not self.engine.is_idle:
-            self._wake()
+            self._rounds.wake()
 
     async def _watch_connections(self) -> None:
         """Drop who has gone silent, and ping who has heard nothing from us for a while."""

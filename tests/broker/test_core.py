@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 from telpher.protocol import frames as f
 from telpher.protocol.frames import Level
+from telpher_broker import rounds
 from telpher_storage import MemoryRecordsStorage, Position, StorageFailed
 
 from .harness import Peer, batch, house
@@ -265,3 +267,21 @@ async def test_a_snapshot_on_demand_reports_its_longest_pause() -> None:
         stats = await peer.ask(f.Call(3, "stats", {}))
         assert isinstance(stats, f.Reply)
         assert stats.result["engine"]["published"] == 1
+
+
+async def test_a_wall_clock_that_went_back_ten_years_moves_no_lease(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = MemoryRecordsStorage()
+    now_ns = time.time_ns()
+    async with house(storage) as place:
+        await (await place.peer()).ask(publish(1))
+    storage.close(clean=False)
+    monkeypatch.setattr(rounds.time, "time_ns", lambda: now_ns - 10 * 365 * 86_400 * 10**9)
+    async with house(storage) as place:
+        peer = await place.peer(heartbeat_ms=120_000)
+        await peer.ask(f.Consume(1, "jobs", None, {"prefetch": 1, "lease_ms": 2000}))
+        assert isinstance(await peer.hear(), f.Deliver)
+        began = trio.current_time()
+        assert isinstance(await peer.hear(), f.Lost)
+        assert trio.current_time() - began == pytest.approx(2, abs=0.1)

@@ -67,6 +67,11 @@ class Engine:
         """Tell the time, in ms since 1970; it never goes back."""
         self._turn.now_ms = max(self._turn.now_ms, now_ms)
 
+    @property
+    def now_ms(self) -> int:
+        """The latest time told, in ms since 1970."""
+        return self._turn.now_ms
+
     def set_disk_full(self, full: bool) -> None:
         """Refuse publishes, or take them again."""
         self._turn.disk_full = full

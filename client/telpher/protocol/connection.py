@@ -51,7 +51,7 @@ class State(Enum):
 
 
 _BEAT: Final[frozenset[type[Frame]]] = frozenset({f.Ping, f.Pong})
-_REQUESTS: Final[frozenset[type[Frame]]] = frozenset(
+REQUESTS: Final[frozenset[type[Frame]]] = frozenset(
     {f.Publish, f.Consume, f.Fetch, f.Settle, f.Renew, f.Cancel, f.Call}
 )
 _ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
@@ -60,8 +60,8 @@ _ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
 
 _MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
     (Role.CLIENT, State.OPENING): frozenset({f.Hello}),
-    (Role.CLIENT, State.OPEN): _REQUESTS | _BEAT | {f.Goodbye},
-    (Role.CLIENT, State.CLOSING): _REQUESTS | _BEAT | {f.Goodbye},
+    (Role.CLIENT, State.OPEN): REQUESTS | _BEAT | {f.Goodbye},
+    (Role.CLIENT, State.CLOSING): REQUESTS | _BEAT | {f.Goodbye},
     (Role.SERVER, State.OPENING): frozenset({f.Goaway}),
     (Role.SERVER, State.GREETED): frozenset({f.Welcome, f.Refused, f.Goaway}),
     (Role.SERVER, State.OPEN): _ANSWERS | _BEAT | {f.Goaway},

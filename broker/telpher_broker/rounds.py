@@ -1,0 +1,181 @@
+"""Rounds: take what has arrived, decide, write one block, and only then speak.
+
+Readers put frames into the inbox; a round hands them to the engine, appends the records as one
+block, and releases the effects. Where the fsync policy or a publish asks for it, effects wait in
+line for a sync; while that runs in its thread, the next rounds gather behind it: that is the
+group commit, and it needs no timer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import trio
+
+from telpher.protocol import frames as f
+from telpher.protocol.frames import ClientFrame
+from telpher_storage import Storage
+
+from .engine.engine import Engine
+from .engine.turn import Effect
+
+Speak = Callable[[list[Effect]], None]
+
+
+class Gone:
+    """In the inbox in a frame's place: the connection has ended."""
+
+    def __init__(self, orderly: bool) -> None:
+        self.orderly = orderly
+
+
+class Rounds:
+    """The one writer of the engine and its journal.
+
+    `speak` gets the effects of a round when they may be said. With `sync_always` that is after
+    a sync, for all of them. A round is synchronous: between two awaits of any task, the state
+    and the journal agree.
+    """
+
+    def __init__(
+        self, engine: Engine, storage: Storage, *, sync_always: bool, speak: Speak
+    ) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._sync_always = sync_always
+        self._speak = speak
+        self._inbox: list[tuple[int, ClientFrame | Gone]] = []
+        self._work = trio.Event()
+        self._taken = trio.Event()
+        self._unsynced: list[Effect] = []
+        self._sync_wanted = trio.Event()
+        self._failure: Exception | None = None
+        self._stopping = False
+        self._timer = trio.CancelScope()
+        self._wall_ms = 0
+        self._began = 0.0
+        self.inbox_bytes = 0
+
+    # -- from the connections
+
+    def put(self, session: int, frame: ClientFrame | Gone) -> None:
+        """Something has arrived; a round must follow, by `wake` or `at_once`."""
+        if type(frame) is f.Publish:
+            self.inbox_bytes += len(frame.batch)
+        self._inbox.append((session, frame))
+
+    def wake(self) -> None:
+        """Let the core task make a round soon, with all that arrives until then."""
+        self._work.set()
+
+    def at_once(self) -> None:
+        """Make a round in the caller's task, for what the caller has put.
+
+        A failure is handed to the core task: it concerns the broker, and not the connection whose
+        task this is.
+        """
+        if self._failure is not None:
+            return
+        try:
+            self._round()
+        except Exception as error:  # noqa: BLE001 (handed on, not swallowed)
+            self._failure = error
+            self.wake()
+
+    async def taken(self) -> None:
+        """Wait for the next round to take the inbox."""
+        await self._taken.wait()
+
+    # -- the core task
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Make rounds until `stop`; raises StorageFailed when the disk has failed."""
+        # A wall clock that stands before what is in the log must not hold time still.
+        self._wall_ms = max(time.time_ns() // 1_000_000, self._engine.now_ms)
+        self._began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sync_in_line)
+            nursery.start_soon(self._wake_for_alarms)
+            self.wake()
+            task_status.started()
+            await self._until_stopped()
+            nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Let `run` return after what has arrived is done."""
+        self._stopping = True
+        self.wake()
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 that never step: the wall clock at the start, and time since."""
+        return self._wall_ms + int((trio.current_time() - self._began) * 1000)
+
+    async def _until_stopped(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self._failure is not None:
+                raise self._failure
+            self._round()
+            if self._stopping and not self._inbox:
+                return
+
+    def _round(self) -> None:
+        engine = self._engine
+        engine.at(self.now_ms())
+        self._hand_over()
+        engine.tick()
+        taken = engine.take_round()
+        if taken.records:
+            self._storage.append(taken.records)
+            engine.set_disk_full(self._storage.full)
+        if self._sync_always:
+            self._line_up(taken.effects + taken.synced_effects)
+        else:
+            self._speak(taken.effects)
+            self._line_up(taken.synced_effects)
+        if taken.more or not engine.is_idle:
+            self.wake()
+        self._set_timer()
+
+    def _hand_over(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        self.inbox_bytes = 0
+        engine = self._engine
+        for session, frame in inbox:
+            if type(frame) is Gone:
+                engine.disconnect(session, frame.orderly)
+            else:
+                engine.handle(session, frame)  # type: ignore[arg-type]
+        self._taken.set()
+        self._taken = trio.Event()
+
+    def _line_up(self, effects: list[Effect]) -> None:
+        if effects:
+            self._unsynced += effects
+            self._sync_wanted.set()
+
+    async def _sync_in_line(self) -> None:
+        """Sync for the effects that wait for it, a group at a time."""
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted = trio.Event()
+            effects, self._unsynced = self._unsynced, []
+            await self._storage.sync()
+            self._speak(effects)
+
+    def _set_timer(self) -> None:
+        alarm_ms = self._engine.next_alarm_ms()
+        if alarm_ms is None:
+            return
+        at = self._began + (alarm_ms - self._wall_ms + 1) / 1000
+        if at < self._timer.deadline:
+            self._timer.deadline = at
+
+    async def _wake_for_alarms(self) -> None:
+        while True:
+            with trio.CancelScope() as self._timer:
+                self._set_timer()
+                await trio.sleep_forever()
+            self.wake()
