@@ -39,7 +39,7 @@ from .api import (
 from .clean import CLEAN, CleanMarker, encode_clean
 from .directory import adopt_directory, close_quietly, remove_names, set_aside
 from .file_header import increment_name, snapshot_name
-from .files import APPEND, READ, Files
+from .files import APPEND, NO_SPACE, READ, Files
 from .increment import Increment
 from .lock import DirectoryLock
 from .manifest import (
@@ -50,7 +50,7 @@ from .manifest import (
     replace_small,
 )
 from .recovery import LogRecovery, check_unlisted, load_clean, load_manifest
-from .reserve import NO_SPACE, Reserve
+from .reserve import Reserve
 from .snapshot import SnapshotWriter
 from .syncer import Syncer
 
@@ -170,6 +170,10 @@ class FileStorage:
         remove_names(self._files, self._path, self._left)
         if self.keeps_records and not kept:
             self._current = self._create_increment(next_file)
+            left = self._readers.pop(next_file, None)
+            if left is not None:  # of a first attempt that found no space
+                close_quietly(self._files, left)
+            self._readers[next_file] = self._current.fd
             increments, next_file = (next_file,), next_file + 1
         self._write_manifest(
             replace(
@@ -450,7 +454,10 @@ class FileStorage:
 
     def _abandon(self, writer: SnapshotWriter) -> None:
         """Unless the manifest names it; after a failure nothing is touched any more."""
-        if self._manifest.snapshot == writer.generation or self._failure is not None:
+        if self._manifest.snapshot == writer.generation:
+            return
+        if self._failure is not None:
+            writer.close()
             return
         try:
             writer.abandon()
@@ -495,7 +502,7 @@ class FileStorage:
 
     def _leave_marker(self) -> None:
         """Sync, write down what is durable, and only then the proof of where it ends."""
-        self._syncer.sync_now(self.next_record)
+        self._syncer.sync_now(self.next_record if self.keeps_records else 0)
         end = self._prepared or self._current
         durable = self.next_record
         if end is not None:

@@ -6,6 +6,7 @@ raises OSError as the system does.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -16,6 +17,8 @@ F_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
 APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 CREATE = APPEND | os.O_CREAT | os.O_EXCL
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 READ = os.O_RDONLY | os.O_CLOEXEC
 LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from .api import StorageLocked
-from .files import LOCK, READ, Files
+from .files import LOCK, NO_SPACE, READ, Files
 
 LOCK_NAME = "lock"
 
@@ -24,8 +24,20 @@ class DirectoryLock:
             owner = files.read(self._fd, 32, 0).decode("ascii", "replace").strip()
             files.close(self._fd)
             raise StorageLocked(f"{directory} is in use by process {owner or 'unknown'}")
-        files.truncate(self._fd, 0)
-        files.write(self._fd, f"{os.getpid()}\n".encode("ascii"))
+        try:
+            files.truncate(self._fd, 0)
+            self._write_pid()
+        except OSError:
+            files.close(self._fd)
+            raise
+
+    def _write_pid(self) -> None:
+        """For whoever is refused; on a full disk it is left out."""
+        try:
+            self._files.write(self._fd, f"{os.getpid()}\n".encode("ascii"))
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
 
     def release(self) -> None:
         self._files.close(self._fd)

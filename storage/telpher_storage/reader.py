@@ -169,7 +169,7 @@ class BlockReader:
         return False
 
     def intact_blocks_after(self, offset: int) -> Iterator[tuple[int, BlockHeader]]:
-        """Place and header of every intact header of this directory at or after `offset`, wherever it lies.
+        """Place and content of every intact header of this directory from `offset` on.
 
         Searches for the magic, so it goes on over any damage at the speed of a memory search.
         """

@@ -6,14 +6,12 @@ written again; it is made anew when there is room for it and as much again.
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
-from .files import CREATE, READ, Files
+from .files import CREATE, NO_SPACE, READ, Files
 from .manifest import remove_if_there
 
 RESERVE = "reserve"
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Reserve:

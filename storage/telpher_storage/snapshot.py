@@ -11,6 +11,7 @@ from google_crc32c import value as crc32c
 
 from .api import Position
 from .block import HEADER_BYTES, BlockHeader, encode_header, encode_table
+from .directory import close_quietly
 from .file_header import SNAPSHOT, VERSION, FileHeader, encode_file_header, snapshot_name
 from .files import CREATE, Files
 from .footer import Footer, encode_footer
@@ -75,8 +76,12 @@ class SnapshotWriter:
         self._files.sync_data(self.fd)
         self._files.sync_directory(self._path)
 
+    def close(self) -> None:
+        if self.fd >= 0:
+            close_quietly(self._files, self.fd)
+
     def abandon(self) -> None:
         """Remove what there is of it; nothing refers to it."""
         if self.fd >= 0:
-            self._files.close(self.fd)
+            self.close()
             remove_if_there(self._files, self._path / snapshot_name(self.generation))

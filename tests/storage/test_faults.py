@@ -1,0 +1,247 @@
+"""Each system call of a scripted run fails, for every one of them; power goes at every one.
+
+The laws: after a failure nothing is ever claimed again; what was claimed as synced is recovered,
+as part of an exact prefix; a snapshot is there whole or not at all; and a new open succeeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+
+from telpher_storage import FileStorage, SnapshotFailed, StorageError, StorageFailed
+
+from .disk import Disk
+from .worlds import append, load, make, prefix_length, snapshot
+
+HOME = Path("/model/data")
+
+
+def append_forever(storage: FileStorage) -> None:
+    while True:
+        append(storage, 1)
+
+
+def new_disk() -> Disk:
+    disk = Disk()
+    disk.directories.add("/model")
+    return disk
+
+
+class Run:
+    """The script: append, sync, two snapshots with appends between their steps, close, reopen.
+
+    `synced` is what was claimed, `after_failure` counts the calls that succeeded after one.
+    """
+
+    def __init__(self, disk: Disk, mode: str) -> None:
+        self.disk = disk
+        self.mode = mode
+        self.appended = self.synced = self.after_failure = 0
+
+    def note(self, storage: FileStorage) -> None:
+        self.appended = max(self.appended, storage.next_record)
+        self.synced = max(self.synced, storage.synced_record)
+
+    async def script(self) -> None:
+        for closing in (False, True):
+            storage = make(HOME, self.mode, self.disk)
+            try:
+                load(storage)
+                await self._steps(storage)
+            except StorageFailed:
+                await self._stays_failed(storage)
+                raise
+            finally:
+                self.note(storage)
+                try:
+                    storage.close(closing)
+                    self.note(storage)
+                finally:
+                    storage.close(clean=False)
+
+    async def _steps(self, storage: FileStorage) -> None:
+        self._append(storage)
+        await storage.sync()
+        self.note(storage)
+        self._append(storage)
+        try:
+            await snapshot(storage)
+        except SnapshotFailed:
+            self._append(storage)
+        self.note(storage)
+        self._append(storage)
+        storage.poll_space()
+        self._append(storage)
+
+    def _append(self, storage: FileStorage) -> None:
+        self.appended = max(self.appended, storage.next_record + 2)
+        append(storage, 2)
+
+    async def _stays_failed(self, storage: FileStorage) -> None:
+        for call in (lambda: append(storage, 1), storage.cut, storage.poll_space):
+            try:
+                call()
+                self.after_failure += 1
+            except StorageFailed:
+                pass
+        for step in (storage.sync, storage.prepare_snapshot):
+            try:
+                await step()
+                self.after_failure += 1
+            except StorageFailed:
+                pass
+
+
+def attempt(disk: Disk, mode: str) -> tuple[Run, str]:
+    run = Run(disk, mode)
+    try:
+        trio.run(run.script)
+    except StorageFailed:
+        return run, "failed"
+    except StorageError:
+        return run, "not opened"
+    return run, "done"
+
+
+def recovered(disk: Disk, mode: str) -> int:
+    """Open what is there; how long a prefix of the history it holds."""
+    storage = make(HOME, mode, disk)
+    try:
+        return prefix_length(load(storage))
+    finally:
+        storage.close(clean=False)
+
+
+@pytest.mark.parametrize("mode", ["aof", "rdb"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("once", [True, False])
+def test_the_kth_call_fails(mode: str, code: int, once: bool) -> None:
+    disk = new_disk()
+    attempt(disk, mode)
+    outcomes: Counter[str] = Counter()
+    for index in range(len(disk.calls)):
+        failing = new_disk()
+        if once:
+            failing.fail_at = {index: code}
+        else:
+            failing.fail_from = (index, code)
+        run, outcome = attempt(failing, mode)
+        outcomes[outcome] += 1
+        assert run.after_failure == 0
+        assert failing.open_files == {}, failing.calls[index]
+        length = recovered(failing.restarted(), mode)
+        assert length <= run.appended
+        assert length >= run.synced
+        if code == errno.EIO:
+            assert outcome != "done", failing.calls[index]
+    assert outcomes["failed"]
+
+
+@pytest.mark.parametrize("mode", ["aof", "rdb"])
+def test_power_goes_at_every_call(mode: str) -> None:
+    """At each call, every state that the model allows is recovered, and recovered again."""
+    states = 0
+    whole = new_disk()
+    attempt(whole, mode)
+    for index in range(len(whole.calls) + 1):
+        disk = new_disk()
+        run = Run(disk, mode)
+        disk.fail_from = (index, errno.EIO)  # nothing reaches the disk from here on
+        with contextlib.suppress(StorageError):
+            trio.run(run.script)
+        for state in disk.power_cuts():
+            states += 1
+            length = recovered(state, mode)
+            assert length <= run.appended
+            assert length >= run.synced
+            assert recovered(state.restarted(), mode) == length
+    print(f"{mode}: {len(whole.calls)} points, {states} states")
+    assert states > 100
+
+
+def test_a_full_disk_is_survived_and_left() -> None:
+    """Appends go on from the reserve, nothing is lost, and `full` goes by itself."""
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    assert not storage.full
+    assert storage.statistics().reserve_bytes == 4096
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes() - 100
+    while not storage.full:
+        append(storage, 1)
+    append(storage, 3)
+    assert storage.poll_space()
+    trio.run(storage.sync)
+    disk.used_bytes_extra = 0
+    assert not storage.poll_space()
+    assert storage.statistics().reserve_bytes == 4096
+    append(storage, 1)
+    count = storage.next_record
+    storage.close(clean=False)
+    assert recovered(disk.restarted(), "aof") == count
+
+
+def test_full_is_told_ahead_of_time() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes() - 4000
+    assert storage.poll_space()
+    storage.close(clean=False)
+
+
+def test_when_the_reserve_is_used_up_the_storage_fails() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes()
+    with pytest.raises(StorageFailed, match="No space"):
+        append_forever(storage)
+    count = storage.next_record
+    storage.close(clean=False)
+    disk.used_bytes_extra = 0
+    assert recovered(disk.restarted(), "aof") == count
+
+
+def test_a_full_disk_does_not_keep_it_from_opening() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 5)
+    storage.close(clean=False)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes()
+    storage = make(HOME, "aof", disk)
+    assert prefix_length(load(storage)) == 5
+    assert storage.full
+    append(storage, 1)
+    storage.close(clean=False)
+
+
+def test_a_snapshot_without_space_leaves_the_log() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 5)
+
+    async def try_snapshot() -> None:
+        await storage.prepare_snapshot()
+        upto = storage.cut()
+        with pytest.raises(SnapshotFailed):
+            await storage.write_snapshot(upto, [b"x" * disk.total_bytes])
+
+    trio.run(try_snapshot)
+    append(storage, 5)
+    assert not [name for name in disk.list(HOME) if name.startswith("snapshot")]
+    storage.close(clean=False)
+    assert recovered(disk.restarted(), "aof") == 10
