@@ -469,7 +469,7 @@ class Model:
                 place = sub.places[offset]
                 if place.message.expires_ms <= self.now_ms and place.consumer is None:
                     del sub.places[offset]
-                    sub.may_be_missed += offset < seen.log.start
+                    sub.may_be_missed += offset < seen.log.start and not place.attempt
 
     def _retain(self, channel: Channel) -> None:
         needed = min((o for sub in channel.subs.values() for o in sub.places), default=channel.next)
@@ -482,7 +482,7 @@ class Model:
         for sub in channel.subs.values():
             gone = [o for o in sub.places if o < channel.start]
             holders = {c: {o for o in gone if sub.places[o].consumer is c} for c in sub.consumers}
-            sub.missed += len(gone)
+            sub.missed += sum(not sub.places[offset].attempt for offset in gone)
             for offset in gone:
                 del sub.places[offset]
             for consumer, held in holders.items():

@@ -100,3 +100,12 @@ def test_settle_delay_has_bounds(driver: Driver) -> None:
     for delay_ms in (2**63, 2**64 - 1, -1):
         said = driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms)
         assert [frame.code for _, frame in said] == ["bad_request"]
+
+
+def test_what_is_lost_is_told_in_order(driver: Driver) -> None:
+    """Also when some of what a client claims to hold was never published here."""
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a", properties={"delay_ms": 1000})
+    driver.publish(session, "jobs", b"b")
+    said = driver.send(session, f.Consume(7, "jobs", None, {"token": TOKEN, "held": (0, 9)}))
+    assert f.pairs(answer_of(said, session, 7).result["lost"]) == [(0, 1), (2, 9)]

@@ -34,7 +34,7 @@ def test_a_consumer_that_is_away_goes_when_a_limit_takes_its_leases(driver: Driv
     driver.disconnect(session)
     driver.publish(other, "news", b"b")
     (inspected,) = driver.call(other, "inspect", channel="news")["subscriptions"]
-    assert (inspected["consumers"], inspected["missed"]) == (0, 1)
+    assert (inspected["consumers"], inspected["missed"], inspected["ready"]) == (0, 0, 1)
 
 
 def test_what_an_unblocked_reader_has_seen_goes_at_once() -> None:
@@ -128,3 +128,15 @@ def test_settled_batches_are_not_waited_for_to_expire(driver: Driver) -> None:
     for _ in range(5):
         driver.publish(session, "news", b"x", properties={"ttl_ms": 86_400_000})
     assert len(driver.engine.state.channels["news"].expiring) == 1
+
+
+def test_what_was_delivered_is_not_missed() -> None:
+    driver = Driver()
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"limit_count": 1})
+    driver.consume(session, "news", prefetch=1, acks=True)
+    driver.publish(session, "news", b"a")
+    request = driver.request()
+    batch = driver.engine.state.channels["news"].log.last.batch
+    said = driver.send(session, f.Publish(request, "news", None, 0, None, batch))
+    assert [type(frame) for _, frame in said] == [f.Confirm, f.Lost, f.Deliver]

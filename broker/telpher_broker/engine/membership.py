@@ -289,9 +289,7 @@ def _reclaim(
     subscription = consumer.subscription
     log = subscription.channel.log
     lost: list[tuple[int, int]] = []
-    if end > log.next:
-        lost.append((max(first, log.next), end))
-        end = max(first, log.next)
+    claimed, end = end, min(end, max(first, log.next))
     if end > max(subscription.cursor, first):
         _start(turn, subscription, max(subscription.cursor, first), end)
     deadline_ms = turn.now_ms + consumer.lease_ms
@@ -316,7 +314,7 @@ def _reclaim(
             part.delivery = delivery
             part.deadline_ms = deadline_ms
             subscription.ranges.put(part)
-    if reached < end:
-        lost.append((reached, end))
+    if reached < claimed:
+        lost.append((reached, claimed))
     turn.set_alarm(subscription, deadline_ms)
     return lost

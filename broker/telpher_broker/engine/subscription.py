@@ -21,7 +21,7 @@ class Subscription:
     """A queue's one reader (with an empty name) or one of a topic's.
 
     `durable` ones are journalled. `acks` is False where delivery is settlement (an ephemeral
-    subscription that did not ask for acks). `missed` counts what the log's limits took unsettled.
+    subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     """
 
     __slots__ = (
@@ -107,9 +107,11 @@ class Subscription:
         self.cursor = offset
 
     def forget(self, offset: int) -> None:
-        """The log has dropped what is before `offset`: what was unsettled of it is missed."""
+        """The log has dropped what is before `offset`: what was never delivered of it is missed."""
         if len(self.ranges):
-            self.missed += sum(span.end - span.first for span in self.ranges.carve(0, offset))
+            for span in self.ranges.carve(0, offset):
+                if not span.attempt:
+                    self.missed += span.end - span.first
         if self.cursor < offset:
             self.missed += offset - self.cursor
             self.cursor = offset
