@@ -9,7 +9,7 @@ from pathlib import Path
 from .api import StorageError
 from .clean import CLEAN
 from .file_header import parse_name
-from .files import Files
+from .files import APPEND, Files
 from .lock import LOCK_NAME
 from .manifest import MANIFEST, MANIFEST_TEMPORARY, remove_if_there
 from .reserve import RESERVE
@@ -53,6 +53,18 @@ def set_aside(files: Files, path: Path, folder: str, names: Iterable[str]) -> No
         files.rename(path / name, target / name)
         files.sync_directory(target)
     files.sync_directory(path)
+
+
+def settle_increment(files: Files, path: Path, cut_offset: int | None) -> int:
+    """Put on the disk what recovery has read of it, cut at `cut_offset`; its length. OSError."""
+    fd = files.open(path, APPEND)
+    try:
+        if cut_offset is not None:
+            files.truncate(fd, cut_offset)
+        files.sync_data(fd)
+        return files.size(fd)
+    finally:
+        files.close(fd)
 
 
 def close_quietly(files: Files, fd: int) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from google_crc32c import value as crc32c
 
+from .file_header import increment_name, snapshot_name
 from .files import CREATE, READ, Files
 
 MANIFEST = "manifest"
@@ -80,6 +81,12 @@ def _parse(lines: list[str]) -> Manifest:
     return Manifest(
         directory, epoch, next_file, synced, snapshot, upto, tuple(map(int, increments))
     )
+
+
+def data_names(manifest: Manifest) -> list[str]:
+    """The files of the log in order."""
+    snapshot = [] if manifest.snapshot is None else [snapshot_name(manifest.snapshot)]
+    return snapshot + [increment_name(generation) for generation in manifest.increments]
 
 
 def seal(text: str) -> bytes:

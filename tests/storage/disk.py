@@ -226,7 +226,7 @@ def _states(inode: Inode) -> Iterator[bytes]:
         yield inode.synced
         yield content
         return
-    lengths = range(start, len(content) + 1, max(1, (len(content) - start) // 24))
+    lengths = range(start, len(content) + 1, max(1, (len(content) - start) // 10))
     yield from (content[:length] for length in lengths)
     for sector in range(start // SECTOR_BYTES, len(content) // SECTOR_BYTES + 1):
         low = max(start, sector * SECTOR_BYTES)
