@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Mapping, Sequence
+from math import inf
 from types import TracebackType
 from typing import Any, Final
 
@@ -361,7 +362,7 @@ class Bus(Administration):
         since = anyio.current_time()
         while self._session.ending is None:
             for name, dial in self._hosts:
-                stream = await self._dial(name, dial)
+                stream = await self._dial(name, dial, self._left(since))
                 if stream is None:
                     continue
                 was = self.reconnects
@@ -372,31 +373,36 @@ class Bus(Administration):
                     return
                 if self.reconnects > was:
                     attempt, since = 0, anyio.current_time()
-            if self._is_out_of_time(anyio.current_time() - since):
+            left = self._left(since)
+            if left <= 0:
+                self._give_up(anyio.current_time() - since)
                 return
-            await anyio.sleep(reconnect_seconds(attempt, random.random()))  # noqa: S311
+            wait = reconnect_seconds(attempt, random.random())  # noqa: S311
+            await anyio.sleep(min(left, wait))
             attempt += 1
 
-    def _is_out_of_time(self, seconds: float) -> bool:
+    def _left(self, since: float) -> float:
+        """How many seconds are left to connect when it has been tried `since` then."""
+        allowed = self._connect_seconds if self.reconnects < 0 else self._reconnect_seconds
+        return inf if allowed is None else since + allowed - anyio.current_time()
+
+    def _give_up(self, seconds: float) -> None:
         is_first = self.reconnects < 0
-        allowed = self._connect_seconds if is_first else self._reconnect_seconds
-        if allowed is None or seconds < allowed:
-            return False
         reasons = "; ".join(f"{name}: {trouble}" for name, trouble in self._troubles.items())
         kind: type[TelpherError] = CannotConnect if is_first else Broken
         self._end(
             kind(f"no broker answered within {seconds:.3g} s ({reasons}); is one running there?")
         )
-        return True
 
-    async def _dial(self, name: str, dial: Dialer) -> ByteStream | None:
+    async def _dial(self, name: str, dial: Dialer, left: float) -> ByteStream | None:
+        seconds = min(HOST_SECONDS, max(left, 0.1))
         try:
-            with anyio.fail_after(HOST_SECONDS):
+            with anyio.fail_after(seconds):
                 return await dial()
         except TimeoutError:
-            self._troubles[name] = f"no connection within {HOST_SECONDS:g} s"
+            self._troubles[name] = f"no connection within {seconds:.3g} s"
         except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-            self._troubles[name] = str(error) or type(error).__name__
+            self._troubles[name] = str(error.__cause__ or error) or type(error).__name__
         return None
 
     async def _serve(self, name: str, stream: ByteStream) -> None:
@@ -449,8 +455,7 @@ class Bus(Administration):
         while True:
             due = session.next_deadline()
             seconds = None if due is None else due - anyio.current_time()
-            if seconds is None or seconds > 0:
-                await self._sleep(seconds)
+            await self._sleep(seconds if seconds is None else max(seconds, 0.0))
             session.tick(anyio.current_time())
             if session.fault is not None and self._link is not None:
                 self._link.abort()

@@ -143,7 +143,7 @@ class Message(MessageView):
         return settlement
 
     async def __aenter__(self) -> Message:
-        if self.is_lost:
+        if self._delivery.consumer.fenced and self.is_lost:
             raise LeaseLost(self.channel, (self.offset, self.offset + 1))
         self._scope = anyio.CancelScope()
         self._scope.__enter__()

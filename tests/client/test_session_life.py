@@ -53,6 +53,7 @@ def test_silence_of_theirs_is_death(session):
     assert session.fault is None
     session.tick(70.0)
     assert "silent for 60 s" in str(session.fault)
+    assert session.next_deadline() is None
 
 
 def test_a_ping_is_answered(session):
@@ -65,6 +66,7 @@ def test_a_connection_that_does_not_open_is_given_up():
     session.begin(0.0)
     session.tick(10.0)
     assert "no WELCOME" in str(session.fault)
+    assert session.next_deadline() is None
 
 
 def test_a_refused_hello_is_final():

@@ -230,9 +230,11 @@ class Session:
     def next_deadline(self) -> float | None:
         """When `tick` is to be called next, on the caller's clock; None: not before `wake`."""
         dues = [due for c in self.consumers.values() if (due := c.next_deadline()) is not None]
-        if self._opening_due is not None:
+        if self.fault is not None or self._connection is None:
+            pass  # the connection is past saving, or not there
+        elif self._opening_due is not None:
             dues.append(self._opening_due)
-        elif self._connection is not None:
+        else:
             heartbeat_seconds = self.limits.heartbeat_ms / 1000
             dues.append(self._last_sent + heartbeat_seconds / 2)
             dues.append(self._last_heard + heartbeat_seconds * 2)
@@ -243,7 +245,7 @@ class Session:
         self.now = now
         for consumer in self.consumers.values():
             consumer.tick(now)
-        if self._connection is None:
+        if self._connection is None or self.fault is not None:
             return
         heartbeat_seconds = self.limits.heartbeat_ms / 1000
         if self._opening_due is not None:
