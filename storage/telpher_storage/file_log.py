@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import trio
 from google_crc32c import value as crc32c
@@ -49,11 +49,6 @@ from .manifest import (
 from .recovery import LogRecovery, check_unlisted, load_clean, load_manifest
 from .reserve import Reserve
 from .syncer import Syncer
-
-STEP_BYTES = 1024 * 1024
-STEP_SECONDS = 0.002
-
-T = TypeVar("T")
 
 
 class FileLog:

@@ -109,7 +109,7 @@ def last_proof_or_zero(directory: Path) -> int:
     return last_proof(directory)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ["asasa", "asPasa", "asSas"])
 @pytest.mark.parametrize("clean", [False, True])
 def test_every_bit_flipped(tmp_path: Path, script: str, clean: bool) -> None:
     """Only bits behind the last proof may be taken for a torn tail; no flip goes unnoticed."""
