@@ -1,4 +1,4 @@
-"""Publish: one message with its receipt, then a hundred thousand as fast as they go.
+"""Publish: one message with its receipt, then twenty thousand as fast as they go.
 
 telpher serve &
 python examples/producer.py
@@ -17,7 +17,7 @@ async def main() -> None:
         print(f"offset {receipt.offset} is {receipt.level}")
 
         async with bus.producer("jobs") as producer:
-            for number in range(100_000):
+            for number in range(20_000):
                 await producer.send(b"job %d" % number)
         print(producer.statistics())
 

@@ -46,8 +46,8 @@ def run(daemon: Daemon, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("example", "expected"),
     [
-        ("producer", r"offset 0 is fsynced\n.*confirmed=100000, failed=0"),
-        ("worker", r"delivered=100001, waiting=0"),
+        ("producer", r"offset 0 is fsynced\n.*confirmed=20000, failed=0"),
+        ("worker", r"delivered=20001, waiting=0"),
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
