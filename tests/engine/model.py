@@ -139,6 +139,7 @@ class Model:
         self.producers: dict[bytes, tuple[Channel, dict[int, int]]] = {}
         self.expected: list[Expected] = []
         self.lost: dict[tuple[int, int], set[int]] = {}
+        self.largest: dict[int, int] = {}
 
     # -- commands ------------------------------------------------------------------------------
 
@@ -392,6 +393,10 @@ class Model:
         for sub, offsets in delivered.items():
             assert len(set(offsets)) == len(offsets)
             assert set(offsets) == set(in_line[sub][: len(offsets)])
+        for session, size in self.largest.items():
+            # Whichever was the last to be delivered, there was room when it was.
+            assert self.windows[session] + size > 0
+        self.largest.clear()
         self._follow(engine)
         assert sorted(map(repr, heard)) == sorted(map(repr, self.expected))
         assert lost == self.lost
@@ -404,8 +409,9 @@ class Model:
         keys = []
         for first, attempt, published_ms, batch in frame.parts:
             columns = batches.decode(batch)
-            assert self.windows[session] > 0
-            self.windows[session] -= len(batch) + PART_BYTES
+            size = len(batch) + PART_BYTES
+            self.windows[session] -= size
+            self.largest[session] = max(self.largest.get(session, 0), size)
             for offset, body in enumerate(columns.bodies, first):
                 place = sub.places[offset]
                 message = place.message
@@ -472,13 +478,17 @@ class Model:
                     sub.may_be_missed += offset < seen.log.start and not place.attempt
 
     def _retain(self, channel: Channel) -> None:
-        needed = min((o for sub in channel.subs.values() for o in sub.places), default=channel.next)
-        kept = channel.kept_from("retain")
-        target = max(
-            min(needed, channel.next if kept is None else kept), channel.kept_from("limit") or 0
+        boundaries = [*channel.firsts, channel.next]
+
+        def whole(offset: int) -> int:
+            return max((first for first in boundaries if first <= offset), default=0)
+
+        kept, limit = channel.kept_from("retain"), whole(channel.kept_from("limit") or 0)
+        wanted = {o for sub in channel.subs.values() for o in sub.places if o >= limit}
+        unneeded = whole(min(wanted, default=channel.next))
+        channel.start = max(
+            channel.start, limit, min(unneeded, channel.next if kept is None else kept)
         )
-        inside = [first for first in [*channel.firsts, channel.next] if first <= target]
-        channel.start = max(channel.start, max(inside, default=0))
         for sub in channel.subs.values():
             gone = [o for o in sub.places if o < channel.start]
             holders = {c: {o for o in gone if sub.places[o].consumer is c} for c in sub.consumers}

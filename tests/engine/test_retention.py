@@ -140,3 +140,36 @@ def test_what_was_delivered_is_not_missed() -> None:
     batch = driver.engine.state.channels["news"].log.last.batch
     said = driver.send(session, f.Publish(request, "news", None, 0, None, batch))
     assert [type(frame) for _, frame in said] == [f.Confirm, f.Lost, f.Deliver]
+
+
+def test_what_only_the_dropped_held_back_goes_too() -> None:
+    """A limit takes the one unsettled message: nothing holds the settled ones behind it."""
+    driver = Driver()
+    session = driver.connect()
+    config = {"limit_count": 5, "retain_count": 1}
+    driver.call(session, "declare", channel="news", kind="topic", config=config)
+    consumer = driver.consume(session, "news", "billing", prefetch=9)
+    for n in range(5):
+        driver.publish(session, "news", b"%d" % n)
+    driver.settle_offsets(session, consumer, 0, (1, 5))
+    assert start_of(driver, session) == 0
+    driver.publish(session, "news", b"5")
+    assert start_of(driver, session) == 5
+
+
+def test_a_resumed_lease_over_several_batches_is_lost_in_part() -> None:
+    driver = Driver()
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"limit_count": 3})
+    driver.consume(session, "news", "billing", prefetch=9, token=TOKEN)
+    for n in range(3):
+        driver.publish(session, "news", b"%d" % n)
+    driver.disconnect(session)
+    driver.restart()
+    session = driver.connect()
+    consumer = driver.consume(session, "news", "billing", prefetch=9, token=TOKEN, held=(0, 3))
+    driver.publish(session, "news", b"3")
+    lost = [frame for _, frame in driver.rounds[-2].effects if isinstance(frame, f.Lost)]
+    assert lost == [f.Lost(consumer, (0, 1))]
+    (subscription,) = driver.call(session, "inspect", channel="news")["subscriptions"]
+    assert subscription["leased"] == 3

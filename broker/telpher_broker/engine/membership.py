@@ -134,12 +134,13 @@ def leave(turn: Turn, consumer: Consumer) -> None:
 def take_away(turn: Turn, subscription: Subscription, before: int) -> None:
     """What is leased before an offset is about to go: tell who has it, and give credit back."""
     for consumer in list(subscription.consumers):
-        held = [(first, end) for first, end, _ in leases(consumer) if first < before]
+        leased = leases(consumer)
+        held = [(first, min(end, before)) for first, end, _ in leased if first < before]
         if not held:
             continue
         if consumer.session is not None:
             turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
-        elif len(held) == len(consumer.leases):
+        elif leased[-1][1] <= before:
             leave(turn, consumer)
         if consumer.prefetch:
             consumer.credit += sum(end - first for first, end in held)

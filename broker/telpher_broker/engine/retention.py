@@ -17,19 +17,26 @@ def retain(turn: Turn, channel: Channel) -> None:
     log = channel.log
     if channel.kind == QUEUE or log.start >= log.next:
         return
-    target = max(
-        min(_needed_from(turn, channel), _kept_from(turn, channel, "retain")),
-        _limit_from(turn, channel),
-    )
+    needed, limit = _needed_from(turn, channel), _limit_from(turn, channel)
+    target = max(min(needed, _kept_from(turn, channel, "retain")), limit)
     first = log.find(log.start)
     if first is not None and first.end <= target:
-        stored = log.find(target)
-        start = log.next if stored is None else stored.first
-        for subscription in channel.subscriptions.values():
-            if subscription.low < start:
-                take_away(turn, subscription, start)
-        turn.commit(r.Trimmed(channel.number, start))
+        _trim(turn, channel, target)
+        if needed < limit:
+            # What held the rest back may be gone.
+            retain(turn, channel)
+            return
     _set_alarm(turn, channel)
+
+
+def _trim(turn: Turn, channel: Channel, target: int) -> None:
+    """Drop the batches before `target`, also from the hands of those who hold them."""
+    stored = channel.log.find(target)
+    start = channel.log.next if stored is None else stored.first
+    for subscription in channel.subscriptions.values():
+        if subscription.low < start:
+            take_away(turn, subscription, start)
+    turn.commit(r.Trimmed(channel.number, start))
 
 
 def _needed_from(turn: Turn, channel: Channel) -> int:

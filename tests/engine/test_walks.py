@@ -1,0 +1,121 @@
+"""Long random walks over the rules of the model test: deeper and more evenly mixed.
+
+A failure names its seed; `walk(seed, steps)` does it again.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from .test_model import PRODUCER_WINDOW, EngineAgainstModel
+
+NAMES = ["jobs", "jobs", "jobs", "news", "kept", "short"]
+STARTS: list[Any] = ["earliest", "latest", 0, 2, 5, 1000]
+
+
+def _properties(random: Random) -> dict[str, int] | None:
+    if random.random() < 0.6:
+        return None
+    chosen = {
+        "priority": random.randint(0, 2),
+        "delay_ms": random.choice([0, 300, 2000]),
+        "ttl_ms": random.choice([200, 1500, 4000]),
+    }
+    return {key: value for key, value in chosen.items() if random.random() < 0.4}
+
+
+def _offsets(random: Random, machine: EngineAgainstModel) -> set[int]:
+    """Around the end of some log, where things happen."""
+    end = random.choice([channel.next for channel in machine.model.channels.values()])
+    return {max(end + random.randint(-12, 1), 0) for _ in range(random.randint(0, 8))}
+
+
+def _step(random: Random, machine: EngineAgainstModel) -> None:
+    which, name = random.randrange(10**6), random.choice(NAMES)
+    kind = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    if kind == "publish":
+        machine.publish(which, name, random.randint(1, 4), _properties(random))
+    elif kind == "publish_numbered":
+        producer = random.choice([b"p" * 16, b"q" * 16])
+        known = machine.model.producers.get(producer)
+        newest = max(known[1], default=0) if known else 0
+        sequence = max(newest + random.randint(-PRODUCER_WINDOW - 1, 2), 1)
+        confirm = random.choice([None, 0, 1, 2])
+        machine.publish_numbered(which, name, producer, sequence, confirm, random.random() < 0.2)
+    elif kind == "consume":
+        machine.consume(
+            which,
+            name,
+            held=_offsets(random, machine),
+            subscription=random.choice([None, "a", "a", "b"]),
+            prefetch=random.choice([0, 0, 1, 2, 5, 100]),
+            lease_ms=random.choice([1000, 1500, 5000]),
+            start=random.choice(STARTS),
+            acks=random.random() < 0.5,
+            token=random.choice([None, None, b"a" * 16, b"b" * 16]),
+        )
+    elif kind == "fetch":
+        machine.fetch(which, random.randint(1, 6), random.choice([0, 400, 3000]))
+    elif kind == "settle":
+        delay_ms = random.choice([0, 0, 500, 3000])
+        some = _offsets(random, machine)
+        machine.settle(which, random.random() < 0.5, some, random.choice([0, 0, 1]), delay_ms)
+    elif kind == "settle_some":
+        machine.settle_some(which, random.randint(1, 5), random.choice([0, 0, 0, 1]))
+    elif kind == "renew":
+        machine.renew(which, _offsets(random, machine))
+    elif kind == "advance":
+        machine.advance(random.choice([1, 100, 200, 300, 500, 700, 1000, 2000, 10_000]))
+    elif kind == "disconnect":
+        machine.disconnect(which, random.random() < 0.4)
+    elif kind == "administer":
+        verb = random.choice(["purge", "purge", "seek", "seek", "unsubscribe", "delete"])
+        machine.administer(which, verb, name, random.choice("ab"), random.choice(STARTS))
+    elif kind == "connect":
+        if len(machine.model.windows) < 4:
+            machine.connect()
+    elif kind in ("restart", "replay"):
+        getattr(machine, kind)(random.random())
+    else:
+        getattr(machine, kind)(which)
+
+
+_WEIGHTS = {
+    "publish": 20,
+    "publish_numbered": 6,
+    "consume": 9,
+    "fetch": 8,
+    "settle": 8,
+    "settle_some": 16,
+    "renew": 2,
+    "cancel": 2,
+    "advance": 12,
+    "drained": 8,
+    "disconnect": 2,
+    "connect": 3,
+    "administer": 3,
+    "restart": 1,
+    "replay": 1,
+}
+
+
+def walk(seed: int, steps: int, machine: EngineAgainstModel | None = None) -> EngineAgainstModel:
+    """So many random commands, and the laws at the end."""
+    random = Random(seed)
+    machine = machine or EngineAgainstModel()
+    try:
+        machine.begin(random.random() < 0.5, random.choice([300, 1000, 100_000]), [])
+        for _ in range(steps):
+            _step(random, machine)
+        machine.replay(random.random())
+    finally:
+        machine.teardown()
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_walk(seed: int) -> None:
+    walk(seed, 150)
