@@ -3,8 +3,8 @@
 The fault model. A file's content is on the disk up to its last sync; of what was written since,
 any byte prefix may have survived, with any of its 512-byte sectors zeroed. Names made, renamed
 and removed in a directory are on the disk after a sync of the directory; of those changed since,
-the first k survive, for any k: as on ext4, XFS and btrfs, which journal them in order. A truncation
-is like a write. Only names and contents matter; permissions are not modelled.
+the first k survive, for any k, as on file systems that journal them in order, or all but any one.
+A truncation is like a write. Only names and contents matter; permissions are not modelled.
 """
 
 from __future__ import annotations
@@ -183,11 +183,14 @@ class Disk(Files):
         return disk
 
     def power_cuts(self) -> Iterator[Disk]:
-        """Every state of the model: the names' prefixes times the contents' states."""
-        for count in range(len(self._changes) + 1):
+        """Every state of the model: the names' survivors times the contents' states."""
+        count = len(self._changes)
+        survivors: list[Sequence[int]] = [range(kept) for kept in range(count + 1)]
+        survivors += [[*range(lost), *range(lost + 1, count)] for lost in range(count - 1)]
+        for kept in survivors:
             names = dict(self._durable)
-            for name, inode in self._changes[:count]:
-                _replay(names, name, inode)
+            for index in kept:
+                _replay(names, *self._changes[index])
             yield from self._contents(names)
 
     def _contents(self, names: Names) -> Iterator[Disk]:

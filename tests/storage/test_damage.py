@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from telpher_storage import check, repair
-from telpher_storage.block import HEADER_BYTES
+from telpher_storage.block import HEADER_BYTES, decode_header, encode_header
 from telpher_storage.clean import CLEAN
 from telpher_storage.file_header import FILE_HEADER_BYTES, increment_name
 from telpher_storage.files import READ, Files
@@ -176,6 +176,24 @@ def test_any_two_blocks_swapped_any_duplicated_are_refused(tmp_path: Path) -> No
         (directory / increment_name(1)).write_bytes(header + b"".join(order))
         assert judge(directory, 0) == "refused"
         judge_repair(directory)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("offset", 7), ("generation", 7), ("epoch", 7), ("epoch", 0), ("directory", b"another.")],
+)
+def test_a_block_that_is_not_from_here_is_refused(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    """The record's number alone would not tell: it is the one that belongs there."""
+    build(tmp_path, "aa")
+    path = tmp_path / increment_name(1)
+    last = blocks(tmp_path, 1)[-1]
+    header = decode_header(last)
+    assert header is not None
+    moved = encode_header(header._replace(**{field: value}))
+    path.write_bytes(path.read_bytes()[: -len(last)] + moved + last[HEADER_BYTES:])
+    assert judge(tmp_path, 0) == "refused"
 
 
 def test_an_older_generation_put_back_is_refused(tmp_path: Path) -> None:

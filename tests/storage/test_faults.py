@@ -17,7 +17,7 @@ import trio
 from telpher_storage import FileStorage, SnapshotFailed, StorageError, StorageFailed
 
 from .disk import Disk
-from .worlds import append, load, make, prefix_length, snapshot
+from .worlds import append, load, make, prefix_length, state_at
 
 HOME = Path("/model/data")
 
@@ -71,13 +71,23 @@ class Run:
         self.note(storage)
         self._append(storage)
         try:
-            await snapshot(storage)
+            await self._snapshot(storage)
         except SnapshotFailed:
             self._append(storage)
         self.note(storage)
         self._append(storage)
         storage.poll_space()
         self._append(storage)
+
+    async def _snapshot(self, storage: FileStorage) -> None:
+        """With appends and a sync between the cut and the writing: two increments are unsynced."""
+        await storage.prepare_snapshot()
+        upto = storage.cut()
+        state = state_at(upto)
+        self._append(storage)
+        await storage.sync()
+        self.note(storage)
+        await storage.write_snapshot(upto, state)
 
     def _append(self, storage: FileStorage) -> None:
         self.appended = max(self.appended, storage.next_record + 2)
