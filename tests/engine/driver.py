@@ -135,7 +135,7 @@ class Driver:
         """The replay law: live, the whole journal, and a snapshot and the rest are one state."""
         live = dump(self.engine.state)
         assert dump(recovered(self.journal, self.settings).state) == live
-        for cut in cuts:
+        for cut in [*cuts, len(self.journal)]:
             chunks = list(self.frozen_after(cut))
             loaded = recovered(self.journal[cut:], self.settings, chunks)
             check_engine(loaded)

@@ -15,7 +15,7 @@ from telpher_broker.engine.sessions import Consumer, Session
 from .invariants import check_log, check_ranges
 
 SETTINGS = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
