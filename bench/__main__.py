@@ -2,28 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 
-from .rows import Row, middle
-from .workloads import WORKLOADS
+from .measure import measure
+from .ratios import ratios
+from .rows import Row
+from .systems.registry import PEERS, SYSTEMS
+from .systems.system import System
+from .workload import Workload
+from .workloads import ALL
+
+
+def chosen(against: str) -> list[System]:
+    """Telpher and those peers that can be measured; the others are named as skipped."""
+    systems = [SYSTEMS["telpher"]]
+    for name in filter(None, against.split(",")):
+        if name not in PEERS:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(PEERS)}")
+        reason = SYSTEMS[name].missing()
+        if reason is None:
+            systems.append(SYSTEMS[name])
+        else:
+            click.echo(f"skipped: {name}: {reason}", err=True)
+    return systems
+
+
+def show(workload: Workload, rows: Sequence[Row], as_json: bool) -> None:
+    """The rows, and for people the ratios."""
+    for row in rows:
+        click.echo(row.to_json() if as_json else row.to_text())
+    if not as_json:
+        for ratio in ratios(workload, rows):
+            click.echo(f"telpher, {ratio.to_text()}")
 
 
 @click.command()
-@click.argument("workload", type=click.Choice([*WORKLOADS, "all"]))
-@click.option("--n", default=1_000_000, show_default=True, help="Messages.")
-@click.option("--size", default=100, show_default=True, help="Bytes of a body.")
+@click.argument("workload", type=click.Choice([*ALL, "all", "report", "guard"]))
+@click.option("--n", type=click.IntRange(1), help="Messages; each workload has its own number.")
+@click.option("--size", type=click.IntRange(1), default=100, show_default=True, help="Bytes.")
 @click.option("--runs", default=3, show_default=True, help="Runs; the medians are shown.")
+@click.option("--against", default="", metavar="PEER,PEER", help=f"Of {', '.join(PEERS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
-def main(workload: str, n: int, size: int, runs: int, as_json: bool) -> None:
-    """Measure one WORKLOAD, or all."""
-    for name in WORKLOADS if workload == "all" else [workload]:
-        cases: dict[str, list[Row]] = {}
-        for _ in range(runs):
-            for row in WORKLOADS[name](n, size):
-                cases.setdefault(row.case, []).append(row)
-        for rows in cases.values():
-            row = middle(rows)
-            click.echo(row.json() if as_json else row.text())
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the rows (needs matplotlib).")
+@click.option("--record", is_flag=True, help="With guard: record the figure anew.")
+def main(
+    workload: str,
+    n: int | None,
+    size: int,
+    runs: int,
+    against: str,
+    as_json: bool,
+    plot: Path | None,
+    record: bool,
+) -> None:
+    """Measure one WORKLOAD; `all` for docs/benchmarks.md, `report` to write it from its rows,
+    `guard` to compare the plain path with the recorded figure.
+    """
+    systems = chosen("limit" if workload == "limit" else against)
+    rows = list(measure(ALL[workload], systems, n, size, runs))
+    show(ALL[workload], rows, as_json)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,36 +7,45 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+Figures = dict[str, float]
+
 
 @dataclass
 class Row:
     """One case. `figures` are what was measured, by name with the unit last."""
 
+    system: str
     workload: str
     case: str
     n: int
     body_bytes: int
-    figures: dict[str, float]
+    figures: Figures
     settings: dict[str, Any] = field(default_factory=dict)
-    system: str = "telpher"
+    versions: dict[str, str] = field(default_factory=dict)
 
-    def json(self) -> str:
-        """One line of JSON."""
+    def to_json(self) -> str:
+        """One line of JSON, the figures among the rest."""
         row = asdict(self)
         figures = row.pop("figures")
-        return json.dumps({**row, **figures})
+        settings, versions = row.pop("settings"), row.pop("versions")
+        return json.dumps({**row, **figures, "settings": settings, "versions": versions})
 
-    def text(self) -> str:
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """The row of a line."""
+        values = json.loads(line)
+        names = ("system", "workload", "case", "n", "body_bytes")
+        known = {name: values.pop(name) for name in names}
+        settings, versions = values.pop("settings"), values.pop("versions")
+        return cls(**known, figures=values, settings=settings, versions=versions)
+
+    def to_text(self) -> str:
         """One line for a person."""
         shown = "  ".join(f"{name}={value:,.6g}" for name, value in self.figures.items())
-        return f"{self.workload:8} {self.case:24} n={self.n:<9,} {self.body_bytes} B  {shown}"
+        what = f"{self.system:11} {self.workload:9} {self.case:20}"
+        return f"{what} n={self.n:<9,} {self.body_bytes} B  {shown}"
 
 
-def middle(rows: list[Row]) -> Row:
-    """The row of medians over several runs of one case."""
-    first = rows[0]
-    figures = {name: median(row.figures[name] for row in rows) for name in first.figures}
-    settings = {**first.settings, "runs": len(rows)}
-    return Row(
-        first.workload, first.case, first.n, first.body_bytes, figures, settings, first.system
-    )
+def middle(runs: list[Figures]) -> Figures:
+    """The median of each figure over several runs."""
+    return {name: median(run[name] for run in runs) for name in runs[0]}

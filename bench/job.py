@@ -1,0 +1,76 @@
+"""What a role is told, and how it says that it is ready; imported by every role's process.
+
+Times are of the system's monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import trio
+
+Outcome = dict[str, float]
+Role = Callable[["Job"], Outcome]
+
+QUEUE = "bench"
+JOBS = "jobs"
+REPLIES = "replies"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One role's part: `address` is HOST:PORT."""
+
+    address: str
+    n: int
+    body_bytes: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The host of the address."""
+        return self.address.rpartition(":")[0]
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def body(self) -> bytes:
+        """The same body in every process."""
+        pattern = bytes(range(256))
+        return (pattern * (self.body_bytes // 256 + 1))[: self.body_bytes]
+
+    def shares(self, parts: int) -> list[int]:
+        """n cut into so many nearly equal numbers."""
+        least, rest = divmod(self.n, parts)
+        return [least + (index < rest) for index in range(parts)]
+
+    def to_json(self) -> str:
+        """For the command line of the role's process."""
+        return json.dumps(asdict(self))
+
+
+def begin() -> float:
+    """Say that we are ready, wait for the word, and return the time."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return time.monotonic()
+
+
+async def begin_in_trio() -> float:
+    """The same, while other tasks go on."""
+    print("ready", flush=True)
+    await trio.to_thread.run_sync(sys.stdin.readline)
+    return time.monotonic()
+
+
+def span(began: float, **more: float) -> Outcome:
+    """The outcome of a role that began then and ends now."""
+    return {"began": began, "ended": time.monotonic(), **more}

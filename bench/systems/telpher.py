@@ -1,0 +1,86 @@
+"""Telpher itself: the daemon as its users run it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trio
+
+import telpher
+
+from ..job import QUEUE
+from ..process import stop
+from .system import Server, System
+
+
+class Telpher(System):
+    """`telpher serve`, with its defaults but for the fsync policy."""
+
+    name = "telpher"
+    packages = ("telpher",)
+    cases: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "queue": ("batches", "messages"),
+        "rtt": ("async client", "sync client"),
+        "small": ("1 connection", "100 connections", "1000 connections"),
+        "sync": ("1 in flight", "64 in flight", "4096 in flight"),
+        "backlog": ("batches", "messages"),
+        "fanout": ("1 to 10", "1 to 1000"),
+        "workers": ("100 workers",),
+        "restart": ("after an orderly stop", "after a kill"),
+        "memory": ("idle connection", "idle queue"),
+        "channels": ("1 queue", "100 queues", "10000 queues", "100000 queues"),
+        "load-latency": ("10 %", "50 %", "80 %"),
+        "depth": ("0 waiting", "1 n waiting", "10 n waiting"),
+        "connections": ("1 connection", "10 connections", "100 connections", "1000 connections"),
+    }
+
+    def server_version(self) -> str:
+        """Of the distribution; server and client are one."""
+        return version("telpher")
+
+    def settings(self, workload: str, fsync: str) -> dict[str, Any]:
+        """Only what differs from the defaults, and what durability rests on."""
+        return {"persistence": "aof+rdb", "fsync": fsync}
+
+    def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:
+        """Start the daemon on a free port."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        command = [sys.executable, "-m", "telpher_broker", "serve", "--listen", "127.0.0.1:0"]
+        command += ["--data-dir", f"{directory}/data", "--log-level", "warning"]
+        process = subprocess.Popen(
+            [*command, "--fsync", fsync, *flags], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        ready = process.stdout.readline().split()
+        address = [word.removeprefix("tcp=") for word in ready if word.startswith("tcp=")]
+        if not address:
+            stop(process)
+            raise RuntimeError("the daemon did not say that it is ready")
+        return Server(process, address[0], directory)
+
+    def prepare(self, server: Server, workload: str) -> None:
+        """Queues come by their first use; topics are declared."""
+        if workload == "fanout":
+            call(server, "declare", channel=QUEUE, kind="topic")
+
+    def check_drained(self, server: Server, n: int) -> None:
+        """As `inspect` tells it."""
+        channel = call(server, "inspect", channel=QUEUE)
+        assert channel["next"] == n, f"{channel['next']} of {n} were stored"
+        assert channel["messages"] == 0, f"{channel['messages']} were not acknowledged"
+
+
+def call(server: Server, verb: str, **arguments: Any) -> dict[str, Any]:
+    """One administrative call."""
+
+    async def ask() -> dict[str, Any]:
+        async with telpher.connect(f"telpher://{server.address}") as bus:
+            result: dict[str, Any] = await bus.call(verb, **arguments)
+            return result
+
+    return trio.run(ask)

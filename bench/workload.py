@@ -1,0 +1,47 @@
+"""What a workload is: a name, what it tells, and how to measure one case of it on one system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .rows import Figures
+from .systems.system import System
+
+# What one measurement moves at most, however large the bodies are.
+BYTES_MAX = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One case on one system."""
+
+    system: System
+    workload: str
+    case: str
+    n: int
+    body_bytes: int
+
+    @property
+    def number(self) -> int:
+        """The number that the case begins with or ends with: 64 of `64 in flight`."""
+        return next(int(word) for word in reversed(self.case.split()) if word.isdigit())
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`n` is its usual number of messages; `figure` the one to compare, `more_is_better` or not."""
+
+    name: str
+    tells: str
+    n: int
+    measure: Callable[[Request], Figures]
+    figure: str = "msgs_per_s"
+    more_is_better: bool = True
+    fsync: str = "everysec"
+
+    def request(self, system: System, case: str, n: int | None, body_bytes: int) -> Request:
+        """A case with its n: as asked for, less for slow systems and large bodies."""
+        count = (n or self.n) * system.share if self.more_is_better else (n or self.n)
+        bounded = min(int(count), BYTES_MAX // max(1, body_bytes))
+        return Request(system, self.name, case, max(10, bounded), body_bytes)

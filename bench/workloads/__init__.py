@@ -1,0 +1,31 @@
+"""What is measured, one module a workload or family; `ALL` has them in order of worth."""
+
+from __future__ import annotations
+
+from ..workload import Workload
+from .latency import LOAD_LATENCY, RTT
+from .numbers import CHANNELS, CONNECTIONS, MEMORY
+from .queue import BACKLOG, DEPTH, LIMIT, QUEUE
+from .readers import FANOUT, WORKERS
+from .restart import RESTART
+from .single import SMALL, SYNC
+
+ALL: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        QUEUE,
+        LIMIT,
+        RTT,
+        SMALL,
+        SYNC,
+        BACKLOG,
+        FANOUT,
+        WORKERS,
+        RESTART,
+        MEMORY,
+        CHANNELS,
+        LOAD_LATENCY,
+        DEPTH,
+        CONNECTIONS,
+    )
+}

@@ -1,0 +1,92 @@
+"""Throughput through one queue: end to end, with a backlog, and beside a backlog."""
+
+from __future__ import annotations
+
+from ..rows import Figures
+from ..stage import Stage, seconds, stage
+from ..workload import Request, Workload
+
+
+def through(stage: Stage, kind: str, **options: int) -> Figures:
+    """Producer, server and consumer at once: until the last message is acknowledged."""
+    consumer = stage.player(f"consume_{kind}", **options)
+    producer = stage.player(f"produce_{kind}", **options)
+    before = stage.server.cpu_seconds()
+    consumer.say()
+    producer.say()
+    began = producer.outcome()["began"]
+    ended = consumer.outcome()["ended"]
+    cpu_seconds = stage.server.cpu_seconds() - before
+    return {
+        "msgs_per_s": stage.n / (ended - began),
+        "broker_cpu_us": cpu_seconds / stage.n * 1e6,
+    }
+
+
+def queue(request: Request) -> Figures:
+    """End to end, by batches or by messages."""
+    with stage(request.system, "queue", request.n, request.body_bytes) as one:
+        figures = through(one, request.case)
+        request.system.check_drained(one.server, request.n)
+    return figures
+
+
+def limit(request: Request) -> Figures:
+    """End to end through the bare relay, with batches of one size."""
+    with stage(request.system, "limit", request.n, request.body_bytes) as one:
+        figures = through(one, "batches", batch=request.number)
+        request.system.check_drained(one.server, request.n)
+    return figures
+
+
+def backlog(request: Request) -> Figures:
+    """Publish all, look at the memory, then drain."""
+    published = "unbatched" if request.case == "messages" else "batches"
+    with stage(request.system, "backlog", request.n, request.body_bytes) as one:
+        empty_bytes = one.server.resident_bytes()
+        publishing = one.play(f"produce_{published}")
+        waiting_bytes = one.server.resident_bytes() - empty_bytes
+        draining = one.play("consume_batches")
+        request.system.check_drained(one.server, request.n)
+    return {
+        "publish_msgs_per_s": request.n / seconds(publishing),
+        "drain_msgs_per_s": request.n / seconds(draining),
+        "waiting_bytes": waiting_bytes / request.n,
+    }
+
+
+def depth(request: Request) -> Figures:
+    """End to end beside messages that wait in front: the consumer reads old ones throughout."""
+    waiting = request.number * request.n if request.case[0] != "0" else 0
+    with stage(request.system, "queue", request.n, request.body_bytes) as one:
+        if waiting:
+            one.play("produce_batches", waiting)
+        return through(one, "batches")
+
+
+QUEUE = Workload(
+    "queue",
+    "Producer, broker and consumer as three processes, all confirmed, received and acknowledged.",
+    1_000_000,
+    queue,
+)
+LIMIT = Workload(
+    "limit",
+    "The bare relay: trio, opaque batches, a log and CRCs, no semantics: what the machine can do.",
+    1_000_000,
+    limit,
+)
+BACKLOG = Workload(
+    "backlog",
+    "Publish everything, then drain; what a waiting message costs in memory. "
+    "`batches`: 1,000 to a batch; `messages`: each a batch of its own.",
+    500_000,
+    backlog,
+    figure="drain_msgs_per_s",
+)
+DEPTH = Workload(
+    "depth",
+    "The queue workload with messages waiting in front: 0, as many as are sent, ten times that.",
+    200_000,
+    depth,
+)

@@ -1,0 +1,48 @@
+"""Many readers: of the same messages, and of shares of them."""
+
+from __future__ import annotations
+
+from ..rows import Figures
+from ..stage import stage
+from ..workload import Request, Workload
+
+
+def fanout(request: Request) -> Figures:
+    """One publisher; every subscriber receives every message."""
+    readers = request.number
+    n = max(10, request.n // readers)
+    with stage(request.system, "fanout", n, request.body_bytes) as one:
+        subscribers = one.player("subscribe_all", connections=readers)
+        producer = one.player("produce_batches")
+        subscribers.say()
+        producer.say()
+        began = producer.outcome()["began"]
+        ended = subscribers.outcome()["ended"]
+    return {"deliveries_per_s": n * readers / (ended - began), "msgs_per_s": n / (ended - began)}
+
+
+def workers(request: Request) -> Figures:
+    """Messages wait; workers take them one at a time, each ack answered before the next."""
+    with stage(request.system, "workers", request.n, request.body_bytes) as one:
+        one.play("produce_batches")
+        before = one.server.cpu_seconds()
+        outcome = one.play("work_all", connections=request.number)
+        cpu_us = (one.server.cpu_seconds() - before) / request.n * 1e6
+        request.system.check_drained(one.server, request.n)
+    elapsed = outcome["ended"] - outcome["began"]
+    return {"msgs_per_s": request.n / elapsed, "broker_cpu_us": cpu_us}
+
+
+FANOUT = Workload(
+    "fanout",
+    "One publisher, every subscriber receives everything; all subscribers in one process.",
+    1_000_000,
+    fanout,
+    figure="deliveries_per_s",
+)
+WORKERS = Workload(
+    "workers",
+    "100 workers with prefetch 1 share what waits in a queue; all workers in one process.",
+    20_000,
+    workers,
+)

@@ -1,0 +1,42 @@
+"""Unbatched publishes: one at a time from many connections, and each on the disk."""
+
+from __future__ import annotations
+
+from ..rows import Figures
+from ..stage import Stage, seconds, stage
+from ..workload import Request, Workload
+
+
+def small(request: Request) -> Figures:
+    """Each publish confirmed before the next of its connection."""
+    with stage(request.system, "small", request.n, request.body_bytes) as one:
+        return _publish(one, "publish_each", connections=request.number)
+
+
+def sync(request: Request) -> Figures:
+    """Each publish confirmed when it is on the disk, so many at a time."""
+    with stage(request.system, "sync", request.n, request.body_bytes, "always") as one:
+        return _publish(one, "publish_in_flight", in_flight=request.number)
+
+
+def _publish(one: Stage, role: str, **options: int) -> Figures:
+    before = one.server.cpu_seconds()
+    outcome = one.play(role, **options)
+    cpu_us = (one.server.cpu_seconds() - before) / one.n * 1e6
+    percentiles = {name: outcome[name] for name in ("p50_us", "p99_us", "p999_us")}
+    return {"msgs_per_s": one.n / seconds(outcome), **percentiles, "broker_cpu_us": cpu_us}
+
+
+SMALL = Workload(
+    "small",
+    "Each publish confirmed before the next of its connection; all connections in one process.",
+    20_000,
+    small,
+)
+SYNC = Workload(
+    "sync",
+    "Each publish confirmed after an fsync, with so many of them in flight on one connection.",
+    20_000,
+    sync,
+    fsync="always",
+)
