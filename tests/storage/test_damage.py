@@ -220,6 +220,19 @@ def test_a_block_of_an_older_generation_in_place_is_refused(tmp_path: Path) -> N
     assert judge(tmp_path / "original", 0) == "refused"
 
 
+def test_an_older_manifest_that_does_not_know_an_increment_is_refused(tmp_path: Path) -> None:
+    """Opening by it would remove the increment as left over."""
+    build(tmp_path, "aas")
+    older = (tmp_path / MANIFEST).read_bytes()
+    build(tmp_path, "Pas")
+    (tmp_path / MANIFEST).write_bytes(older)
+    assert judge(tmp_path, 0) == "refused"
+    judge_repair(tmp_path)
+    _, found = outcome(tmp_path)
+    assert found is not None
+    assert prefix_length(found) == 7
+
+
 def test_a_missing_file_is_refused_and_repaired(tmp_path: Path) -> None:
     build(tmp_path / "original", "asSasPas")
     for path in data_files(tmp_path / "original"):
