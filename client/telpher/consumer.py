@@ -23,15 +23,13 @@ class ConsumerStatistics(NamedTuple):
     """Counts since the consumer began, in messages.
 
     `waiting` were delivered and not taken, `held` are leased and unsettled, `missed` were dropped
-    before an ephemeral subscription could see them, `uncertain` were acked just as a
-    connection broke: if that ack did not arrive, they are delivered again.
+    before an ephemeral subscription could see them.
     """
 
     delivered: int
     waiting: int
     held: int
     missed: int
-    uncertain: int
 
 
 class Batches:
@@ -109,9 +107,7 @@ class Consumer:
         """Counts since the consumer began."""
         state = self.state
         waiting = sum(map(len, state.deliveries))
-        return ConsumerStatistics(
-            state.delivered, waiting, len(state.held), state.missed, state.uncertain
-        )
+        return ConsumerStatistics(state.delivered, waiting, len(state.held), state.missed)
 
     async def join(self) -> None:
         """Become a consumer; `async with` does it. Raises UnknownChannel and the like."""

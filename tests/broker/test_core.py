@@ -285,3 +285,21 @@ async def test_a_wall_clock_that_went_back_ten_years_moves_no_lease(
         began = trio.current_time()
         assert isinstance(await peer.hear(), f.Lost)
         assert trio.current_time() - began == pytest.approx(2, abs=0.1)
+
+
+async def test_an_ack_that_comes_again_is_not_lost_unless_another_has_the_message() -> None:
+    async with house() as place:
+        peer, other = await place.peer(), await place.peer()
+        consume = {"prefetch": 2, "token": b"t" * 16}
+        await peer.say(publish(1), publish(2), f.Consume(3, "jobs", None, consume))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+        await peer.say(f.Settle(4, 3, f.Outcome.ACK, (0, 1), 0))
+        await peer.say(f.Goodbye(0))
+        reply = await other.ask(f.Consume(1, "jobs", None, {"prefetch": 1}))
+        assert isinstance(reply, f.Reply)
+        assert isinstance(await other.hear(), f.Deliver)
+        peer = await place.peer()
+        await peer.ask(f.Consume(3, "jobs", None, {**consume, "held": (0, 2)}))
+        again = f.Settle(4, 3, f.Outcome.ACK_AGAIN, (0, 2), 0)
+        assert await peer.ask(again) == f.Settled(4, (1, 2))

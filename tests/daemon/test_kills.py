@@ -29,7 +29,8 @@ class Ledger:
         self.sent = 0
         self.confirmed: set[int] = set()
         self.settled: set[int] = set()
-        self.delivered: set[int] = set()
+        self.delivered: dict[int, int] = {}
+        self.first_deliveries: set[int] = set()
         self.faults: list[str] = []
         self._kill_at = 0
         self._time_to_kill = trio.Event()
@@ -53,9 +54,12 @@ class Ledger:
             self.faults.append(f"{number} was never sent")
         if number in self.settled:
             self.faults.append(f"{number} was settled and came again")
-        if number in self.delivered and not message.redelivered:
+        if self.delivered.setdefault(number, message.offset) != message.offset:
+            self.faults.append(f"{number} was stored twice")
+        elif not message.redelivered and number in self.first_deliveries:
             self.faults.append(f"{number} came again and is not marked")
-        self.delivered.add(number)
+        if not message.redelivered:
+            self.first_deliveries.add(number)
         return number
 
 
@@ -118,7 +122,7 @@ async def test_kills_lose_nothing_and_settle_nothing_twice(
             nursery.cancel_scope.cancel()
         await _rest(first, ledger)
     assert daemon.stop() == 0
-    lost = ledger.confirmed - ledger.delivered
+    lost = ledger.confirmed - ledger.delivered.keys()
     print(
         f"{KILLS} kills, {len(ledger.confirmed)} confirmed, {len(lost)} lost, {ledger.faults[:3]}"
     )

@@ -105,11 +105,17 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
         raise Refusal("bad_request", f"delay_ms may be 0 to {DELAY_MS_MAX}")
     if frame.outcome == Outcome.ACK:
         acknowledge(turn, consumer, held)
+    elif frame.outcome == Outcome.ACK_AGAIN:
+        acknowledge(turn, consumer, held)
+        # What the first ACK has settled is not lost; what is unsettled still is another's.
+        lost = [part for first, end in lost for part in consumer.subscription.unsettled(first, end)]
     elif frame.outcome == Outcome.REQUEUE:
         due_ms = turn.now_ms + frame.delay_ms if frame.delay_ms > 0 else 0
         requeue(turn, consumer, held, due_ms)
     else:
-        raise Refusal("bad_request", f"outcome {frame.outcome} is not 0 (ack) or 1 (requeue)")
+        raise Refusal(
+            "bad_request", f"outcome {frame.outcome} is not 0 (ack), 1 (requeue) or 2 (ack again)"
+        )
     count = sum(end - first for first, end, _ in held)
     if consumer.prefetch:
         consumer.credit += count

@@ -116,6 +116,15 @@ class Subscription:
             self.missed += offset - self.cursor
             self.cursor = offset
 
+    def unsettled(self, first: int, end: int) -> list[tuple[int, int]]:
+        """What of `first` to `end` is in a span or in the tail."""
+        found = [
+            (max(span.first, first), min(span.end, end)) for span in self.ranges.over(first, end)
+        ]
+        if end > self.cursor:
+            found.append((max(first, self.cursor), end))
+        return found
+
     def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:
         """The leased spans of this consumer that share an offset with `first` to `end`."""
         exact = consumer.leases.get(first)

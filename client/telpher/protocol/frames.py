@@ -34,10 +34,11 @@ class Level(IntEnum):
 
 
 class Outcome(IntEnum):
-    """How a delivery ended."""
+    """How a delivery ended. ACK_AGAIN is an ACK that an earlier connection may have carried."""
 
     ACK = 0
     REQUEUE = 1
+    ACK_AGAIN = 2
 
 
 class Hello(NamedTuple):

@@ -95,7 +95,6 @@ class ConsumerState:
         self.lost_acks = RangeSet()
         self.missed = 0
         self.delivered = 0
-        self.uncertain = 0
         self.ended: TelpherError | None = None
         self.fenced = automatic
         self._serial = 0
@@ -303,11 +302,7 @@ class ConsumerState:
             else checked_offsets(settling.answer.lost)
         )
         if lost and not self.automatic and settling.outcome is Outcome.ACK:
-            if settling.resent:
-                # The connection broke after the first SETTLE: that one may have settled these.
-                self.uncertain += len(RangeSet(lost))
-            else:
-                self.lost_acks.add_all(lost)
+            self.lost_acks.add_all(lost)
         if not self.settling:
             self.on_settled()
 

@@ -86,9 +86,9 @@ class Fetching(Exchange):
 
 
 class Settling(Exchange):
-    """Acks or nacks under way; `resent` when an earlier connection may have carried them."""
+    """Acks or nacks under way."""
 
-    __slots__ = ("consumer", "delay_ms", "offsets", "outcome", "resent")
+    __slots__ = ("consumer", "delay_ms", "offsets", "outcome")
 
     def __init__(
         self,
@@ -104,12 +104,13 @@ class Settling(Exchange):
         self.outcome = outcome
         self.offsets = offsets
         self.delay_ms = delay_ms
-        self.resent = False
 
     def frame(self, _now: float) -> Frame:
         """The SETTLE, again and again until it is answered."""
-        self.resent = self.sent
-        return f.Settle(self.number, self.consumer, int(self.outcome), self.offsets, self.delay_ms)
+        outcome = self.outcome
+        if self.sent and outcome is f.Outcome.ACK:
+            outcome = f.Outcome.ACK_AGAIN
+        return f.Settle(self.number, self.consumer, int(outcome), self.offsets, self.delay_ms)
 
 
 class Renewing(Exchange):
