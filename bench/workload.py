@@ -39,9 +39,11 @@ class Workload:
     figure: str = "msgs_per_s"
     more_is_better: bool = True
     fsync: str = "everysec"
+    # Throughput, where a slow system is given only its share of n.
+    is_bulk: bool = False
 
     def request(self, system: System, case: str, n: int | None, body_bytes: int) -> Request:
         """A case with its n: as asked for, less for slow systems and large bodies."""
-        count = (n or self.n) * system.share if self.more_is_better else (n or self.n)
+        count = (n or self.n) * (system.share if self.is_bulk else 1)
         bounded = min(int(count), BYTES_MAX // max(1, body_bytes))
         return Request(system, self.name, case, max(10, bounded), body_bytes)

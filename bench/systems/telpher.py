@@ -27,7 +27,7 @@ class Telpher(System):
         "queue": ("batches", "messages"),
         "rtt": ("async client", "sync client"),
         "small": ("1 connection", "100 connections", "1000 connections"),
-        "sync": ("1 in flight", "64 in flight", "4096 in flight"),
+        "sync": ("1 in flight", "64 in flight", "4096 in flight", "64 tasks"),
         "backlog": ("batches", "messages"),
         "fanout": ("1 to 10", "1 to 1000"),
         "workers": ("100 workers",),

@@ -69,12 +69,14 @@ QUEUE = Workload(
     "Producer, broker and consumer as three processes, all confirmed, received and acknowledged.",
     1_000_000,
     queue,
+    is_bulk=True,
 )
 LIMIT = Workload(
     "limit",
     "The bare relay: trio, opaque batches, a log and CRCs, no semantics: what the machine can do.",
     1_000_000,
     limit,
+    is_bulk=True,
 )
 BACKLOG = Workload(
     "backlog",
@@ -83,10 +85,12 @@ BACKLOG = Workload(
     500_000,
     backlog,
     figure="drain_msgs_per_s",
+    is_bulk=True,
 )
 DEPTH = Workload(
     "depth",
     "The queue workload with messages waiting in front: 0, as many as are sent, ten times that.",
     200_000,
     depth,
+    is_bulk=True,
 )

@@ -39,6 +39,7 @@ FANOUT = Workload(
     1_000_000,
     fanout,
     figure="deliveries_per_s",
+    is_bulk=True,
 )
 WORKERS = Workload(
     "workers",

@@ -16,7 +16,8 @@ def small(request: Request) -> Figures:
 def sync(request: Request) -> Figures:
     """Each publish confirmed when it is on the disk, so many at a time."""
     with stage(request.system, "sync", request.n, request.body_bytes, "always") as one:
-        return _publish(one, "publish_in_flight", in_flight=request.number)
+        role = "publish_from_tasks" if request.case.endswith("tasks") else "publish_in_flight"
+        return _publish(one, role, in_flight=request.number)
 
 
 def _publish(one: Stage, role: str, **options: int) -> Figures:
@@ -35,7 +36,8 @@ SMALL = Workload(
 )
 SYNC = Workload(
     "sync",
-    "Each publish confirmed after an fsync, with so many of them in flight on one connection.",
+    "Each publish confirmed after an fsync, with so many of them in flight on one connection: "
+    "handed over together, or (tasks) each by a task that waits for its own.",
     20_000,
     sync,
     fsync="always",
