@@ -32,6 +32,10 @@ class Server:
         """Resident memory now."""
         return resident_bytes(self.process.pid)
 
+    def stop(self) -> None:
+        """End it."""
+        stop(self.process)
+
 
 class System(ABC):
     """A system to measure. `cases` are the workloads it can play, and their cases."""
@@ -78,7 +82,7 @@ class System(ABC):
             try:
                 yield server
             finally:
-                stop(server.process)
+                server.stop()
 
     @abstractmethod
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:
