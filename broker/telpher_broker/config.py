@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .options import BY_NAME, OPTIONS, Option, Settings
+from .options import BY_NAME, FRAME_OVERHEAD_BYTES, OPTIONS, Option, Settings
 
 PREFIX: Final = "TELPHER_"
 # Variables of ours that are not options: they name the file, and the broker for the client.
@@ -153,11 +153,11 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
     if not settings.listen and settings.unix_socket is None:
         reason = "there would be no way in: give an address, or a unix_socket"
         yield Fault("listen", sources["listen"], "", reason)
-    if settings.message_bytes_max > settings.frame_bytes_max:
+    if settings.message_bytes_max > settings.frame_bytes_max - 2 * FRAME_OVERHEAD_BYTES:
         option = BY_NAME["message_bytes_max"]
         limit = BY_NAME["frame_bytes_max"].kind.show(settings.frame_bytes_max)
         value = option.kind.show(settings.message_bytes_max)
-        reason = f"does not fit into a frame; frame_bytes_max is {limit}"
+        reason = f"does not fit into a frame with its envelope; frame_bytes_max is {limit}"
         yield Fault(option.name, sources[option.name], value, reason)
     for address in settings.listen:
         if not (settings.insecure_listen or address.is_loopback):

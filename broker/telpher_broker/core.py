@@ -25,7 +25,7 @@ from .connection import ClientConnection
 from .engine.engine import Engine
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
-from .options import Settings
+from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .version import SERVER
@@ -59,6 +59,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         level_max = Level.FSYNCED if storage.syncs else Level.WRITTEN
     level = level_max if settings.fsync == "always" else min(level_max, Level.WRITTEN)
     return EngineSettings(
+        batch_bytes_max=settings.frame_bytes_max - FRAME_OVERHEAD_BYTES,
         batch=BatchLimits(settings.message_bytes_max, settings.batch_messages_max),
         level=level,
         level_max=level_max,
@@ -130,7 +131,8 @@ class Broker:
             bytes_read=report.bytes_read,
             bytes_cut=report.bytes_cut,
             cut_file=report.cut_file,
-            clean=report.clean,
+            clean=report.clean
+            or not (report.records or report.snapshot_chunks or report.bytes_cut),
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -155,6 +157,8 @@ class Broker:
         self._draining = True
         for connection in list(self._connections.values()):
             connection.dismiss("draining", CODES["draining"])
+        self.engine.end_waits()
+        self._rounds.wake()
         with trio.move_on_after(deadline_seconds):
             await self._everybody_left()
         for connection in list(self._connections.values()):

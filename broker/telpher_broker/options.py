@@ -22,6 +22,9 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 DAY_SECONDS: Final = 86_400
+# What a frame may hold beside the batch that it carries, so that what was published fits into a
+# delivery, whatever its offset and attempt.
+FRAME_OVERHEAD_BYTES: Final = 1024
 
 
 def _option(group: str, kind: Kind[T], default: T, help: str) -> T:
@@ -106,7 +109,7 @@ class Settings:
         "Limits",
         values.size(1, GIB),
         4 * MIB,
-        "The largest body of a message. Not above frame_bytes_max.",
+        "The largest body of a message; a little less than frame_bytes_max at most.",
     )
     batch_messages_max: int = _option(
         "Limits", values.number(1, 1_000_000), 10_000, "The most messages in one batch."

@@ -190,7 +190,7 @@ class Administration:
         return _info(SubscriptionInfo, told)
 
     async def delete_subscription(self, topic: str, name: str) -> None:
-        """Delete a durable subscription. Raises SubscriptionInUse, UnknownSubscription."""
+        """Delete a durable subscription. Raises UnknownSubscription."""
         await self.call("unsubscribe", channel=as_name(topic), subscription=as_name(name))
 
     async def seek(self, topic: str, name: str, to: Start) -> int:

@@ -82,10 +82,6 @@ class ChannelInUse(Refused):
     """The channel still has consumers and only an unused one was to go."""
 
 
-class SubscriptionInUse(Refused):
-    """The subscription has consumers; stop them first."""
-
-
 class ChannelDeleted(Refused):
     """The channel was deleted while it was consumed."""
 
@@ -189,7 +185,6 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_differs": ChannelDiffers,
     "channel_not_empty": ChannelNotEmpty,
     "channel_in_use": ChannelInUse,
-    "subscription_in_use": SubscriptionInUse,
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
     "limit_reached": LimitReached,

@@ -233,13 +233,13 @@ async def test_leases_survive_a_broken_connection_and_a_restart() -> None:
         await peer.stream.aclose()
         peer = await place.peer()
         reply = await peer.ask(f.Consume(9, "jobs", None, {**consume, "held": (0, 2)}))
-        assert reply == f.Reply(9, {"subscription": "", "lost": ()})
+        assert reply == f.Reply(9, {"subscription": "", "next": 2, "lost": ()})
         assert await peer.ask(f.Settle(10, 9, 0, (0, 1), 0)) == f.Settled(10, ())
     storage.close(clean=False)
     async with house(storage) as place:
         peer = await place.peer()
         reply = await peer.ask(f.Consume(1, "jobs", None, {**consume, "held": (0, 2)}))
-        assert reply == f.Reply(1, {"subscription": "", "lost": (0, 1)})
+        assert reply == f.Reply(1, {"subscription": "", "next": 2, "lost": (0, 1)})
         assert await peer.ask(f.Settle(2, 1, 0, (1, 2), 0)) == f.Settled(2, ())
 
 

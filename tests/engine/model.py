@@ -155,6 +155,9 @@ class Model:
         if frame.producer is not None:
             former, recent = self.producers.get(frame.producer, (channel, {}))
             if former is not channel:
+                if self.channels.get(former.name) is former:
+                    self.refuse(session, frame.request, "bad_request")
+                    return
                 recent = {}
             if frame.sequence in recent:
                 self.expect(session, f.Confirm(frame.request, recent[frame.sequence], level))

@@ -24,7 +24,11 @@ def test_a_token_that_comes_back_ends_the_consumer_that_still_had_it(driver: Dri
     said = driver.send(second, f.Consume(7, "jobs", None, {"token": TOKEN}))
     assert answer_of(said, first, 1).code == "resumed_elsewhere"
     assert [frame.code for _, frame in said if isinstance(frame, f.Closed)] == ["resumed_elsewhere"]
-    assert answer_of(said, second, 7).result == {"subscription": "", "lost": ()}
+    assert answer_of(said, second, 7).result == {
+        "subscription": "",
+        "next": 0,
+        "lost": (),
+    }
 
 
 def test_resuming_with_less_prefetch_never_exceeds_it(driver: Driver) -> None:

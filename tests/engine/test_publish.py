@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from telpher.protocol.frames import PRODUCER_WINDOW, Confirm, Level, Refused
+from telpher.protocol.frames import PRODUCER_WINDOW, Call, Confirm, Level, Refused
 
 from .driver import Driver
 
@@ -57,3 +57,20 @@ def test_the_confirm_waits_for_its_level(driver: Driver, asked: int | None) -> N
     assert answer.level == max(asked or 0, Level.WRITTEN)
     last = driver.rounds[-1]
     assert (len(last.effects), len(last.synced_effects)) == ((0, 1) if asked == 2 else (1, 0))
+
+
+def test_a_producer_keeps_to_its_channel(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"x", producer=PRODUCER, sequence=1)
+    refused = driver.publish(session, "other", b"x", producer=PRODUCER, sequence=2)
+    assert refused.code == "bad_request"
+    assert "'jobs'" in refused.text
+    driver.send(session, Call(90, "delete", {"channel": "jobs"}))
+    assert driver.publish(session, "other", b"x", producer=PRODUCER, sequence=2).first == 0
+
+
+def test_a_batch_that_could_not_be_delivered_is_refused(driver: Driver) -> None:
+    session = driver.connect()
+    bound = driver.engine.settings.batch_bytes_max
+    answer = driver.publish(session, "jobs", *([bytes(1 << 20)] * (bound // (1 << 20))))
+    assert answer.code == "batch_too_large"

@@ -37,6 +37,11 @@ def _store(turn: Turn, frame: f.Publish) -> int:
             "disk_full",
             f"the disk is nearly full; {frame.channel!r:.80} takes messages when there is space",
         )
+    if len(frame.batch) > turn.settings.batch_bytes_max:
+        raise Refusal(
+            "batch_too_large",
+            f"a batch of {len(frame.batch)} bytes; it may have {turn.settings.batch_bytes_max}",
+        )
     try:
         count, properties = batches.check(frame.batch, turn.settings.batch)
     except BatchError as error:
@@ -83,7 +88,12 @@ def _stored_before(turn: Turn, frame: f.Publish) -> int | None:
         raise Refusal("bad_request", "a producer is 16 bytes and its sequence begins with 1")
     channel = turn.state.channels.get(frame.channel)
     producer = turn.state.producers.get(frame.producer)
-    if channel is None or producer is None or producer.channel != channel.number:
+    if producer is None:
+        return None
+    if channel is None or producer.channel != channel.number:
+        if producer.channel in turn.state.numbered:
+            name = turn.state.numbered[producer.channel].name
+            raise Refusal("bad_request", f"this producer's batches go to {name!r} and nowhere else")
         return None
     first = producer.recent.get(frame.sequence)
     if first is not None:

@@ -23,7 +23,7 @@ from .calls import call
 from .decide import publish, settle
 from .dispatch import dispatch
 from .dump import Frozen, load, loaded
-from .membership import cancel, connect, consume, disconnect, fetch, renew
+from .membership import cancel, connect, consume, disconnect, end_waits, fetch, renew
 from .retention import retain
 from .settings import EngineSettings
 from .state import State
@@ -93,6 +93,10 @@ class Engine:
         except Refusal as refusal:
             turn.counters["refused"] += 1
             turn.reply(sender, f.Refused(frame.request, refusal.code, refusal.text))
+
+    def end_waits(self) -> None:
+        """Let every open FETCH end with the next round."""
+        end_waits(self._turn)
 
     def drained(self, session: int, body_bytes: int) -> None:
         """That many delivered bytes have left for the session: as many more may be delivered."""

@@ -63,7 +63,13 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if prefetch:
         consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
     turn.enlist(consumer)
-    turn.reply(session, f.Reply(frame.request, {"subscription": subscription.name, "lost": lost}))
+    turn.reply(
+        session,
+        f.Reply(
+            frame.request,
+            {"subscription": subscription.name, "next": subscription.cursor, "lost": lost},
+        ),
+    )
 
 
 def fetch(turn: Turn, session: Session, frame: f.Fetch) -> None:
@@ -92,6 +98,15 @@ def end_fetch(turn: Turn, consumer: Consumer, count: int) -> None:
         turn.reply(consumer.session, f.Reply(consumer.fetch.request, {"count": count}))
     consumer.fetch = None
     consumer.credit = 0
+
+
+def end_waits(turn: Turn) -> None:
+    """Let every open FETCH end with this turn, for a broker that is about to stop."""
+    for session in turn.state.sessions.values():
+        for consumer in session.consumers.values():
+            if consumer.fetch is not None:
+                consumer.fetch.deadline_ms = turn.now_ms
+                turn.polls.append(consumer)
 
 
 def renew(turn: Turn, session: Session, frame: f.Renew) -> None:

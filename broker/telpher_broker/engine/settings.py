@@ -19,6 +19,7 @@ class EngineSettings:
     `journal` says whether records are encoded at all.
     """
 
+    batch_bytes_max: int = 16 * 1024 * 1024
     batch: BatchLimits = field(default_factory=lambda: BatchLimits(4 * 1024 * 1024, 10_000))
     level: Level = Level.WRITTEN
     level_max: Level = Level.FSYNCED

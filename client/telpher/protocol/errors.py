@@ -54,7 +54,6 @@ CODES: Final[dict[str, str]] = {
     "channel_differs": "The channel exists with another configuration; the text says which.",
     "channel_not_empty": "The channel still holds messages and only an empty one was to go.",
     "channel_in_use": "The channel still has consumers and only an unused one was to go.",
-    "subscription_in_use": "The subscription has consumers; stop them first.",
     "channel_deleted": "The channel was deleted while it was consumed.",
     "subscription_deleted": "The subscription was deleted while it was consumed.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
