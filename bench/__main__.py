@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 
+from .guard import cost, record, verdict
 from .measure import measure
+from .plot import plot
 from .ratios import ratios
+from .report import measure_all, write_page
 from .rows import Row
 from .systems.registry import PEERS, SYSTEMS
 from .systems.system import System
@@ -46,8 +49,10 @@ def show(workload: Workload, rows: Sequence[Row], as_json: bool) -> None:
 @click.option("--runs", default=3, show_default=True, help="Runs; the medians are shown.")
 @click.option("--against", default="", metavar="PEER,PEER", help=f"Of {', '.join(PEERS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the rows (needs matplotlib).")
-@click.option("--record", is_flag=True, help="With guard: record the figure anew.")
+@click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the rows (needs matplotlib)."
+)
+@click.option("--record", "is_recorded", is_flag=True, help="With guard: record the figure anew.")
 def main(
     workload: str,
     n: int | None,
@@ -55,15 +60,36 @@ def main(
     runs: int,
     against: str,
     as_json: bool,
-    plot: Path | None,
-    record: bool,
+    plot_file: Path | None,
+    is_recorded: bool,
 ) -> None:
     """Measure one WORKLOAD; `all` for docs/benchmarks.md, `report` to write it from its rows,
     `guard` to compare the plain path with the recorded figure.
     """
-    systems = chosen("limit" if workload == "limit" else against)
-    rows = list(measure(ALL[workload], systems, n, size, runs))
-    show(ALL[workload], rows, as_json)
+    if workload == "guard":
+        watch(runs, is_recorded)
+    elif workload == "report":
+        write_page()
+    elif workload == "all":
+        measure_all(chosen(against or ",".join(PEERS)), n, runs, click.echo)
+    else:
+        # The limit workload is the relay's own, and has no Telpher in it.
+        systems = chosen("limit" if workload == "limit" else against)
+        rows = list(measure(ALL[workload], systems, n, size, runs))
+        show(ALL[workload], rows, as_json)
+        if plot_file is not None:
+            plot(ALL[workload], rows, plot_file)
+
+
+def watch(runs: int, is_recorded: bool) -> None:
+    """The guard: exit code 1 when the plain path has become dearer."""
+    measured = cost(runs)
+    click.echo("  ".join(f"{name}={value:,.4g}" for name, value in measured.items()))
+    if is_recorded:
+        record(measured)
+    elif (wrong := verdict(measured)) is not None:
+        click.echo(wrong, err=True)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

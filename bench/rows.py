@@ -42,7 +42,7 @@ class Row:
     def to_text(self) -> str:
         """One line for a person."""
         shown = "  ".join(f"{name}={value:,.6g}" for name, value in self.figures.items())
-        what = f"{self.system:11} {self.workload:9} {self.case:20}"
+        what = f"{self.system:11} {self.workload:12} {self.case:22}"
         return f"{what} n={self.n:<9,} {self.body_bytes} B  {shown}"
 
 

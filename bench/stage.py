@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from .job import Job, Outcome
 from .systems.system import Server, System
+
+_ROOT = Path(__file__).parents[1]
 
 
 class Player:
@@ -23,6 +26,7 @@ class Player:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=_ROOT,
         )
 
     def wait_ready(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -38,9 +39,8 @@ class Limit(System):
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:
         """Start the relay on a free port."""
         port = free_port()
-        program = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(_ROOT)!r})"]
-        program[-1] += "; import runpy; runpy.run_module('bench.relay', run_name='__main__')"
-        return launch([*program, str(port), f"{directory}/log", fsync], directory, port)
+        command = [sys.executable, "-m", "bench.relay", str(port), f"{directory}/log", fsync]
+        return launch(command, directory, port, env={**os.environ, "PYTHONPATH": str(_ROOT)})
 
     def prepare(self, server: Server, workload: str) -> None:
         """Channels are just there."""

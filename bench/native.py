@@ -1,0 +1,36 @@
+"""The peers' own load tools, for scale: what their servers do without a Python client."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+from .rows import Row
+from .systems.redis import Redis
+from .systems.system import output_of
+
+
+def native(name: str, n: int, body_bytes: int) -> list[Row]:
+    """The rows of a peer's own tool; empty where its Debian package brings none."""
+    if name == "redis" and shutil.which("redis-benchmark"):
+        return [_redis(n, body_bytes, pipeline) for pipeline in (1, 100)]
+    return []
+
+
+def _redis(n: int, body_bytes: int, pipeline: int) -> Row:
+    """XADD from one connection by redis-benchmark; it only publishes."""
+    system = Redis()
+    with system.serve("everysec") as server:
+        port = server.address.rpartition(":")[2]
+        flags = ["-h", "127.0.0.1", "-p", port, "-c", "1", "-n", str(n), "-P", str(pipeline)]
+        command = ["XADD", "native", "*", "b", "x" * body_bytes]
+        told = output_of("redis-benchmark", *flags, "--csv", *command)
+    line = list(csv.DictReader(told.splitlines()))[-1]
+    figures = {
+        "msgs_per_s": float(line["rps"]),
+        "p50_us": float(line["p50_latency_ms"]) * 1000,
+        "p99_us": float(line["p99_latency_ms"]) * 1000,
+    }
+    case = f"redis-benchmark XADD -P {pipeline}"
+    settings = {"appendfsync": "everysec", "connections": 1, "publishes only": True}
+    return Row("redis", "native", case, n, body_bytes, figures, settings, system.versions())
