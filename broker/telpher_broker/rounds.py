@@ -94,6 +94,8 @@ class Rounds:
         # A wall clock that stands before what is in the log must not hold time still.
         self._wall_ms = max(time.time_ns() // 1_000_000, self._engine.now_ms)
         self._began = trio.current_time()
+        self._engine.at(self._wall_ms)
+        self._engine.hold_for_resume()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_in_line)
             nursery.start_soon(self._wake_for_alarms)

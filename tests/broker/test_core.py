@@ -303,3 +303,27 @@ async def test_an_ack_that_comes_again_is_not_lost_unless_another_has_the_messag
         await peer.ask(f.Consume(3, "jobs", None, {**consume, "held": (0, 2)}))
         again = f.Settle(4, 3, f.Outcome.ACK_AGAIN, (0, 2), 0)
         assert await peer.ask(again) == f.Settled(4, (1, 2))
+
+
+async def test_after_a_restart_what_was_delivered_waits_for_its_consumer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    storage = MemoryRecordsStorage()
+    consume = {"prefetch": 10, "token": b"t" * 16}
+    async with house(storage) as place:
+        peer = await place.peer()
+        await peer.say(publish(1), publish(2), f.Consume(3, "jobs", None, consume))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+    storage.close(clean=False)
+    async with house(storage, resume_ms=1000) as place:
+        other, late = await place.peer(), await place.peer()
+        await other.ask(f.Consume(1, "jobs", None, {"prefetch": 10}))
+        assert await said_nothing(other)
+        reply = await late.ask(f.Consume(3, "jobs", None, {**consume, "held": (0, 1)}))
+        assert reply == f.Reply(3, {"subscription": "", "next": 2, "lost": ()})
+        began = trio.current_time()
+        delivery = await other.hear()
+        assert isinstance(delivery, f.Deliver)
+        assert [part[:2] for part in delivery.parts] == [(1, 2)]
+        assert trio.current_time() - began == pytest.approx(1, abs=0.1)

@@ -159,7 +159,7 @@ def _inspect_subscription(subscription: Subscription) -> Options:
         "ready": counts[READY] + subscription.tail_count,
         "delayed": counts[DELAYED],
         "leased": counts[LEASED],
-        "consumers": len(subscription.consumers),
+        "consumers": sum(c.session is not None for c in subscription.consumers),
         "next": subscription.cursor,
         "missed": subscription.missed,
     }

@@ -23,7 +23,16 @@ from .calls import call
 from .decide import publish, settle
 from .dispatch import dispatch
 from .dump import Frozen, load, loaded
-from .membership import cancel, connect, consume, disconnect, end_waits, fetch, renew
+from .membership import (
+    cancel,
+    connect,
+    consume,
+    disconnect,
+    end_waits,
+    fetch,
+    hold_for_resume,
+    renew,
+)
 from .retention import retain
 from .settings import EngineSettings
 from .state import State
@@ -161,6 +170,10 @@ class Engine:
             last = channel.log.last
             if last is not None:
                 self.at(last.published_ms)
+
+    def hold_for_resume(self) -> None:
+        """After `recovered`, at the time told: let consumers take back what they held."""
+        hold_for_resume(self._turn)
 
     def freeze(self) -> Frozen:
         """The durable state as it is now, to be encoded at leisure."""

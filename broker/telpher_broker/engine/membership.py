@@ -196,6 +196,25 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         del turn.state.tokens[consumer.token]
 
 
+def hold_for_resume(turn: Turn) -> None:
+    """After a restart: what was delivered before waits a moment for its consumers to come back.
+
+    Who held it is not known any more: one consumer for each subscription stands for them all.
+    """
+    deadline_ms = turn.now_ms + turn.settings.resume_ms
+    for channel in turn.state.numbered.values():
+        for subscription in channel.subscriptions.values():
+            ranges = subscription.ranges
+            started = [span for span in ranges if span.attempt and span.state == READY]
+            if not started:
+                continue
+            former = Consumer(0, None, subscription, 0, 0, None)
+            subscription.consumers.append(former)
+            for span in started:
+                ranges.lease(span, span.end, former, deadline_ms).delivery = span.attempt
+            turn.set_alarm(subscription, deadline_ms)
+
+
 def _detach(turn: Turn, consumer: Consumer) -> None:
     """Keep the leases for a short while, for the consumer to come back to."""
     if not consumer.leases:
@@ -315,7 +334,8 @@ def _reclaim(
         if reached < start:
             lost.append((reached, start))
         reached = stop
-        if span.state == LEASED and span.consumer is former and former is not None:
+        holder = span.consumer
+        if holder is not None and (holder is former or holder.is_of_former_run):
             delivery = span.delivery
         elif span.state == READY:
             delivery = max(span.attempt, 1)
@@ -330,6 +350,8 @@ def _reclaim(
             part.delivery = delivery
             part.deadline_ms = deadline_ms
             subscription.ranges.put(part)
+        if holder is not None and holder.is_of_former_run and not holder.leases:
+            leave(turn, holder)
     if reached < claimed:
         lost.append((reached, claimed))
     turn.set_alarm(subscription, deadline_ms)

@@ -53,14 +53,14 @@ class Consumer:
     def __init__(
         self,
         request: int,
-        session: Session,
+        session: Session | None,
         subscription: Subscription,
         prefetch: int,
         lease_ms: int,
         token: bytes | None,
     ) -> None:
         self.request = request
-        self.session: Session | None = session
+        self.session = session
         self.subscription = subscription
         self.prefetch = prefetch
         self.credit = prefetch
@@ -71,6 +71,11 @@ class Consumer:
         self.parts: list[Part] = []
         self.waiting = False
         self.alarm_ms = 0
+
+    @property
+    def is_of_former_run(self) -> bool:
+        """Whether it stands for whoever held these leases before a restart of the broker."""
+        return self.session is None and self.token is None
 
 
 class Fetching:
