@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .guard import cost, record, verdict
-from .measure import measure
+from .measure import Failure, measure
 from .plot import plot
 from .ratios import ratios
 from .report import measure_all, write_page
@@ -71,14 +71,24 @@ def main(
     elif workload == "report":
         write_page()
     elif workload == "all":
-        measure_all(chosen(against or ",".join(PEERS)), n, runs, click.echo)
+        end_with(measure_all(chosen(against or ",".join(PEERS)), n, runs, click.echo))
     else:
         # The limit workload is the relay's own, and has no Telpher in it.
         systems = chosen("limit" if workload == "limit" else against)
-        rows = list(measure(ALL[workload], systems, n, size, runs))
+        found = list(measure(ALL[workload], systems, n, size, runs))
+        rows = [one for one in found if isinstance(one, Row)]
         show(ALL[workload], rows, as_json)
         if plot_file is not None:
             plot(ALL[workload], rows, plot_file)
+        end_with([one for one in found if isinstance(one, Failure)])
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Name what failed; exit code 1 if anything did."""
+    for failure in failures:
+        click.echo(f"failed: {failure.to_text()}", err=True)
+    if failures:
+        raise SystemExit(1)
 
 
 def watch(runs: int, is_recorded: bool) -> None:

@@ -1,38 +1,71 @@
-"""Runs the cases of a workload: the systems in turn, several times, and the medians of that."""
+"""Runs the cases of a workload: the systems in turn, several times, and the medians of that.
+
+A system that fails in one case is reported, and the others go on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from .rows import Figures, Row, middle
 from .systems.system import System
-from .workload import Workload
+from .workload import Request, Workload
+
+
+@dataclass
+class Failure:
+    """A case that a system did not get through."""
+
+    system: str
+    workload: str
+    case: str
+    body_bytes: int
+    reason: str
+
+    def to_text(self) -> str:
+        """One line for a person."""
+        return f"{self.system}, {self.workload}, {self.case}, {self.body_bytes} B: {self.reason}"
 
 
 def measure(
     workload: Workload, systems: Sequence[System], n: int | None, body_bytes: int, runs: int
-) -> Iterator[Row]:
-    """One row per case and system. The systems alternate, so that a noisy minute hits them all."""
+) -> Iterator[Row | Failure]:
+    """One row per case and system, or why there is none. The systems alternate, so that a noisy
+    minute hits them all.
+    """
     for case in _cases(workload, systems):
-        figures: dict[str, list[Figures]] = {}
         able = [system for system in systems if case in system.cases.get(workload.name, ())]
+        requests = [workload.request(system, case, n, body_bytes) for system in able]
+        figures: list[list[Figures]] = [[] for _ in requests]
+        failures: dict[int, str] = {}
         for _ in range(runs):
-            for system in able:
-                request = workload.request(system, case, n, body_bytes)
-                figures.setdefault(system.name, []).append(workload.measure(request))
-        for system in able:
-            request = workload.request(system, case, n, body_bytes)
-            settings = system.settings(workload.name, workload.fsync) | {"runs": runs}
-            yield Row(
-                system.name,
-                workload.name,
-                case,
-                request.n,
-                request.body_bytes,
-                middle(figures[system.name]),
-                settings,
-                system.versions(),
-            )
+            for index, request in enumerate(requests):
+                if index not in failures:
+                    try:
+                        figures[index].append(workload.measure(request))
+                    except (AssertionError, RuntimeError, OSError) as error:
+                        failures[index] = f"{type(error).__name__}: {error}"
+        for index, request in enumerate(requests):
+            if index in failures:
+                name = request.system.name
+                yield Failure(name, workload.name, case, request.body_bytes, failures[index])
+            else:
+                yield _row(workload, request, figures[index])
+
+
+def _row(workload: Workload, request: Request, figures: list[Figures]) -> Row:
+    system = request.system
+    return Row(
+        system.name,
+        workload.name,
+        request.case,
+        request.n,
+        request.body_bytes,
+        middle(figures),
+        system.settings(workload.name, workload.fsync) | {"runs": len(figures)},
+        system.versions(),
+    )
 
 
 def _cases(workload: Workload, systems: Sequence[System]) -> list[str]:

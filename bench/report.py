@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .machine import machine
-from .measure import measure
+from .measure import Failure, measure
 from .native import native
 from .plot import plot
 from .ratios import ratios
@@ -51,19 +51,24 @@ Repeat any of it with `python -m bench WORKLOAD --against redis,rabbitmq,nats,be
 
 def measure_all(
     systems: Sequence[System], n: int | None, runs: int, say: Callable[..., Any]
-) -> None:
-    """Measure every workload, keep the rows, and write the page."""
+) -> list[Failure]:
+    """Measure every workload, keep the rows, and write the page; returns what failed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     MACHINE.write_text(json.dumps(machine(), indent=1) + "\n")
     ROWS.write_text("")
+    failures = []
     for workload in ALL.values():
         for body_bytes in SIZES.get(workload.name, (USUAL_BYTES,)):
-            for row in measure(workload, systems, n, body_bytes, runs):
-                _keep(row, say)
+            for found in measure(workload, systems, n, body_bytes, runs):
+                if isinstance(found, Row):
+                    _keep(found, say)
+                else:
+                    failures.append(found)
     for system in systems:
         for row in native(system.name, n or NATIVE_MESSAGES, USUAL_BYTES):
             _keep(row, say)
     write_page()
+    return failures
 
 
 def _keep(row: Row, say: Callable[..., Any]) -> None:
@@ -74,6 +79,9 @@ def _keep(row: Row, say: Callable[..., Any]) -> None:
 
 def write_page() -> None:
     """Write the page and its plots from the rows."""
+    if not ROWS.exists():
+        PAGE.write_text(f"{INTRODUCTION}\nNothing is measured yet.\n")
+        return
     rows = [Row.from_json(line) for line in ROWS.read_text().splitlines()]
     parts = [INTRODUCTION, _machine(json.loads(MACHINE.read_text()), rows)]
     for workload in ALL.values():

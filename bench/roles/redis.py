@@ -187,7 +187,8 @@ def ask_sync(job: Job) -> Outcome:
 def answer_sync(job: Job) -> Outcome:
     """Take n jobs and send back what came with each."""
     client = connect(job)
-    body = ack = None
+    body: Any = None
+    ack = None
     began = begin()
     for _ in range(job.n):
         pipeline = _exchange(client.pipeline(transaction=False), JOBS, REPLIES, body, ack)
@@ -218,7 +219,8 @@ async def ask(job: Job) -> Outcome:
 async def answer(job: Job) -> Outcome:
     """As `answer_sync`, with the async client."""
     client = await connect_async(job)
-    body = ack = None
+    body: Any = None
+    ack = None
     began = begin()
     for _ in range(job.n):
         pipeline = _exchange(client.pipeline(transaction=False), JOBS, REPLIES, body, ack)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..job import JOBS, QUEUE, REPLIES
 from .system import Server, System, free_port, launch, output_of
+
+ACKS_SECONDS = 10
 
 
 class Nats(System):
@@ -69,7 +72,12 @@ class Nats(System):
         import nats
 
         client = await nats.connect(f"nats://{server.address}")
-        state = (await client.jetstream().stream_info(QUEUE)).state
+        until = time.monotonic() + ACKS_SECONDS  # acks are not answered: they may still be coming
+        while True:
+            state = (await client.jetstream().stream_info(QUEUE)).state
+            if state.messages == 0 or time.monotonic() > until:
+                break
+            await asyncio.sleep(0.01)
         await client.close()
         assert state.last_seq == n, f"{state.last_seq} of {n} were stored"
         assert state.messages == 0, f"{state.messages} were not acknowledged"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..rows import Figures
-from ..stage import stage
+from ..stage import seconds, stage
 from ..workload import Request, Workload
 
 
@@ -25,12 +25,9 @@ def workers(request: Request) -> Figures:
     """Messages wait; workers take them one at a time, each ack answered before the next."""
     with stage(request.system, "workers", request.n, request.body_bytes) as one:
         one.play("produce_batches")
-        before = one.server.cpu_seconds()
-        outcome = one.play("work_all", connections=request.number)
-        cpu_us = (one.server.cpu_seconds() - before) / request.n * 1e6
+        outcome, cpu_us = one.play_counted("work_all", connections=request.number)
         request.system.check_drained(one.server, request.n)
-    elapsed = outcome["ended"] - outcome["began"]
-    return {"msgs_per_s": request.n / elapsed, "broker_cpu_us": cpu_us}
+    return {"msgs_per_s": request.n / seconds(outcome), "broker_cpu_us": cpu_us}
 
 
 FANOUT = Workload(

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from bench.measure import measure
+from bench.measure import Failure, measure
 from bench.rows import Row
 from bench.systems.limit import Limit
 from bench.systems.telpher import Telpher
@@ -32,19 +32,21 @@ class BriefLimit(Limit):
     cases: ClassVar[Mapping[str, tuple[str, ...]]] = {"limit": Limit.cases["limit"][:1]}
 
 
-def rows_of(name: str) -> list[Row]:
+def rows_of(name: str) -> list[Row | Failure]:
     systems = [BriefLimit() if name == "limit" else Briefly()]
-    return list(measure(ALL[name], systems, MESSAGES, 64, runs=1))
+    found = list(measure(ALL[name], systems, MESSAGES, 64, runs=1))
+    assert all(isinstance(one, Row) for one in found), found
+    return found
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, list[Row]]:
+def measured() -> dict[str, list[Row | Failure]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(ALL, pool.map(rows_of, ALL), strict=True))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_workload_gives_a_whole_row(measured: dict[str, list[Row]], name: str) -> None:
+def test_a_workload_gives_a_whole_row(measured: dict[str, list[Row | Failure]], name: str) -> None:
     (row,) = measured[name]
     assert row.workload == name
     assert row.system == ("limit" if name == "limit" else "telpher")
