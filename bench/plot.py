@@ -25,6 +25,8 @@ def plot(workload: Workload, rows: Sequence[Row], file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    # Text stays text and ids stay the same: small files, and small differences between them.
+    mpl.rcParams["svg.fonttype"] = "none"
     mpl.rcParams["svg.hashsalt"] = "telpher"
     from matplotlib import pyplot
 

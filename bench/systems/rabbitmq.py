@@ -47,10 +47,10 @@ class RabbitMQ(System):
         return output_of("dpkg-query", "-W", "-f", "${Version}", "rabbitmq-server")
 
     def settings(self, workload: str, fsync: str) -> dict[str, Any]:
-        """Its confirms follow its own fsyncs, whatever the policy asked for."""
+        """It decides itself when it syncs, whatever the policy asked for."""
         return {
             "queue": "classic, durable; persistent messages",
-            "fsync": "its own: confirmed when consumed or on the disk, in groups of some 100 ms",
+            "fsync": "its own: no option; it confirms persistent messages when it has stored them",
             "client": "SelectConnection, confirms in a window of 1,000, prefetch 1,000, "
             "multiple acks; BlockingConnection where one at a time",
         }

@@ -61,7 +61,7 @@ def depth(request: Request) -> Figures:
     with stage(request.system, "queue", request.n, request.body_bytes) as one:
         if waiting:
             one.play("produce_batches", waiting)
-        return through(one, "batches")
+        return through(one, "batches", at_least=True)
 
 
 QUEUE = Workload(
