@@ -138,8 +138,6 @@ class Engine:
         dispatch(turn)
         for channel in turn.loosened:
             retain(turn, channel)
-            if channel.expiring:
-                turn.set_alarm(channel, channel.expiring[0][0])
         turn.loosened.clear()
         taken = Round(turn.records, turn.effects, turn.synced_effects, bool(turn.wakeful))
         turn.records, turn.effects, turn.synced_effects = [], [], []

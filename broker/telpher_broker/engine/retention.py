@@ -1,7 +1,7 @@
 """What a topic's log may drop: what nobody needs beyond what is retained, and what is over limits.
 
 Dropping is by whole batches from the front, and is a decision: replay follows the record and
-not the rule.
+not the rule. (A queue's log drops a batch with its last live message, when that is settled.)
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from .turn import Turn
 
 
 def retain(turn: Turn, channel: Channel) -> None:
-    """Drop what the topic need not keep; set the alarm for when age will drop more."""
+    """Drop what the channel need not keep; set the alarm for when there is more to drop."""
+    if channel.kind != QUEUE:
+        _retain_topic(turn, channel)
+    if channel.expiring:
+        turn.set_alarm(channel, channel.expiring[0][0])
+
+
+def _retain_topic(turn: Turn, channel: Channel) -> None:
     log = channel.log
-    if channel.kind == QUEUE or log.start >= log.next:
+    if log.start >= log.next:
         return
     needed, limit = _needed_from(turn, channel), _limit_from(turn, channel)
-    target = max(min(needed, _kept_from(turn, channel, "retain")), limit)
+    target = max(min(needed, _kept_from(turn, channel)), limit)
     first = log.find(log.start)
     if first is not None and first.end <= target:
         _trim(turn, channel, target)
         if needed < limit:
             # What held the rest back may be gone.
-            retain(turn, channel)
+            _retain_topic(turn, channel)
             return
     _set_alarm(turn, channel)
 
@@ -56,15 +63,14 @@ def _needed_from(turn: Turn, channel: Channel) -> int:
     return min(max(volatile, channel.log.within(bound)), durable)
 
 
-def _kept_from(turn: Turn, channel: Channel, prefix: str) -> int:
-    """The lowest offset inside all bounds that begin with `prefix`; `next` if none is set."""
-    bounds = _bounds(turn, channel, prefix)
-    return max(bounds) if bounds else channel.log.next
+def _kept_from(turn: Turn, channel: Channel) -> int:
+    """The lowest offset that is kept for replay; `next` if nothing is."""
+    return max(_bounds(turn, channel, "retain"), default=channel.log.next)
 
 
 def _limit_from(turn: Turn, channel: Channel) -> int:
-    bounds = _bounds(turn, channel, "limit")
-    return max(bounds) if bounds else 0
+    """The lowest offset that may still be there, needed or not."""
+    return max(_bounds(turn, channel, "limit"), default=0)
 
 
 def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
@@ -83,6 +89,7 @@ def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
 
 
 def _set_alarm(turn: Turn, channel: Channel) -> None:
+    """Look again when the oldest batch will be too old."""
     first = channel.log.find(channel.log.start)
     if first is None:
         return

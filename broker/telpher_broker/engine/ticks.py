@@ -79,8 +79,6 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
             # Not taken from a consumer's hands; looked at again when it may have come back.
             channel.expiring.add((turn.now_ms + _LEASED_RETRY_MS, first, end))
     retain(turn, channel)
-    if channel.expiring:
-        turn.set_alarm(channel, channel.expiring[0][0])
 
 
 def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> bool:
