@@ -137,7 +137,7 @@ class Persistence:
             probe = _PauseProbe(freeze_ms)
             nursery.start_soon(probe.run)
             report = await self._storage.write_snapshot(upto, frozen)
-            self._storage.release(report.retired)
+            await self._storage.release(report.retired)
             nursery.cancel_scope.cancel()
         self._saved_records = decided
         self._saved_at = trio.current_time()

@@ -230,8 +230,11 @@ class Storage(Protocol):
         An exception from `chunks`, or a cancellation, leaves the old snapshot too.
         """
 
-    def release(self, files: Iterable[int]) -> None:
-        """Let go of retired files: their positions can no longer be read. Unknown ones are fine."""
+    async def release(self, files: Iterable[int]) -> None:
+        """Let go of retired files: from the call on, their positions can no longer be read.
+
+        Unknown ones are fine. Runs in a worker thread: large files take long to go.
+        """
 
     def poll_space(self) -> bool:
         """Look at the free space, rebuild the reserve if there is room; returns `full`. Blocks.

@@ -174,7 +174,7 @@ class StorageConformance:
             assert len(report.positions) == (2 if storage.keeps_snapshots else 0)
             self._assert_read(storage, report.positions, [b"A", b"B"])
             self._assert_read(storage, positions, records)
-            storage.release(report.retired)
+            await storage.release(report.retired)
             self._assert_read(storage, report.positions, [b"A", b"B"])
 
         storage, *_ = self._open()

@@ -71,3 +71,9 @@ def close_quietly(files: Files, fd: int) -> None:
     """Close a descriptor from which nothing is expected any more."""
     with contextlib.suppress(OSError):
         files.close(fd)
+
+
+def close_all_quietly(files: Files, fds: Iterable[int]) -> None:
+    """Close descriptors from which nothing is expected any more."""
+    for fd in fds:
+        close_quietly(files, fd)

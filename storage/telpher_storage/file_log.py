@@ -15,7 +15,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NoReturn
 
 import trio
@@ -33,7 +32,14 @@ from .api import (
     StorageStatistics,
 )
 from .clean import CLEAN, CleanMarker, encode_clean
-from .directory import adopt_directory, close_quietly, remove_names, set_aside, settle_increment
+from .directory import (
+    adopt_directory,
+    close_all_quietly,
+    close_quietly,
+    remove_names,
+    set_aside,
+    settle_increment,
+)
 from .file_header import increment_name, snapshot_name
 from .files import NO_SPACE, READ, Files
 from .increment import Increment
@@ -280,14 +286,19 @@ class FileLog:
         is_snapshot = generation == self._manifest.snapshot
         return (snapshot_name if is_snapshot else increment_name)(generation)
 
-    def release(self, files: Iterable[int]) -> None:
+    async def release(self, files: Iterable[int]) -> None:
+        fds = []
         for generation in [number for number in files if number in self._retired]:
             self._retired.discard(generation)
             self._sizes.pop(generation, None)
             fd = self._readers.pop(generation, None)
             if fd is not None:
-                self._syncer.dirty = [dirty for dirty in self._syncer.dirty if dirty != fd]
-                self._syncer.when_idle(partial(close_quietly, self._files, fd))
+                self._syncer.forget(fd)
+                fds.append(fd)
+        with trio.CancelScope(shield=True):
+            await self._syncer.idle()
+            # The last close of a deleted file gives its blocks back: long work for a large one.
+            await trio.to_thread.run_sync(close_all_quietly, self._files, fds)
 
     # The rest
 

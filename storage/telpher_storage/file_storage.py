@@ -183,7 +183,7 @@ class FileStorage(FileLog):
         self._readers[writer.generation] = writer.fd
         self._sizes[writer.generation] = writer.size
         self._syncer.upto = max(self._syncer.upto, upto)
-        self.release(self._retired - set(retired))
+        await self.release(self._retired - set(retired))
         self._retired.update(retired)
         with trio.CancelScope(shield=True):
             await self._housekeep(

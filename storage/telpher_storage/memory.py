@@ -69,8 +69,9 @@ class _Counting:
         self._snapshots += 1
         return taken
 
-    def release(self, files: Iterable[int]) -> None:  # noqa: ARG002 (the contract's name)
+    async def release(self, files: Iterable[int]) -> None:  # noqa: ARG002 (the contract's name)
         self._check()
+        await trio.lowlevel.checkpoint()
 
     def poll_space(self) -> bool:
         self._check()

@@ -26,7 +26,6 @@ class Syncer:
         self._files = files
         self._round: trio.Event | None = None
         self._thread = trio.CapacityLimiter(1)
-        self._when_idle: list[Callable[[], None]] = []
 
     def written(self, fd: int) -> None:
         if fd not in self.dirty:
@@ -62,9 +61,6 @@ class Syncer:
         if self._round is not None:
             self._round.set()
             self._round = None
-        waiting, self._when_idle = self._when_idle, []
-        for call in waiting:
-            call()
 
     def _sync_all(self, fds: list[int]) -> None:
         started = perf_counter_ns()
@@ -80,9 +76,11 @@ class Syncer:
         self._sync_all(fds)
         self.upto = max(self.upto, upto)
 
-    def when_idle(self, call: Callable[[], None]) -> None:
-        """Call now, or after the round under way: to close a descriptor it may be using."""
-        if self._round is None:
-            call()
-        else:
-            self._when_idle.append(call)
+    def forget(self, fd: int) -> None:
+        """What was written to this descriptor need not be synced any more."""
+        self.dirty = [dirty for dirty in self.dirty if dirty != fd]
+
+    async def idle(self) -> None:
+        """Return when no round is under way that may be using a descriptor forgotten before."""
+        while self._round is not None:
+            await self._round.wait()

@@ -152,7 +152,7 @@ def test_released_positions_are_gone(tmp_path: Path) -> None:
         (position,) = storage.append([number(0)])
         trio.run(snapshot, storage)
         assert storage.read(position) == number(0)
-        storage.release([position.file])
+        trio.run(storage.release, [position.file])
         with pytest.raises(KeyError):
             storage.read(position)
 
