@@ -327,3 +327,23 @@ async def test_after_a_restart_what_was_delivered_waits_for_its_consumer(
         assert isinstance(delivery, f.Deliver)
         assert [part[:2] for part in delivery.parts] == [(1, 2)]
         assert trio.current_time() - began == pytest.approx(1, abs=0.1)
+
+
+async def test_after_a_restart_what_was_delivered_comes_before_what_was_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    storage = MemoryRecordsStorage()
+    consume = {"prefetch": 10, "token": b"t" * 16}
+    async with house(storage) as place:
+        peer = await place.peer()
+        await peer.say(publish(1), publish(2), f.Consume(3, "jobs", None, consume))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+    storage.close(clean=False)
+    async with house(storage, resume_ms=1000) as place:
+        peer = await place.peer()
+        await peer.ask(publish(1))
+        await peer.ask(f.Consume(3, "jobs", None, {**consume, "held": (0, 1)}))
+        delivery = await peer.hear()
+        assert isinstance(delivery, f.Deliver)
+        assert [part[:2] for part in delivery.parts] == [(1, 2), (2, 1)]

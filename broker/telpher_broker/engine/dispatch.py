@@ -39,7 +39,9 @@ def dispatch(turn: Turn) -> None:
 def _serve(turn: Turn, subscription: Subscription) -> None:
     subscription.ranges.mature(turn.now_ms)
     waiting = subscription.waiting
-    while waiting and turn.budget_bytes > 0:
+    former = subscription.former
+    is_held = former is not None and bool(former.leases)
+    while waiting and turn.budget_bytes > 0 and not is_held:
         consumer = waiting.popleft()
         consumer.waiting = False
         session = consumer.session

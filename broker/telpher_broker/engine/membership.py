@@ -192,6 +192,8 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         subscription.waiting.remove(consumer)
         consumer.waiting = False
     subscription.consumers.remove(consumer)
+    if subscription.former is consumer:
+        subscription.former = None
     if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:
         del turn.state.tokens[consumer.token]
 
@@ -200,6 +202,7 @@ def hold_for_resume(turn: Turn) -> None:
     """After a restart: what was delivered before waits a moment for its consumers to come back.
 
     Who held it is not known any more: one consumer for each subscription stands for them all.
+    Nothing else is delivered meanwhile, for what comes back has its place before it.
     """
     deadline_ms = turn.now_ms + turn.settings.resume_ms
     for channel in turn.state.numbered.values():
@@ -210,6 +213,7 @@ def hold_for_resume(turn: Turn) -> None:
                 continue
             former = Consumer(0, None, subscription, 0, 0, None)
             subscription.consumers.append(former)
+            subscription.former = former
             for span in started:
                 ranges.lease(span, span.end, former, deadline_ms).delivery = span.attempt
             turn.set_alarm(subscription, deadline_ms)
