@@ -80,7 +80,9 @@ class ClientConnection:
         return self.protocol.receive_data(bytes(data))
 
     def say(self, frame: Frame) -> None:
-        """Put a frame into what the next `flush` sends."""
+        """Put a frame into what the next `flush` sends; who has ended the session hears no more."""
+        if self.protocol.state is State.CLOSED:
+            return
         self._said.append(self.protocol.send(frame))
         if type(frame) is f.Deliver:
             self._said_bodies += sum(len(part[3]) + PART_BYTES for part in frame.parts)

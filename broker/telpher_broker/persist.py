@@ -127,7 +127,7 @@ class Persistence:
 
     async def _snapshot(self) -> SnapshotReport:
         """Cut the log and freeze the state in one step, then write what was frozen."""
-        async with self._snapshot_under_way, trio.open_nursery() as nursery:
+        async with self._snapshot_under_way:
             await self._storage.prepare_snapshot()
             began = time.perf_counter()
             upto = self._storage.cut()
@@ -135,10 +135,17 @@ class Persistence:
             freeze_ms = (time.perf_counter() - began) * 1000
             decided = self._engine.records_decided
             probe = _PauseProbe(freeze_ms)
-            nursery.start_soon(probe.run)
-            report = await self._storage.write_snapshot(upto, frozen)
+            report: SnapshotReport | SnapshotFailed
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(probe.run)
+                try:
+                    report = await self._storage.write_snapshot(upto, frozen)
+                except SnapshotFailed as error:
+                    report = error  # raised below: the nursery would make a group of it
+                nursery.cancel_scope.cancel()
+            if isinstance(report, SnapshotFailed):
+                raise report
             await self._storage.release(report.retired)
-            nursery.cancel_scope.cancel()
         self._saved_records = decided
         self._saved_at = trio.current_time()
         self._last = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 import trio
@@ -11,7 +11,13 @@ import trio
 from telpher.protocol import frames as f
 from telpher.protocol.frames import Level
 from telpher_broker import rounds
-from telpher_storage import MemoryRecordsStorage, Position, StorageFailed
+from telpher_storage import (
+    MemoryRecordsStorage,
+    Position,
+    SnapshotFailed,
+    SnapshotReport,
+    StorageFailed,
+)
 
 from .harness import Peer, batch, house
 
@@ -347,3 +353,44 @@ async def test_after_a_restart_what_was_delivered_comes_before_what_was_not(
         delivery = await peer.hear()
         assert isinstance(delivery, f.Deliver)
         assert [part[:2] for part in delivery.parts] == [(1, 2), (2, 1)]
+
+
+async def test_a_snapshot_without_space_is_refused_and_the_broker_goes_on() -> None:
+    class NoSpace(MemoryRecordsStorage):
+        async def write_snapshot(self, upto: int, chunks: Iterable[bytes]) -> SnapshotReport:
+            raise SnapshotFailed("there is no space")
+
+    async with house(NoSpace()) as place:
+        peer = await place.peer()
+        await peer.ask(publish(1))
+        refused = await peer.ask(f.Call(2, "snapshot", {}))
+        assert refused == f.Refused(2, "disk_full", "there is no space")
+        assert isinstance(await peer.ask(publish(3)), f.Confirm)
+
+
+async def test_a_ping_with_a_goodbye_behind_it_is_an_orderly_end() -> None:
+    async with house() as place:
+        peer, other = await place.peer(), await place.peer()
+        consume = {"prefetch": 1, "token": b"t" * 16}
+        await peer.say(publish(1), f.Consume(2, "jobs", None, consume))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+        await other.ask(f.Consume(1, "jobs", None, {"prefetch": 1}))
+        await peer.say(f.Ping(3), f.Goodbye(0))
+        # At once, and not after the grace of a broken connection.
+        with trio.fail_after(0.5):
+            assert isinstance(await other.hear(), f.Deliver)
+
+
+async def test_an_answer_that_comes_after_a_goodbye_harms_nobody() -> None:
+    async with house() as place:
+        good, sleeper = await place.peer(), place.stranger(lockstep=True)
+        await sleeper.open()
+        await sleeper.ask(f.Consume(1, "jobs", None, {"prefetch": 10}))
+        await trio.testing.wait_all_tasks_blocked()
+        await good.ask(publish(1))
+        await trio.testing.wait_all_tasks_blocked()
+        # The delivery is stuck, so the connection is still there when the answer is.
+        await sleeper.say(f.Call(2, "stats", {}), f.Goodbye(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(await good.ask(publish(2)), f.Confirm)
