@@ -156,14 +156,14 @@ class Ranges:
 
     def lease(self, span: Span, end: int, consumer: Consumer, deadline_ms: int) -> Span:
         """Lease the head of a ready span, up to `end`, to a consumer; the leased part."""
-        self._remove(span)
+        self._unindex(span)
         if end < span.end:
             self._add(span.part(end, span.end))
             span.end = end
         span.state = LEASED
         span.consumer = consumer
         span.deadline_ms = deadline_ms
-        self._add(span)
+        self._index(span)
         return span
 
     def renew(self, span: Span, first: int, end: int, deadline_ms: int) -> None:
@@ -194,6 +194,13 @@ class Ranges:
 
     def _add(self, span: Span) -> None:
         self._spans[span.first] = span
+        self._index(span)
+
+    def _remove(self, span: Span) -> None:
+        del self._spans[span.first]
+        self._unindex(span)
+
+    def _index(self, span: Span) -> None:
         state = span.state
         self.counts[state] += span.end - span.first
         if state == LEASED:
@@ -205,8 +212,7 @@ class Ranges:
         else:
             self._delayed.add((span.due_ms, span.first))
 
-    def _remove(self, span: Span) -> None:
-        del self._spans[span.first]
+    def _unindex(self, span: Span) -> None:
         state = span.state
         self.counts[state] -= span.end - span.first
         if state == LEASED:
