@@ -21,6 +21,9 @@ from .turn import Refusal, Turn
 
 DELAY_MS_MAX: Final = batches.PROPERTY_BOUNDS["delay_ms"][1]
 
+# Leased messages of one consumer: (first, end, the number of the delivery).
+Held = list[tuple[int, int, int]]
+
 
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     """Append a batch, unless the producer's number says that it is there already."""
@@ -126,20 +129,14 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
         raise Refusal(
             "bad_request", f"outcome {frame.outcome} is not 0 (ack), 1 (requeue) or 2 (ack again)"
         )
-    count = sum(end - first for first, end, _ in held)
-    if consumer.prefetch:
-        consumer.credit += count
-        turn.enlist(consumer)
+    turn.top_up(consumer, sum(end - first for first, end, _ in held))
     turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
-
-
-Held = list[tuple[int, int, int]]
 
 
 def split_held(
     consumer: Consumer, wanted: list[tuple[int, int]]
 ) -> tuple[Held, list[tuple[int, int]]]:
-    """What of `wanted` the consumer has leased, as (first, end, delivery), and what it has not."""
+    """What of `wanted` the consumer has leased, and what it has not."""
     held: Held = []
     lost: list[tuple[int, int]] = []
     for first, end in wanted:

@@ -10,7 +10,7 @@ from telpher.protocol.frames import Offsets
 from . import records as r
 from .apply import subscribed
 from .arguments import Arguments
-from .decide import channel_for_use, check_name, consumer_of, requeue, row, split_held
+from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
 from .ranges import LEASED, READY
 from .sessions import Consumer, Fetching, Session
 from .state import QUEUE, Channel
@@ -113,17 +113,13 @@ def renew(turn: Turn, session: Session, frame: f.Renew) -> None:
     """Begin leases anew."""
     consumer = consumer_of(session, frame.consumer)
     held, lost = split_held(consumer, row(frame.offsets))
-    extend(consumer, held, turn.now_ms + consumer.lease_ms)
-    turn.set_alarm(consumer.subscription, consumer.subscription.ranges.next_deadline_ms())
-    turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
-
-
-def extend(consumer: Consumer, held: list[tuple[int, int, int]], deadline_ms: int) -> None:
-    """Let the leases of what is held end at `deadline_ms`."""
     subscription = consumer.subscription
+    deadline_ms = turn.now_ms + consumer.lease_ms
     for first, end, _ in held:
         for span in subscription.held(consumer, first, end):
             subscription.ranges.renew(span, first, end, deadline_ms)
+    turn.set_alarm(subscription, subscription.ranges.next_deadline_ms())
+    turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
 
 
 def cancel(turn: Turn, session: Session, frame: f.Cancel) -> None:
@@ -157,9 +153,7 @@ def take_away(turn: Turn, subscription: Subscription, before: int) -> None:
             turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
         elif leased[-1][1] <= before:
             leave(turn, consumer)
-        if consumer.prefetch:
-            consumer.credit += sum(end - first for first, end in held)
-            turn.enlist(consumer)
+        turn.top_up(consumer, sum(end - first for first, end in held))
 
 
 def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
@@ -175,8 +169,8 @@ def _tell_closed(turn: Turn, consumer: Consumer, session: Session, code: str, te
     turn.reply(session, f.Closed(consumer.request, code, text))
 
 
-def leases(consumer: Consumer) -> list[tuple[int, int, int]]:
-    """What the consumer holds, as (first, end, delivery), in order."""
+def leases(consumer: Consumer) -> Held:
+    """What the consumer holds, in order."""
     return sorted((span.first, span.end, span.delivery) for span in consumer.leases.values())
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from telpher.protocol.frames import Lost
+from telpher.protocol.frames import Lost, flatten
 
 from . import records as r
-from .decide import requeue
+from .decide import Held, requeue
 from .membership import leave
 from .ranges import LEASED
 from .retention import retain
@@ -42,7 +42,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     ranges = subscription.ranges
     if ranges.mature(turn.now_ms):
         turn.wakeful[subscription] = None
-    ended: dict[Consumer, list[tuple[int, int, int]]] = {}
+    ended: dict[Consumer, Held] = {}
     for span in ranges.ended(turn.now_ms):
         assert span.consumer is not None
         ended.setdefault(span.consumer, []).append((span.first, span.end, span.delivery))
@@ -52,19 +52,18 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     turn.set_alarm(subscription, ranges.next_deadline_ms())
 
 
-def _end_leases(turn: Turn, consumer: Consumer, held: list[tuple[int, int, int]]) -> None:
+def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
     """The consumer let the leases end: take the messages back and tell it."""
     requeue(turn, consumer, held, 0)
-    turn.counters["leases_ended"] += sum(end - first for first, end, _ in held)
+    count = sum(end - first for first, end, _ in held)
+    turn.counters["leases_ended"] += count
     if consumer.session is None:
         if not consumer.leases:
             leave(turn, consumer)
         return
-    offsets = tuple(offset for first, end, _ in held for offset in (first, end))
+    offsets = flatten([(first, end) for first, end, _ in held])
     turn.reply(consumer.session, Lost(consumer.request, offsets))
-    if consumer.prefetch:
-        consumer.credit += sum(end - first for first, end, _ in held)
-        turn.enlist(consumer)
+    turn.top_up(consumer, count)
 
 
 def _ring_channel(turn: Turn, channel: Channel) -> None:

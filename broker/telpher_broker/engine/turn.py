@@ -83,6 +83,12 @@ class Turn:
             subscription.waiting.append(consumer)
         self.wakeful[subscription] = None
 
+    def top_up(self, consumer: Consumer, count: int) -> None:
+        """Give standing credit back for what left the consumer's hands; pulled credit is spent."""
+        if consumer.prefetch:
+            consumer.credit += count
+            self.enlist(consumer)
+
     def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
         """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""
         if when_ms is None or (target.alarm_ms and target.alarm_ms <= when_ms):
