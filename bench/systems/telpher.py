@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,16 @@ import telpher
 from ..job import QUEUE
 from ..process import stop
 from .system import Server, System
+
+
+class Daemon(Server):
+    """A daemon, which must also end well."""
+
+    def stop(self) -> None:
+        """Raise RuntimeError when it did not end as it should, unless it was killed."""
+        super().stop()
+        if self.process.returncode not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"the daemon ended with exit code {self.process.returncode}")
 
 
 class Telpher(System):
@@ -61,7 +72,7 @@ class Telpher(System):
         if not address:
             stop(process)
             raise RuntimeError("the daemon did not say that it is ready")
-        return Server(process, address[0], directory)
+        return Daemon(process, address[0], directory)
 
     def prepare(self, server: Server, workload: str) -> None:
         """Queues come by their first use; topics are declared."""
