@@ -81,20 +81,22 @@ class Settings:
         values.save_rules(),
         (SaveRule(900, 1), SaveRule(300, 1000), SaveRule(60, 100_000)),
         "With rdb and aof+rdb: write a snapshot when so many seconds have passed and so many "
-        "changes gathered; any rule will do.",
+        "changes gathered; any rule will do. With aof+rdb only when the log has gathered half as "
+        "many bytes as its live content has.",
     )
     rewrite_growth_percent: int = _option(
         "Durability",
         values.percent(0, 100_000),
         100,
-        "With aof: rewrite the log when it has grown by so much since the last rewrite; "
+        "With aof and aof+rdb: rewrite the log when it has outgrown its live content by so much; "
         "0: only on demand.",
     )
     rewrite_min_bytes: int = _option(
         "Durability",
         values.size(0, 1024 * GIB),
         64 * MIB,
-        "With aof: leave a log alone that is smaller than this.",
+        "With aof and aof+rdb: leave a log alone that has gathered less than this "
+        "since its last snapshot.",
     )
     reserve_bytes: int = _option(
         "Durability",
