@@ -14,7 +14,6 @@ from google_crc32c import value as crc32c
 from .api import Position
 from .block import HEADER_BYTES, MAX_BODY_BYTES, BlockHeader, encode_header, encode_table
 from .file_header import (
-    FILE_HEADER_BYTES,
     INCREMENT,
     VERSION,
     FileHeader,
@@ -117,6 +116,3 @@ class Increment:
     def take_back(self) -> None:
         """Remove what a failed write has left. Raises OSError."""
         self._files.truncate(self.fd, self.size)
-
-    def is_empty(self) -> bool:
-        return self.size == FILE_HEADER_BYTES

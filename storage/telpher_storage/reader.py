@@ -1,7 +1,7 @@
 """Reading the blocks of one file: big reads, one check per byte, and what is wrong where.
 
 `BlockReader.blocks` yields what is intact, in order, and stops at the end or at the first damage,
-which it leaves in `damage`. What the damage means is not decided here: see evidence.py.
+which it leaves in `damage`. What the damage means is decided in recovery.py.
 """
 
 from __future__ import annotations
