@@ -47,6 +47,13 @@ def test_publish_lines_of_standard_input(on_broker: Command, name: str) -> None:
     assert on_broker("consume", name, "--raw", "--start", "2").out == "twothree"
 
 
+def test_publish_a_dash_is_standard_input(on_broker: Command, name: str) -> None:
+    result = on_broker("publish", name, "-", input=b"one\ntwo")
+    assert result.out == f"published 2 messages to {name}\n"
+    on_broker("publish", name, "-", "--whole", input=b"three\nfour")
+    assert on_broker("consume", name, "--raw").out == "onetwothree\nfour"
+
+
 def test_publish_lines_of_files_and_whole_files(
     on_broker: Command, name: str, tmp_path: Path
 ) -> None:

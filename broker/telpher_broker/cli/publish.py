@@ -48,9 +48,11 @@ def publish(
 ) -> None:
     """Publish to CHANNEL: BODY, or lines of files, or lines of standard input.
 
-    Each line is a message, without its newline. When the command ends well, the broker has
-    confirmed every message.
+    Each line is a message, without its newline. A BODY of - is standard input too. When the
+    command ends well, the broker has confirmed every message.
     """
+    if body == "-":
+        body, files = None, (*files, Path("-"))
     if body is not None and (files or whole):
         raise click.UsageError("give either BODY or --file and --whole")
     common: dict[str, Any] = {"key": key, "headers": dict(headers) or None}
@@ -73,9 +75,9 @@ def publish(
 def _opened(files: Sequence[Path]) -> list[IO[bytes]]:
     """Opened before anything is published, so that a wrong name publishes nothing."""
     if not files:
-        if sys.stdin.isatty():
-            click.echo("each line is a message; Ctrl-D ends", err=True)
-        return [sys.stdin.buffer]
+        files = (Path("-"),)
+    if Path("-") in files and sys.stdin.isatty():
+        click.echo("each line is a message; Ctrl-D ends", err=True)
     return [click.open_file(str(file), "rb") for file in files]
 
 
