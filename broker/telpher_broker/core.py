@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import structlog
@@ -75,6 +76,18 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         ephemeral_backlog_bytes=settings.ephemeral_backlog_bytes,
         producer_expiry_ms=settings.producer_expiry_seconds * 1000,
     )
+
+
+def _split(received: list[Frame]) -> list[list[Frame]]:
+    """What was received, ended anew after each CALL.
+
+    Its answer may be a thousand times its size: so that is sent before more is asked.
+    """
+    calls = [index for index, frame in enumerate(received, 1) if type(frame) is f.Call]
+    if not calls or calls == [len(received)]:
+        return [received]
+    bounds = [0, *calls] if calls[-1] == len(received) else [0, *calls, len(received)]
+    return [received[start:end] for start, end in pairwise(bounds)]
 
 
 def _leaf(group: BaseExceptionGroup[StorageFailed]) -> StorageFailed:
@@ -230,12 +243,15 @@ class Broker:
                 received = await connection.receive()
                 if received is None:
                     return False
-                if self._take(connection, received):
-                    return True
-                if self._rounds.inbox_bytes > self.settings.input_bytes_max:
-                    await self._rounds.taken()
-                if connection.is_sending:
-                    await connection.room()
+                for frames in _split(received):
+                    if self._take(connection, frames):
+                        return True
+                    if self._rounds.inbox_bytes > self.settings.input_bytes_max:
+                        await self._rounds.taken()
+                    if connection.is_sending:
+                        await connection.room()
+                    elif frames is not received:
+                        await trio.lowlevel.checkpoint()
         except RemoteProtocolError as error:
             log.warning(
                 "connection broke the protocol",
@@ -266,7 +282,8 @@ class Broker:
             elif kind is f.Call:
                 assert self._nursery is not None
                 self._nursery.start_soon(self._answer, connection, frame)  # type: ignore[arg-type]
-        if arrived and len(self._connections) <= _FEW_CONNECTIONS:
+        is_few = len(self._connections) <= _FEW_CONNECTIONS
+        if arrived and (is_few or type(received[-1]) is f.Call):
             self._rounds.at_once()
         elif arrived:
             self._rounds.wake()

@@ -394,3 +394,20 @@ async def test_an_answer_that_comes_after_a_goodbye_harms_nobody() -> None:
         await sleeper.say(f.Call(2, "stats", {}), f.Goodbye(0))
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(await good.ask(publish(2)), f.Confirm)
+
+
+async def test_who_asks_much_and_reads_nothing_is_not_answered_ahead() -> None:
+    async with house() as place:
+        good, sleeper = await place.peer(), place.stranger(lockstep=True)
+        await sleeper.open()
+        await trio.testing.wait_all_tasks_blocked()
+        asked = [f.Call(n, "declare", {"channel": f"c{n}", "kind": "queue"}) for n in range(100)]
+        await sleeper.say(*asked)
+        await trio.testing.wait_all_tasks_blocked()
+        stats = await good.ask(f.Call(1, "stats", {}))
+        assert isinstance(stats, f.Reply)
+        assert stats.result["engine"]["channels"] == 1
+        for n in range(100):
+            reply = await sleeper.hear()
+            assert isinstance(reply, f.Reply)
+            assert reply.result["name"] == f"c{n}"
