@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from telpher.protocol.batch import KEY_BYTES_MAX, PROPERTY_BOUNDS
+from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
 from telpher.protocol.frames import Level
 from telpher.protocol.names import is_name, why_not_name
 
@@ -20,7 +20,6 @@ Properties = tuple[tuple[str, int], ...]
 
 LEVELS: Final[dict[str, int]] = {level.name.lower(): int(level) for level in Level}
 LEVEL_NAMES: Final[tuple[LevelName, ...]] = ("received", "written", "fsynced")
-_HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def as_body(body: object) -> bytes:
@@ -53,7 +52,7 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
     for name, value in copy.items():
         if type(name) is not str:
             raise TypeError(f"a header's name is a string, not {type(name).__name__}")
-        if type(value) not in _HEADER_TYPES:
+        if type(value) not in HEADER_TYPES:
             raise TypeError(
                 f"header {name!r} is {type(value).__name__}; "
                 "it may be str, bytes, int, float, bool or None"

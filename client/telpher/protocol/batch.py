@@ -26,7 +26,7 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "ttl_ms": (1, 10 * 365 * 86_400_000),
 }
 KEY_BYTES_MAX: Final = 1024
-_HEADER_VALUES: Final = frozenset({str, bytes, int, float, bool, type(None)})
+HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -180,7 +180,7 @@ def _check_headers(headers: tuple[Any, ...], count: int) -> None:
         if (
             type(row) is not dict
             or not set(map(type, row)) <= {str}
-            or not set(map(type, row.values())) <= _HEADER_VALUES
+            or not set(map(type, row.values())) <= HEADER_TYPES
         ):
             raise BatchError("bad_batch", "headers are a map of strings to plain values, or nil")
 

@@ -49,8 +49,8 @@ def _nothing() -> None:
     pass
 
 
-def checked_offsets(offsets: object) -> f.Offsets:
-    """Offsets from the wire; raises RemoteProtocolError unless they are ascending ranges."""
+def _checked_offsets(offsets: object) -> f.Offsets:
+    """Offsets out of a REPLY's map; raises RemoteProtocolError unless they are ascending ranges."""
     try:
         f.pairs(cast(f.Offsets, offsets))
     except (TypeError, ValueError) as error:
@@ -142,7 +142,7 @@ class ConsumerState:
             self._next = result["next"]
         lost = result.get("lost") or ()
         if lost:
-            self.lost(checked_offsets(lost))
+            self.lost(_checked_offsets(lost))
         if self.held:
             self._renew_due = now
             self.session.wake()
@@ -296,11 +296,7 @@ class ConsumerState:
     def _settled(self, exchange: Exchange) -> None:
         settling = cast(Settling, exchange)
         self.settling.pop(settling.number, None)
-        lost = (
-            settling.offsets
-            if settling.error is not None
-            else checked_offsets(settling.answer.lost)
-        )
+        lost = settling.offsets if settling.error is not None else settling.answer.lost
         if lost and not self.automatic and settling.outcome is Outcome.ACK:
             self.lost_acks.add_all(lost)
         if not self.settling:
@@ -368,4 +364,4 @@ class ConsumerState:
 
     def _renewed(self, exchange: Exchange) -> None:
         if exchange.answer is not None and exchange.error is None and exchange.answer.lost:
-            self.lost(checked_offsets(exchange.answer.lost))
+            self.lost(exchange.answer.lost)

@@ -23,7 +23,7 @@ from telpher.protocol.connection import Connection, Role
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Frame
 
-from .consumer import ConsumerState, Consuming, checked_offsets
+from .consumer import ConsumerState, Consuming
 from .exchange import Calling, Cancelling, Done, Exchange
 from .window import Publishing, Window
 
@@ -35,14 +35,14 @@ FATAL_CODES: Final = frozenset(
 
 
 class Limits(NamedTuple):
-    """What WELCOME told; until then, what version 1 gives unconfigured."""
+    """What WELCOME told; until then, what a broker gives unconfigured."""
 
     frame_bytes_max: int = 16 * 1024 * 1024
-    message_bytes_max: int = 1024 * 1024
+    message_bytes_max: int = 4 * 1024 * 1024
     batch_messages_max: int = 10_000
     heartbeat_ms: int = 30_000
-    producer_window: int = 64
-    lease_ms: int = 30_000
+    producer_window: int = f.PRODUCER_WINDOW
+    lease_ms: int = 60_000
 
 
 def _nothing() -> None:
@@ -67,7 +67,6 @@ class Session:
         self._last_sent = self._last_heard = self.now = 0.0
         self._opening_due: float | None = None
         self.limits = Limits()
-        self.broker: bytes | None = None
         self.server = ""
         self.may_ask = False
         self.is_draining = False
@@ -271,7 +270,6 @@ class Session:
             if type(value := frame.limits.get(name)) is int and value > 0
         }
         self.limits = Limits(**known)
-        self.broker = frame.limits.get("broker")
         self.server = frame.server
         self._opening_due = None
         self.may_ask = True
@@ -314,7 +312,7 @@ class Session:
     def _on_lost(self, frame: f.Lost) -> None:
         consumer = self.consumers.get(frame.request)
         if consumer is not None:
-            consumer.lost(checked_offsets(frame.offsets))
+            consumer.lost(frame.offsets)
 
     def _on_missed(self, frame: f.Missed) -> None:
         consumer = self.consumers.get(frame.request)
