@@ -57,15 +57,14 @@ class SaveRule(NamedTuple):
 class Kind(Generic[T]):
     """How one sort of value is read and shown.
 
-    `read` raises ValueError; `allowed` says in words what it accepts; `unit` is what a bare number
-    means; `metavar` stands for a value in help; `plural` kinds may be
-    given several times on the command line.
+    `read` raises ValueError; `allowed` says in words what it accepts; `metavar` stands for a value
+    in help; `plural` kinds may be given several times on the command line, and a `switch` needs no
+    value there.
     """
 
     read: Callable[[Any], T]
     show: Callable[[T], str]
     allowed: str
-    unit: str = ""
     metavar: str = ""
     plural: bool = False
     switch: bool = False
@@ -133,7 +132,7 @@ def _quantity(units: Mapping[str, int], base: str, unit: str, least: int, most: 
         return amount
 
     metavar = {"": "NUMBER", "%": "PERCENT"}.get(unit, unit.upper())
-    return Kind(read, show, f"{show(least)} to {show(most)}", unit, metavar)
+    return Kind(read, show, f"{show(least)} to {show(most)}", metavar)
 
 
 def _scaled(text: str, units: Mapping[str, int]) -> int:
@@ -177,7 +176,7 @@ def choice(*names: str) -> Kind[str]:
             raise ValueError("no such choice")
         return text
 
-    return Kind(read, str, ", ".join(names[:-1]) + " or " + names[-1], "", "|".join(names))
+    return Kind(read, str, ", ".join(names[:-1]) + " or " + names[-1], "|".join(names))
 
 
 def switch() -> Kind[bool]:

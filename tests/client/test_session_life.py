@@ -6,7 +6,7 @@ import pytest
 
 from telpher.errors import Broken, Closed, UnsupportedVersion
 from telpher.protocol import frames as f
-from telpher.protocol.codec import FrameReader, encode_all
+from telpher.protocol.codec import FrameReader, encode
 from telpher.session import Session
 
 from .scripted import LIMITS
@@ -27,7 +27,7 @@ def hear(session: Session, now: float = 0.0) -> list[f.Frame]:
 
 
 def say(session: Session, *frames: f.Frame, now: float = 0.0) -> None:
-    session.receive(encode_all(frames), now)
+    session.receive(b"".join(map(encode, frames)), now)
 
 
 def test_hello_proposes_version_and_heartbeat():

@@ -99,7 +99,7 @@ def test_any_interleaving_stores_each_batch_once_and_in_order(steps, window):
         assert flying == sorted(flying)
     # Let everything come to rest.
     pair.cut()
-    unconfirmed = [publishing.sequence for publishing in pair.window.unconfirmed()]
+    unconfirmed = [publishing.sequence for publishing in pair.window.waiting]
     pair.connect()
     pair.carry()
     assert pair.broker.seen[-1] == unconfirmed[:window]

@@ -7,7 +7,7 @@ to what the frame could hold at the very most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, cast
 
@@ -52,11 +52,6 @@ def encode(frame: Frame) -> bytes:
     """The bytes of one frame, length included."""
     body = _pack((NUMBERS[type(frame)], *frame))
     return LENGTH.pack(len(body)) + cast(bytes, body)
-
-
-def encode_all(frames: Iterable[Frame]) -> bytes:
-    """The bytes of several frames, for one send."""
-    return b"".join(map(encode, frames))
 
 
 def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:

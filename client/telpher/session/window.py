@@ -95,10 +95,6 @@ class Window:
         """Whether one more batch may be submitted within the limit."""
         return len(self.flying) + len(self.waiting) < self.limit
 
-    def unconfirmed(self) -> list[Publishing]:
-        """The batches without an answer, oldest first."""
-        return [*self.flying.values(), *self.waiting]
-
     def submit(self, batch: bytes, count: int, confirm: int | None, on_done: Done) -> Publishing:
         """Number an encoded batch and send it as soon as the connection and the limit allow."""
         self.sequence += 1
