@@ -276,6 +276,7 @@ class Bus(Administration):
 
         Raises Refused, or Broken when the connection was lost and the verb may not be repeated.
         """
+        self._raise_if_ended()
         given = {name: value for name, value in arguments.items() if value is not None}
         reply = await answer_of(self._session, lambda done: self._session.call(verb, given, done))
         result: dict[str, Any] = reply.result
@@ -338,6 +339,8 @@ class Bus(Administration):
         self._opened.set()
 
     def _raise_if_ended(self) -> None:
+        if self._tasks is None:
+            raise Closed("this bus is not open: use it inside `async with connect(...) as bus:`")
         if self._session.ending is not None:
             raise self._session.ending
 

@@ -33,6 +33,20 @@ async def test_a_publish_is_confirmed():
         assert await result.get() == ("jobs", 41, "fsynced")
 
 
+async def test_a_bus_that_was_not_opened_says_so():
+    bus = telpher.connect("telpher://127.0.0.1:7400")
+    for ask in (
+        lambda: bus.publish("jobs", b"x"),
+        lambda: bus.fetch("jobs"),
+        lambda: bus.inspect("jobs"),
+    ):
+        with pytest.raises(telpher.Closed, match="not open: use it inside `async with"):
+            await ask()
+    for make in (bus.producer, bus.consume, bus.subscribe):
+        with pytest.raises(telpher.Closed, match="not open"):
+            make("jobs")
+
+
 async def test_publishes_gather_while_one_is_under_way():
     async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
         first = Result(tasks, lambda: bus.publish("jobs", b"0"))
