@@ -19,7 +19,7 @@ on in the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
@@ -28,6 +28,7 @@ from telpher.protocol.frames import Options
 
 from .log import Stored
 from .ranges import Span
+from .records import size_of
 from .state import QUEUE, Channel, Producer, State
 from .subscription import Subscription
 
@@ -35,6 +36,16 @@ CHUNK_BYTES: Final = 256 * 1024
 _CHUNK_ROWS: Final = 4096
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+# What `describe` calls the chunks and their fields, and the fields of a batch.
+_NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
+    1: ("Header", ("next_channel",)),
+    2: ("Channel", ("channel", "name", "channel_kind", "config", "next")),
+    3: ("Batches", ("channel", "batches")),
+    4: ("Subscription", ("channel", "name", "cursor", "missed", "spans")),
+    5: ("Producers", ("producers",)),
+}
+_BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch")
 
 SpanRow = tuple[int, int, int, int, int]
 ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
@@ -88,6 +99,19 @@ def load(state: State, chunk: bytes) -> None:
     """Add what `chunk` holds to `state`; call with all chunks in order, then `loaded`."""
     kind, *fields = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
     _LOAD[kind](state, *fields)
+
+
+def describe(chunk: bytes, show: Callable[[bytes], Any] = size_of) -> dict[str, Any]:
+    """A chunk in readable form: its kind and fields, batches as `show` shows them."""
+    kind, *values = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+    name, names = _NAMES.get(kind, (f"chunk of kind {kind}", ()))
+    fields = dict(zip(names, values, strict=False))
+    if name == "Batches":
+        rows = [dict(zip(_BATCH_NAMES, row, strict=False)) for row in fields["batches"]]
+        fields["batches"] = [{**row, "batch": show(row["batch"])} for row in rows]
+    if name == "Producers":
+        fields["producers"] = [(row[0].hex(), *row[1:]) for row in fields["producers"]]
+    return {"chunk": name, **fields}
 
 
 def loaded(state: State) -> None:

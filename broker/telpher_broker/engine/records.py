@@ -149,12 +149,17 @@ def decode(data: bytes) -> Record:
     return record._make(fields)
 
 
-def describe(data: bytes) -> dict[str, Any]:
-    """A record in readable form: its kind and fields, bodies as their sizes."""
+def size_of(batch: bytes) -> str:
+    """A batch as it is shown where its messages are not."""
+    return f"<{len(batch)} bytes>"
+
+
+def describe(data: bytes, show: Callable[[bytes], Any] = size_of) -> dict[str, Any]:
+    """A record in readable form: its kind and fields, a batch as `show` shows it."""
     record = decode(data)
     fields = record._asdict()
     if isinstance(record, Published):
-        fields["batch"] = f"<{len(record.batch)} bytes>"
+        fields["batch"] = show(record.batch)
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]
