@@ -23,6 +23,8 @@ log = structlog.get_logger("telpher")
 _SECOND: Final = 1.0
 # How much of the live content the log may have beside it before a save rule is worth a snapshot.
 _WORTH: Final = 0.5
+# How long a snapshot that found no space waits until it is tried again.
+_RETRY_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 0.001
 
 
@@ -36,6 +38,7 @@ class Persistence:
         self._snapshot_under_way = trio.Lock()
         self._saved_records = 0
         self._saved_at = 0.0
+        self._not_before = 0.0
         self._last: dict[str, Any] = {}
 
     async def run(self) -> None:
@@ -92,7 +95,9 @@ class Persistence:
                 await storage.sync()
 
     def _is_due(self) -> bool:
-        if self._storage.keeps_records and self._has_outgrown():
+        if trio.current_time() < self._not_before:
+            return False
+        if self._storage.keeps_records and (self._has_outgrown() or self._would_make_room()):
             return True
         if not self._saves or not self._is_worth_it():
             return False
@@ -110,6 +115,13 @@ class Persistence:
             return False
         return log_bytes > self._engine.body_bytes * (1 + percent / 100)
 
+    def _would_make_room(self) -> bool:
+        """Whether the disk is full, and mostly of what is not needed any more."""
+        if not self._storage.full or not self._is_worth_it():
+            return False
+        free_bytes = self._storage.statistics().free_disk_bytes or 0
+        return 2 * self._engine.body_bytes < free_bytes
+
     def _is_worth_it(self) -> bool:
         """In aof+rdb a snapshot only saves replay: not worth it for a short tail on a big base."""
         if not self._storage.keeps_records:
@@ -124,6 +136,7 @@ class Persistence:
         except SnapshotFailed as error:
             log.warning("snapshot failed; the old one and the log stay", reason=str(error))
             self._saved_at = trio.current_time()
+            self._not_before = self._saved_at + _RETRY_SECONDS
 
     async def _snapshot(self) -> SnapshotReport:
         """Cut the log and freeze the state in one step, then write what was frozen."""

@@ -154,8 +154,20 @@ class FileStorage(FileLog):
                 if perf_counter() > until:
                     break
             if batch:
+                self._leave_room(writer.size + 2 * size)
                 await self._housekeep(partial(writer.write, batch), "write a snapshot")
             self._check()
+
+    def _leave_room(self, taken_bytes: int) -> None:
+        """On a full disk, a snapshot leaves as much as it takes: the log goes on in the rest."""
+        if not self._reserve.full:
+            return
+        try:
+            free_bytes, _ = self._files.space(self._path)
+        except OSError as error:
+            self._fail(error)
+        if free_bytes < taken_bytes:
+            raise SnapshotFailed("cannot write a snapshot: what space is left is for the log")
 
     async def _register(self, writer: SnapshotWriter, upto: int, first_kept: int) -> frozenset[int]:
         """Sync the snapshot, name it in the manifest in place of what it covers, delete that."""

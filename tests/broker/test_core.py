@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from telpher_storage import (
     SnapshotFailed,
     SnapshotReport,
     StorageFailed,
+    StorageStatistics,
 )
 
 from .harness import Peer, batch, house
@@ -411,3 +413,22 @@ async def test_who_asks_much_and_reads_nothing_is_not_answered_ahead() -> None:
             reply = await sleeper.hear()
             assert isinstance(reply, f.Reply)
             assert reply.result["name"] == f"c{n}"
+
+
+@pytest.mark.parametrize("free_bytes", [1000, 100_000])
+async def test_on_a_full_disk_what_is_not_needed_any_more_is_written_away(
+    free_bytes: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Full(MemoryRecordsStorage):
+        def statistics(self) -> StorageStatistics:
+            return replace(super().statistics(), increment_bytes=10**6, free_disk_bytes=free_bytes)
+
+    storage = Full()
+    async with house(storage, save=()) as place:
+        await (await place.peer()).ask(publish(1, bytes(1000)))
+        await trio.sleep(5)
+        assert storage.statistics().snapshots == 0
+        storage.full = True
+        await trio.sleep(1.1)
+        # Not where what is needed would take more than half of what is free.
+        assert storage.statistics().snapshots == (free_bytes > 2000)

@@ -9,12 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from telpher_storage import FileStorage, SnapshotFailed, StorageError, StorageFailed
+from telpher_storage import (
+    FileStorage,
+    SnapshotFailed,
+    StorageError,
+    StorageFailed,
+    file_storage,
+)
 
 from .disk import Disk
 from .worlds import append, load, make, prefix_length, state_at
@@ -196,6 +203,31 @@ def test_a_full_disk_is_survived_and_left() -> None:
     count = storage.next_record
     storage.close(clean=False)
     assert recovered(disk.restarted(), "aof") == count
+
+
+def test_on_a_full_disk_a_snapshot_leaves_room_for_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_storage, "STEP_SECONDS", 0.0)
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes() - 100
+    while not storage.full:
+        append(storage, 1)
+
+    def chunks() -> Iterator[bytes]:
+        while True:
+            yield bytes(100)
+            append(storage, 1)
+
+    async def snapshot() -> None:
+        await storage.prepare_snapshot()
+        await storage.write_snapshot(storage.cut(), chunks())
+
+    with pytest.raises(SnapshotFailed, match="space"):
+        trio.run(snapshot)
+    append(storage, 3)
+    storage.close(clean=False)
 
 
 def test_full_is_told_ahead_of_time() -> None:
