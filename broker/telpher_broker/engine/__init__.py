@@ -1,9 +1,9 @@
 """The engine: what the broker means, with no I/O, no clock and no chance in it.
 
 Time, randomness and identity come in as arguments; records and effects come out. Read in this
-order: `ranges` (offsets and where they stand), `log` and `subscription`, `sessions` (who is
-connected and consumes), `records`, `state`, `apply` (records change state, and nothing else changes
-what is durable), `dump` (the state as a snapshot's chunks), `settings`, `turn` (what one round
-works with), `decide`, `arguments`, `membership`, `calls`, `retention`, `dispatch`, `ticks`, and
+order: `ranges` (offsets and where they stand), `log`, `subscription`, `sessions` (who is connected
+and consumes), `state`, `records`, `settings`, `apply` (records change state, and nothing else
+changes what is durable), `turn` (what one round works with), `arguments`, `decide`, `membership`,
+`calls`, `retention`, `dispatch`, `ticks`, `dump` (the state as a snapshot's chunks), and
 `engine`, which ties them. `tests/engine/test_imports.py` holds the imports to this.
 """

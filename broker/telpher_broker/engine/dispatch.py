@@ -39,8 +39,8 @@ def dispatch(turn: Turn) -> None:
 def _serve(turn: Turn, subscription: Subscription) -> None:
     subscription.ranges.mature(turn.now_ms)
     waiting = subscription.waiting
-    former = subscription.former
-    is_held = former is not None and bool(former.leases)
+    former_run = subscription.former_run
+    is_held = former_run is not None and bool(former_run.leases)
     while waiting and turn.budget_bytes > 0 and not is_held:
         consumer = waiting.popleft()
         consumer.waiting = False

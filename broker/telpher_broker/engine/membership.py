@@ -186,8 +186,8 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         subscription.waiting.remove(consumer)
         consumer.waiting = False
     subscription.consumers.remove(consumer)
-    if subscription.former is consumer:
-        subscription.former = None
+    if subscription.former_run is consumer:
+        subscription.former_run = None
     if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:
         del turn.state.tokens[consumer.token]
 
@@ -205,11 +205,11 @@ def hold_for_resume(turn: Turn) -> None:
             started = [span for span in ranges if span.attempt and span.state == READY]
             if not started:
                 continue
-            former = Consumer(0, None, subscription, 0, 0, None)
-            subscription.consumers.append(former)
-            subscription.former = former
+            former_run = Consumer(0, None, subscription, 0, 0, None)
+            subscription.consumers.append(former_run)
+            subscription.former_run = former_run
             for span in started:
-                ranges.lease(span, span.end, former, deadline_ms).delivery = span.attempt
+                ranges.lease(span, span.end, former_run, deadline_ms).delivery = span.attempt
             turn.set_alarm(subscription, deadline_ms)
 
 
@@ -333,7 +333,7 @@ def _reclaim(
             lost.append((reached, start))
         reached = stop
         holder = span.consumer
-        if holder is not None and (holder is former or holder.is_of_former_run):
+        if holder is not None and holder in (former, subscription.former_run):
             delivery = span.delivery
         elif span.state == READY:
             delivery = max(span.attempt, 1)
@@ -348,7 +348,7 @@ def _reclaim(
             part.delivery = delivery
             part.deadline_ms = deadline_ms
             subscription.ranges.put(part)
-        if holder is not None and holder.is_of_former_run and not holder.leases:
+        if holder is not None and holder is subscription.former_run and not holder.leases:
             leave(turn, holder)
     if reached < claimed:
         lost.append((reached, claimed))

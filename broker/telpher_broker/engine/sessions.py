@@ -72,11 +72,6 @@ class Consumer:
         self.waiting = False
         self.alarm_ms = 0
 
-    @property
-    def is_of_former_run(self) -> bool:
-        """Whether it stands for whoever held these leases before a restart of the broker."""
-        return self.session is None and self.token is None
-
 
 class Fetching:
     """An open FETCH: which request to answer, for how many messages, and until when to wait."""

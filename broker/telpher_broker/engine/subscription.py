@@ -22,7 +22,7 @@ class Subscription:
 
     `durable` ones are journalled. `acks` is False where delivery is settlement (an ephemeral
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
-    `former` stands, for a moment after a restart, for whoever held leases before it.
+    `former_run` stands, for a moment after a restart, for whoever held leases before it.
     """
 
     __slots__ = (
@@ -32,7 +32,7 @@ class Subscription:
         "consumers",
         "cursor",
         "durable",
-        "former",
+        "former_run",
         "missed",
         "name",
         "ranges",
@@ -51,7 +51,7 @@ class Subscription:
         self.alarm_ms = 0
         self.ranges = Ranges()
         self.consumers: list[Consumer] = []
-        self.former: Consumer | None = None
+        self.former_run: Consumer | None = None
         self.waiting: deque[Consumer] = deque()
 
     @property
