@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .api import RecoveryReport, StorageDamaged, StorageError
+from .directory import refuse_foreign
 from .file_header import increment_name, snapshot_name
 from .files import Files
 from .footer import FOOTER_BYTES
@@ -40,10 +41,13 @@ class CheckReport:
 
 
 def check(directory: Path, files: Files | None = None) -> CheckReport:
-    """Read everything and report. Raises `StorageError` if the directory cannot be read."""
+    """Read everything and report. Raises `StorageError` if the directory cannot be read, or is
+    somebody else's.
+    """
     files = files or Files()
     report = CheckReport(directory)
     try:
+        refuse_foreign(files, directory)
         report.locked_by = lock_owner(files, directory)
         _check(files, directory, report)
     except StorageDamaged as damage:

@@ -27,14 +27,19 @@ def adopt_directory(files: Files, path: Path) -> None:
         files.make_directory(path)
         files.sync_directory(path.parent)
         return
+    refuse_foreign(files, path)
+    if mode & 0o077:
+        files.restrict(path, 0o700)
+
+
+def refuse_foreign(files: Files, path: Path) -> None:
+    """Raise `StorageError` for a directory with other things in it and nothing of ours."""
     names = files.list(path)
     if names and not any(name in _OURS or parse_name(name) for name in names):
         raise StorageError(
             f"{path} holds other files ({names[0]}, ...) and no manifest of ours; "
             "name an empty directory or a new one"
         )
-    if mode & 0o077:
-        files.restrict(path, 0o700)
 
 
 def remove_names(files: Files, path: Path, names: Iterable[str]) -> None:

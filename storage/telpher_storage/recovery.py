@@ -148,7 +148,7 @@ class LogRecovery:
                 damage.file,
                 damage.offset,
                 f"{damage.text}, and records up to {proven - 1} are proven to have been synced; "
-                f"{damage.record} cannot be read",
+                f"record {damage.record} cannot be read",
             )
         self._cut(index, reader, damage)
 

@@ -63,7 +63,9 @@ class RepairReport:
     """What was done. Records from `lost_from` up to, exclusive, `lost_to` are not there any more.
 
     `lost_to` is the highest number of which any trace was found. `snapshot_lost`: the state of
-    all records below the snapshot's is gone too. `folder` is None if nothing had to be done.
+    all records below the snapshot's is gone too. `missing`: the files of the log that were not
+    there; how many records they held is not always known. `folder` is None if nothing had to be
+    done.
     """
 
     directory: Path
@@ -72,6 +74,7 @@ class RepairReport:
     lost_from: int = 0
     lost_to: int = 0
     dropped: list[Dropped] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def repair(directory: Path, files: Files | None = None) -> RepairReport:
@@ -235,6 +238,7 @@ class _Repair:
             name = increment_name(generation)
             if name not in present:
                 broken = broken or f"{name} before it is missing"
+                self._report.missing.append(name)
                 continue
             with OpenFile(self._files, self._path, name) as fd:
                 reader = BlockReader(

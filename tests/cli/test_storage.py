@@ -91,6 +91,23 @@ def test_repair_says_what_it_did(data: Path, command: Command) -> None:
     assert text.endswith("is repaired: a broker can start\n")
 
 
+def test_repair_says_which_files_are_missing(data: Path, command: Command) -> None:
+    (log,) = data.glob("increment-*")
+    log.unlink()
+    (data / "CLEAN").unlink()
+    out = command("repair", str(data)).out
+    assert f"{log.name} is missing: what was in it is lost\n" in out
+    assert "moved aside" not in out
+
+
+def test_a_directory_of_other_things_is_not_called_empty(tmp_path: Path, command: Command) -> None:
+    assert "is empty" in command("check", str(tmp_path)).out
+    (tmp_path / "letter.txt").touch()
+    result = command("check", str(tmp_path))
+    assert (result.code, result.out) == (ExitCode.DATA_DIR, "")
+    assert "holds other files (letter.txt, ...)" in result.err
+
+
 def test_a_directory_in_use_may_be_read_and_not_repaired(tmp_path: Path, command: Command) -> None:
     with serving(tmp_path) as daemon:
         assert "a broker has it open" in command("check", str(daemon.data)).out

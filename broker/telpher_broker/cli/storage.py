@@ -98,11 +98,14 @@ def _print_repair(report: RepairReport) -> None:
             f"{escape(piece.file)} from byte {piece.offset}: {piece.bytes} bytes moved aside: "
             f"{escape(piece.reason)}"
         )
+    for name in report.missing:
+        click.echo(f"{escape(name)} is missing: what was in it is lost")
     if report.snapshot_lost:
         click.echo("the snapshot is lost, and with it everything before it")
     if report.lost_to > report.lost_from:
         click.echo(f"records {report.lost_from} to {report.lost_to - 1} are lost")
-    click.echo(f"what was moved aside is in {report.folder}")
+    if report.dropped:
+        click.echo(f"what was moved aside is in {report.folder}")
     click.echo(f"{report.directory} is repaired: a broker can start")
 
 
