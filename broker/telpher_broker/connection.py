@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -153,10 +153,6 @@ class ClientConnection:
             self.broken = True
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
-
-    def statistics(self) -> dict[str, Any]:
-        """What is known of the connection."""
-        return {"peer": self.peer, "client": self.client, "sending": self.is_sending}
 
     def _write(self, data: bytes) -> int:
         try:

@@ -47,7 +47,6 @@ class RecoverySummary:
     records: int
     messages: int
     channels: int
-    bytes_read: int
     bytes_cut: int
     cut_file: str | None
     clean: bool
@@ -141,7 +140,6 @@ class Broker:
             records=report.records,
             messages=self.engine.messages,
             channels=len(self.engine.state.channels),
-            bytes_read=report.bytes_read,
             bytes_cut=report.bytes_cut,
             cut_file=report.cut_file,
             clean=report.clean
@@ -256,6 +254,7 @@ class Broker:
             log.warning(
                 "connection broke the protocol",
                 peer=connection.peer,
+                client=connection.client or None,
                 code=error.code,
                 reason=error.text,
             )
@@ -337,7 +336,11 @@ class Broker:
                 connection.dismiss("slow_start", CODES["slow_start"])
                 connection.hang_up()
         elif now - connection.heard_at > 2 * connection.heartbeat_seconds:
-            log.warning("peer is silent; connection dropped", peer=connection.peer)
+            log.warning(
+                "peer is silent; connection dropped",
+                peer=connection.peer,
+                client=connection.client,
+            )
             connection.dismiss("heartbeat_missed", CODES["heartbeat_missed"])
             connection.hang_up()
         elif now - connection.spoke_at > connection.heartbeat_seconds / 2:

@@ -53,6 +53,7 @@ class Recovered(Protocol):
     messages: int
     channels: int
     bytes_cut: int
+    cut_file: str | None
     clean: bool
 
 
@@ -163,7 +164,11 @@ def _recover(broker: Served) -> None:
         clean=found.clean,
     )
     if found.bytes_cut:
-        log.warning("the log had a torn tail, which was cut", bytes_cut=found.bytes_cut)
+        log.warning(
+            "the log had a torn tail, which was cut",
+            bytes_cut=found.bytes_cut,
+            file=found.cut_file,
+        )
 
 
 def _raise_file_limit(connections_max: int) -> None:

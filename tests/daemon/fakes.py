@@ -15,6 +15,7 @@ class Summary:
     messages: int = 2
     channels: int = 3
     bytes_cut: int = 0
+    cut_file: str | None = None
     clean: bool = True
 
 
