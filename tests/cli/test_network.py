@@ -54,6 +54,14 @@ def test_publish_a_dash_is_standard_input(on_broker: Command, name: str) -> None
     assert on_broker("consume", name, "--raw").out == "onetwothree\nfour"
 
 
+def test_a_queue_is_not_consumed_from_the_middle(on_broker: Command, name: str) -> None:
+    on_broker("publish", name, input=b"one\ntwo")
+    result = on_broker("consume", name, "--ack", "--start", "1", "--count", "1")
+    assert (result.code, result.out) == (ExitCode.USAGE, "")
+    assert "from its front" in result.err
+    assert on_broker("consume", name).out == "one\ntwo\n"
+
+
 def test_publish_lines_of_files_and_whole_files(
     on_broker: Command, name: str, tmp_path: Path
 ) -> None:

@@ -102,6 +102,8 @@ async def _work(bus: Bus, wish: _Wish, ack: bool) -> None:
         raise click.UsageError("a topic is consumed by a subscription: give --subscription NAME")
     if kind == "queue" and wish.subscription is not None:
         raise click.UsageError(f"{wish.channel} is a queue: it has no subscriptions")
+    if kind == "queue" and ack and wish.start is not None:
+        raise click.UsageError("a queue is consumed from its front: give --start without --ack")
     if ack:
         await _consume(bus, wish, kind)
     elif kind == "topic" and wish.follow and wish.subscription is None:
