@@ -62,6 +62,24 @@ def test_a_queue_is_not_consumed_from_the_middle(on_broker: Command, name: str) 
     assert on_broker("consume", name).out == "one\ntwo\n"
 
 
+def test_ctrl_c_ends_a_publish_that_waits_for_a_terminal(
+    broker_url: str, on_broker: Command, name: str
+) -> None:
+    on_broker("declare", name)
+    master, slave = pty.openpty()
+    with started(broker_url, "publish", name, stdin=slave) as waiting:
+        os.write(master, b"one\n")
+        while on_broker("consume", name).out != "one\n":
+            assert waiting.poll() is None
+        waiting.send_signal(signal.SIGINT)
+        try:
+            assert waiting.wait(10) == ExitCode.INTERRUPTED
+        finally:
+            waiting.kill()
+    os.close(master)
+    os.close(slave)
+
+
 def test_publish_lines_of_files_and_whole_files(
     on_broker: Command, name: str, tmp_path: Path
 ) -> None:

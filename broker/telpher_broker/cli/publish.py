@@ -115,6 +115,8 @@ async def _bodies(stream: IO[bytes], whole: bool) -> AsyncIterator[bytes]:
 async def _read(stream: IO[bytes]) -> bytes:
     import trio
 
-    read = getattr(stream, "read1", stream.read)
+    # Without its buffer, whose lock a read that Ctrl-C has abandoned would keep for ever.
+    raw = getattr(stream, "raw", stream)
+    read = getattr(raw, "read1", raw.read)
     data: bytes = await trio.to_thread.run_sync(read, READ_BYTES, abandon_on_cancel=True)
     return data
