@@ -31,8 +31,8 @@ from telpher_storage.api import (
 )
 
 from . import logs
+from .admission import Admission
 from .config import ConfigError, Configuration
-from .connections import Connections
 from .exit_codes import ExitCode, storage_code
 from .listeners import ListenError, Listeners, accept
 from .notify import notify, watchdog_seconds
@@ -228,17 +228,17 @@ class Daemon:
 
     async def _serve_and_drain(self) -> None:
         async with trio.open_nursery() as nursery:
-            connections = Connections(nursery, self._broker.serve, self._settings.connections_max)
+            admission = Admission(nursery, self._broker.serve, self._settings.connections_max)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as acceptors:
                     for listener in self._listeners.listen():
-                        acceptors.start_soon(accept, listener, connections.admit)
+                        acceptors.start_soon(accept, listener, admission.admit)
                     self._say_ready()
                     await self._stop.wait()
                     accepting.cancel()
             self._listeners.close()
             notify("STOPPING=1")
-            log.info("stopping", connections=connections.count, signal=self._signal)
+            log.info("stopping", connections=admission.count, signal=self._signal)
             await self._broker.drain(self._settings.drain_seconds)
             await self._core_ended.wait()
             nursery.cancel_scope.cancel()

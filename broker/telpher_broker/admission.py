@@ -1,4 +1,4 @@
-"""Who is connected: lets connections in up to the limit, and keeps a bug in one of them there.
+"""Who is let in: connections up to the limit, and a bug in one of them stays there.
 
 A fault of one connection is logged with its traceback the first time it happens, and as one line
 after that, so that nobody fills the log by provoking it.
@@ -25,7 +25,7 @@ REFUSALS_MAX: Final = 64
 log = get_logger()
 
 
-class Connections:
+class Admission:
     """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given."""
 
     def __init__(
