@@ -21,7 +21,7 @@ from telpher.protocol.frames import Frame
 from .engine.dispatch import PART_BYTES
 
 READ_BYTES: Final = 256 * 1024
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 _PARTING_SECONDS: Final = 1.0
 
 OnDrained = Callable[["ClientConnection", int], None]
@@ -115,6 +115,9 @@ class ClientConnection:
                 for start in range(0, len(head), _PIECE_BYTES):
                     await self._stream.send_all(head[start : start + _PIECE_BYTES])
                     self.spoke_at = trio.current_time()
+                    if start + _PIECE_BYTES <= len(head):
+                        # Who takes much is alive, though it is not listened to now (`room`).
+                        self.heard_at = self.spoke_at
                 del self._unsent[0]
             bodies, self._unsent_bodies = self._unsent_bodies, 0
             self._on_drained(self, bodies)
