@@ -12,7 +12,7 @@ from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
 from telpher.protocol.frames import Level
 from telpher.protocol.names import is_name, why_not_name
 
-from .errors import BadName
+from .errors import BadName, MessageTooLarge
 
 Body = bytes | bytearray | memoryview
 LevelName = Literal["received", "written", "fsynced"]
@@ -30,6 +30,15 @@ def as_body(body: object) -> bytes:
         raise TypeError("a body is bytes: encode the string first, body.encode() for UTF-8")
     raise TypeError(
         f"a body is bytes, not {type(body).__name__}: encode it, with json.dumps(x).encode(), say"
+    )
+
+
+def too_large(size_bytes: int, most_bytes: int) -> MessageTooLarge:
+    """The error for a body that the broker would refuse."""
+    return MessageTooLarge(
+        "message_too_large",
+        f"a message of {size_bytes} bytes; this broker takes {most_bytes}: "
+        "store it elsewhere and send a reference",
     )
 
 

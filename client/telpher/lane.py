@@ -12,8 +12,8 @@ import anyio
 
 from telpher.protocol.batch import Columns, encode
 
-from .content import LEVEL_NAMES, LevelName, Properties, header_bytes
-from .errors import MessageTooLarge, TelpherError, Timeout
+from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
+from .errors import TelpherError, Timeout
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
 from .session.exchange import Exchange
 from .session.session import Session
@@ -99,11 +99,7 @@ class Lane:
             raise self._session.ending
         most = self._session.limits.message_bytes_max
         if len(waiting.body) > most:
-            raise MessageTooLarge(
-                "message_too_large",
-                f"a message of {len(waiting.body)} bytes; this broker takes {most}: "
-                "store it elsewhere and send a reference",
-            )
+            raise too_large(len(waiting.body), most)
 
     def _submit_gathered(self) -> None:
         """Send what gathered as far as the window has room; the rest waits for the next confirm."""

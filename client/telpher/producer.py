@@ -16,8 +16,8 @@ import anyio
 
 from telpher.protocol.batch import Columns, decode, encode
 
-from .content import Body, Properties, as_body, as_headers, as_key, header_bytes
-from .errors import Closed, MessageTooLarge, PublishFailed
+from .content import Body, Properties, as_body, as_headers, as_key, header_bytes, too_large
+from .errors import Closed, PublishFailed
 from .session.exchange import Exchange
 from .session.session import Session
 from .session.window import Publishing
@@ -186,11 +186,7 @@ class Producer:
         self._bytes -= len(body)
         del self._keys[len(self._bodies) :], self._headers[len(self._bodies) :]
         self._is_prompt = self._window.is_idle and not self._bodies
-        raise MessageTooLarge(
-            "message_too_large",
-            f"a message of {len(body)} bytes; this broker takes {most}: "
-            "store it elsewhere and send a reference",
-        )
+        raise too_large(len(body), most)
 
     # --- answers
 
