@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+
 from telpher.protocol import frames as f
+from telpher_broker.engine.sessions import Consumer
 
 from .driver import Driver, delivered
 
 TOKEN = b"t" * 16
+
+
+def consumers_alive() -> int:
+    gc.collect()
+    return sum(isinstance(found, Consumer) for found in gc.get_objects())
 
 
 def test_leases_of_a_deleted_channel_end_in_silence(driver: Driver) -> None:
@@ -99,3 +107,23 @@ def test_a_queue_is_neither_sought_nor_unsubscribed(driver: Driver) -> None:
         answer = driver.call(session, "unsubscribe", channel="jobs", subscription=name)
         assert answer.code == "wrong_kind"
     assert driver.call(session, "inspect", channel="jobs")["messages"] == 2
+
+
+def test_what_waits_long_is_not_remembered_for_as_long(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    before = consumers_alive()
+    for _ in range(10):
+        brief = driver.connect()
+        consumer = driver.consume(brief, "jobs")
+        driver.send(brief, f.Fetch(90, consumer, 1, 86_400_000))
+        driver.disconnect(brief)
+    stays = driver.consume(session, "jobs")
+    driver.send(session, f.Fetch(91, stays, 1, 100_000))
+    driver.publish(session, "later", b"x", properties={"ttl_ms": 100_000})
+    driver.publish(session, "later", b"x", properties={"delay_ms": 100_000})
+    assert driver.pass_time(99_000) == []
+    assert consumers_alive() == before + 1
+    assert driver.pass_time(2000) == [(session, f.Reply(91, {"count": 0}))]
+    (inspected,) = driver.call(session, "inspect", channel="later")["subscriptions"]
+    assert (inspected["ready"], inspected["delayed"]) == (1, 0)

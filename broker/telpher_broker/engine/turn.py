@@ -26,6 +26,7 @@ from .subscription import Subscription
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
 _CUTS_MAX: Final = 8
+_ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
 Alarmed = Subscription | Channel | Consumer
@@ -91,7 +92,11 @@ class Turn:
 
     def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
         """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""
-        if when_ms is None or (target.alarm_ms and target.alarm_ms <= when_ms):
+        if when_ms is None:
+            return
+        # Who is looked at sets it anew; who has gone by then is not remembered for longer.
+        when_ms = min(when_ms, self.now_ms + _ALARM_MS_MAX)
+        if target.alarm_ms and target.alarm_ms <= when_ms:
             return
         target.alarm_ms = when_ms
         self._alarms_set += 1
