@@ -70,17 +70,26 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def as_properties(delay: float | None, ttl: float | None, priority: int | None) -> Properties:
-    """The common properties of a batch, from seconds; raises ValueError out of bounds."""
+    """The common properties of a batch, from seconds; raises TypeError, ValueError."""
     given = {
-        "priority": priority or None,
-        "delay_ms": None if not delay else round(delay * 1000),
-        "ttl_ms": None if ttl is None else round(ttl * 1000),
+        "priority": _scaled("priority", "priority", priority, 1) or None,
+        "delay_ms": _scaled("delay", "delay_ms", delay, 1000) or None,
+        "ttl_ms": _scaled("ttl", "ttl_ms", ttl, 1000),
     }
-    for name, value in given.items():
-        least, most = PROPERTY_BOUNDS[name]
-        if value is not None and not (isinstance(value, int) and least <= value <= most):
-            raise ValueError(f"{name} would be {value!r}; it may be {least} to {most}")
     return tuple((name, value) for name, value in given.items() if value is not None)
+
+
+def _scaled(argument: str, name: str, value: float | None, per_unit: int) -> int | None:
+    """An argument as the integer that travels; `per_unit` 1000 is from seconds."""
+    if value is None:
+        return None
+    if not isinstance(value, int if per_unit == 1 else (int, float)):
+        kind = "an integer" if per_unit == 1 else "a number of seconds"
+        raise TypeError(f"{argument} is {kind}, not {type(value).__name__}")
+    least, most = (bound / per_unit for bound in PROPERTY_BOUNDS[name])
+    if not least <= value <= most:
+        raise ValueError(f"{argument}={value!r}; it may be {least:g} to {most:.0f}")
+    return round(value * per_unit)
 
 
 def as_level(confirm: str | None) -> int | None:

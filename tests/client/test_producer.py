@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
 import telpher
+from telpher.content import as_properties
 from telpher.protocol import frames as f
 from telpher.protocol.batch import decode
 
@@ -221,3 +224,22 @@ async def test_a_string_is_refused_with_advice():
         with pytest.raises(TypeError, match="encode the string"):
             await producer.send_many([b"bytes", "text"])
         assert producer.statistics().sent == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("ttl", "a", TypeError),
+        ("ttl", 0, ValueError),
+        ("delay", -1, ValueError),
+        ("delay", float("nan"), ValueError),
+        ("priority", 256, ValueError),
+        ("priority", 1.5, TypeError),
+    ],
+)
+def test_a_wrong_property_is_named_in_the_callers_words(
+    argument: str, value: Any, error: type[Exception]
+) -> None:
+    given = {"delay": None, "ttl": None, "priority": None, argument: value}
+    with pytest.raises(error, match=f"^{argument}"):
+        as_properties(**given)
