@@ -238,7 +238,8 @@ async def test_a_fetch_polls_and_returns_what_came():
         consume = await broker.joined()
         assert consume.options["prefetch"] == 0
         fetch = await broker.hear(f.Fetch)
-        assert (fetch.consumer, fetch.messages, fetch.wait_ms) == (consume.request, 5, 2000)
+        assert (fetch.consumer, fetch.messages) == (consume.request, 5)
+        assert fetch.wait_ms == pytest.approx(2000, abs=500)
         parts = ((3, 1, 0, make_batch(b"a", b"b")), (9, 2, 0, make_batch(b"c")))
         await broker.say(f.Deliver(consume.request, parts), f.Reply(fetch.request, {"count": 3}))
         batch = await result.get()
