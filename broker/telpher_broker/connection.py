@@ -73,7 +73,7 @@ class ClientConnection:
 
         Raises RemoteProtocolError, and trio's errors for a connection that broke.
         """
-        data = await self._stream.receive_some(READ_BYTES)
+        data = await self._read()
         if not data:
             return None
         self.heard_at = trio.current_time()
@@ -156,6 +156,23 @@ class ClientConnection:
             self.broken = True
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
+
+    async def _read(self) -> bytes:
+        """What has arrived; empty at the end of the stream.
+
+        A socket is waited for first and then read, past trio's stream: that one would try to read
+        before it waits, which for one request at a time is a failed call and an exception each.
+        """
+        if self._fd < 0:
+            return bytes(await self._stream.receive_some(READ_BYTES))
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                return os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
 
     def _write(self, data: bytes) -> int:
         try:
