@@ -47,7 +47,7 @@ class Rounds:
         self._speak = speak
         self._inbox: list[tuple[int, ClientFrame | Gone]] = []
         self._work = trio.Event()
-        self._taken = trio.Event()
+        self._taken: trio.Event | None = None
         self._unsynced: list[Effect] = []
         self._sync_wanted = trio.Event()
         self._failure: Exception | None = None
@@ -85,6 +85,8 @@ class Rounds:
 
     async def taken(self) -> None:
         """Wait for the next round to take the inbox."""
+        if self._taken is None:
+            self._taken = trio.Event()
         await self._taken.wait()
 
     # -- the core task
@@ -150,8 +152,9 @@ class Rounds:
                 engine.disconnect(session, frame.orderly)
             else:
                 engine.handle(session, frame)  # type: ignore[arg-type]
-        self._taken.set()
-        self._taken = trio.Event()
+        if self._taken is not None:
+            self._taken.set()
+            self._taken = None
 
     def _line_up(self, effects: list[Effect]) -> None:
         if effects:

@@ -32,7 +32,9 @@ def dispatch(turn: Turn) -> None:
     turn.published.clear()
     wakeful, turn.wakeful = turn.wakeful, {}
     for subscription in wakeful:
-        _serve(turn, subscription)
+        # Nobody waits and nothing is due: all that there is is a tail.
+        if subscription.waiting or len(subscription.ranges):
+            _serve(turn, subscription)
     _flush(turn)
 
 
