@@ -64,6 +64,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         level=level,
         level_max=level_max,
         journal=storage.keeps_records,
+        memory_limit_bytes=settings.memory_limit,
         create_channels=settings.create_channels,
         channels_max=settings.channels_max,
         consumers_per_connection_max=settings.consumers_per_connection_max,
@@ -101,7 +102,7 @@ class Broker:
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.settings = settings
         self.storage = storage
-        self.engine = Engine(engine_settings(settings, storage))
+        self.engine = Engine(engine_settings(settings, storage), storage.read)
         self.persistence = Persistence(settings, storage, self.engine)
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1
@@ -128,11 +129,11 @@ class Broker:
         """
         began = time.perf_counter()
         recovery = self.storage.open()
-        for chunk, _ in recovery.snapshot:
-            self.engine.load(chunk)
+        for chunk, position in recovery.snapshot:
+            self.engine.load(chunk, position)
         self.engine.loaded()
-        for record, _ in recovery.records:
-            self.engine.replay(record)
+        for record, position in recovery.records:
+            self.engine.replay(record, position)
         self.engine.recovered()
         report = recovery.report
         return RecoverySummary(

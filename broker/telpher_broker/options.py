@@ -104,6 +104,14 @@ class Settings:
         32 * MIB,
         "Disk space kept back, so that consuming and acknowledging go on when the disk is full.",
     )
+    memory_limit: int = _option(
+        "Limits",
+        values.size(0, 1024 * GIB),
+        GIB,
+        "How many bytes of waiting batches stay in memory. With aof and aof+rdb, what comes on top "
+        "is read back from the log when it is delivered (batches under 1 KiB stay in memory all "
+        "the same); without a log, everything stays.",
+    )
     frame_bytes_max: int = _option(
         "Limits", values.size(64 * KIB, GIB), 16 * MIB, "The largest frame that is accepted."
     )

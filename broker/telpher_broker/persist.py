@@ -7,14 +7,16 @@ a state whose every record has been appended, and none that has not.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 import trio
 
 from telpher.protocol import frames as f
-from telpher_storage import SnapshotFailed, SnapshotReport, Storage
+from telpher_storage import Position, SnapshotFailed, SnapshotReport, Storage
 
+from .engine.dump import Frozen
 from .engine.engine import Engine
 from .options import Settings
 
@@ -26,6 +28,7 @@ _WORTH: Final = 0.5
 # How long a snapshot that found no space waits until it is tried again.
 _RETRY_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 0.001
+_STEP_SECONDS: Final = 0.002
 
 
 class Persistence:
@@ -158,6 +161,7 @@ class Persistence:
                 nursery.cancel_scope.cancel()
             if isinstance(report, SnapshotFailed):
                 raise report
+            await self._move(frozen, report.positions)
             await self._storage.release(report.retired)
         self._saved_records = decided
         self._saved_at = trio.current_time()
@@ -169,6 +173,14 @@ class Persistence:
         }
         log.info("snapshot written", **self._last)
         return report
+
+    async def _move(self, frozen: Frozen, positions: Sequence[Position]) -> None:
+        """Read spilled batches from the new snapshot from now on, before the old files go."""
+        until = time.perf_counter() + _STEP_SECONDS
+        for _ in frozen.move(positions):
+            if time.perf_counter() > until:
+                await trio.lowlevel.checkpoint()
+                until = time.perf_counter() + _STEP_SECONDS
 
 
 class _PauseProbe:

@@ -132,7 +132,7 @@ class Rounds:
         engine.tick()
         taken = engine.take_round()
         if taken.records:
-            self._storage.append(taken.records)
+            engine.written(self._storage.append(taken.records))
             engine.set_disk_full(self._storage.full)
         if self._sync_always:
             self._line_up(taken.effects + taken.synced_effects)

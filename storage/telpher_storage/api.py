@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from google_crc32c import value as crc32c
+
 RESERVE_BYTES = 32 * 1024 * 1024
 
 
@@ -53,7 +55,7 @@ class SnapshotFailed(StorageError):
 
 
 class Position(NamedTuple):
-    """Where the bytes of one stored record or chunk lie.
+    """Where the bytes of one stored record or chunk lie, or of a part of one.
 
     `file` is the generation number of the file, `offset` and `length` are in bytes, and
     `checksum` is the CRC-32C of the bytes. It holds until the file is retired by a snapshot.
@@ -63,6 +65,14 @@ class Position(NamedTuple):
     offset: int
     length: int
     checksum: int
+
+    def part(self, at: int, data: bytes) -> Position:
+        """Where `data` lies, which is what stands `at` bytes into this."""
+        return Position(self.file, self.offset + at, len(data), crc32c(data))
+
+    def moved(self, into: Position, at: int) -> Position:
+        """Where the same bytes lie in a copy, which stands `at` bytes into `into`."""
+        return Position(into.file, into.offset + at, self.length, self.checksum)
 
 
 Entry = tuple[bytes, Position | None]
@@ -206,7 +216,7 @@ class Storage(Protocol):
         """
 
     def read(self, position: Position) -> bytes:
-        """Give back one stored record or chunk, its checksum verified. Blocks.
+        """Give back one stored record or chunk, or part of one, its checksum verified. Blocks.
 
         Raises `StorageDamaged` if the bytes are no longer what was written, KeyError for a file
         that was released.

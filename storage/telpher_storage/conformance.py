@@ -130,6 +130,22 @@ class StorageConformance:
             assert position is None or storage.read(position) == data
         storage.close(clean=True)
 
+    def test_parts_of_records_are_read_back_also_from_a_snapshot(self) -> None:
+        async def run(storage: Storage) -> None:
+            whole = storage.append([b"head" + b"x" * 5000, b"other"])
+            places = [position.part(4, b"x" * 5000) for position in whole[:1]]
+            self._assert_read(storage, places, [b"x" * 5000])
+            await storage.prepare_snapshot()
+            upto = storage.cut()
+            report = await storage.write_snapshot(upto, iter([b"A", b"12" + b"x" * 5000 + b"3"]))
+            moved = [place.moved(report.positions[1], 2) for place in places]
+            await storage.release(report.retired)
+            self._assert_read(storage, moved, [b"x" * 5000])
+
+        storage, *_ = self._open()
+        trio.run(run, storage)
+        storage.close(clean=True)
+
     @staticmethod
     def _assert_read(
         storage: Storage, positions: Sequence[Position], records: Sequence[bytes]

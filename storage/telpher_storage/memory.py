@@ -142,7 +142,7 @@ class MemoryRecordsStorage(_Counting):
         self._log: list[bytes] = []
         self._chunks: list[bytes] = []
         self._clean = False
-        self._files: dict[int, list[bytes]] = {1: []}
+        self._files: dict[int, bytearray] = {1: bytearray()}
         self._snapshot_file = 1
 
     def open(self) -> Recovery:
@@ -156,22 +156,21 @@ class MemoryRecordsStorage(_Counting):
 
     def _recover_snapshot(self, report: RecoveryReport) -> Iterator[Entry]:
         self._snapshot_file += 1
-        kept = self._files.setdefault(self._snapshot_file, [])
         for chunk in self._chunks:
             report.snapshot_chunks += 1
-            yield chunk, self._keep(kept, self._snapshot_file, chunk)
+            yield chunk, self._keep(self._snapshot_file, chunk)
 
     def _recover_records(self, report: RecoveryReport) -> Iterator[Entry]:
         for record in self._log:
             report.records += 1
-            yield record, self._keep(self._files[1], 1, record)
+            yield record, self._keep(1, record)
         self.next_record = self.synced_record = self._first + len(self._log)
         self._open = True
 
-    @staticmethod
-    def _keep(kept: list[bytes], file: int, data: bytes) -> Position:
-        kept.append(data)
-        return Position(file, len(kept) - 1, len(data), crc32c(data))
+    def _keep(self, file: int, data: bytes) -> Position:
+        kept = self._files.setdefault(file, bytearray())
+        kept += data
+        return Position(file, len(kept) - len(data), len(data), crc32c(data))
 
     def append(self, records: Sequence[bytes]) -> list[Position]:
         self._check()
@@ -180,7 +179,7 @@ class MemoryRecordsStorage(_Counting):
         self._blocks += 1
         self._records += len(records)
         self._bytes += sum(map(len, records))
-        return [self._keep(self._files[1], 1, record) for record in records]
+        return [self._keep(1, record) for record in records]
 
     async def sync(self) -> None:
         self._check()
@@ -192,8 +191,8 @@ class MemoryRecordsStorage(_Counting):
 
     def read(self, position: Position) -> bytes:
         self._check()
-        data = self._files[position.file][position.offset]
-        if crc32c(data) != position.checksum:
+        data = bytes(self._files[position.file][position.offset :][: position.length])
+        if len(data) != position.length or crc32c(data) != position.checksum:
             raise StorageDamaged(_NOWHERE, "memory", position.offset, "not what was written")
         return data
 
@@ -204,8 +203,7 @@ class MemoryRecordsStorage(_Counting):
         self._chunks = taken
         self.synced_record = max(self.synced_record, upto)
         self._snapshot_file += 1
-        kept = self._files.setdefault(self._snapshot_file, [])
-        positions = tuple(self._keep(kept, self._snapshot_file, chunk) for chunk in taken)
+        positions = tuple(self._keep(self._snapshot_file, chunk) for chunk in taken)
         return SnapshotReport(upto, len(taken), sum(map(len, taken)), 0.0, positions)
 
     def close(self, clean: bool) -> None:

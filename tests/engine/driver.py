@@ -17,11 +17,12 @@ from telpher.protocol import frames as f
 from telpher.protocol.frames import Offsets, ServerFrame
 from telpher_broker.engine import engine as engine_module
 from telpher_broker.engine.dispatch import PART_BYTES
-from telpher_broker.engine.dump import dump
+from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.settings import EngineSettings
 
 from .invariants import check_engine
+from .shelf import Shelf, read
 
 START_MS = 1_700_000_000_000
 Said = list[tuple[int, ServerFrame]]
@@ -37,24 +38,37 @@ def make_batch(
     )
 
 
-def recovered(records: Iterable[bytes], settings: EngineSettings, chunks: Iterable[bytes] = ()):
-    """A new engine with what a snapshot's chunks and the records after it hold."""
-    engine = Engine(settings)
+def recovered(
+    records: Iterable[bytes], settings: EngineSettings, chunks: Iterable[bytes] = ()
+) -> Engine:
+    """As `recovering`, for who only looks at the engine."""
+    return recovering(records, settings, chunks)[0]
+
+
+def recovering(
+    records: Iterable[bytes], settings: EngineSettings, chunks: Iterable[bytes] = ()
+) -> tuple[Engine, Shelf]:
+    """A new engine with what a snapshot's chunks and the records after it hold, and its shelf."""
+    shelf = Shelf()
+    engine = Engine(settings, read)
     for chunk in chunks:
-        engine.load(chunk)
+        engine.load(chunk, *shelf.keep([chunk]))
     engine.loaded()
     for record in records:
-        engine.replay(record)
+        engine.replay(record, *shelf.keep([record]))
     engine.recovered()
-    return engine
+    return engine, shelf
 
 
 class Driver:
-    """One broker's life, over restarts."""
+    """One broker's life, over restarts. Nearly all batches are spilled."""
 
     def __init__(self, settings: EngineSettings | None = None, **options: Any) -> None:
+        options = {"memory_limit_bytes": 100, "spill_bytes_min": 0, **options}
         self.settings = settings or EngineSettings(**options)
-        self.engine = Engine(self.settings)
+        self.shelf = Shelf()
+        self._base = Shelf()
+        self.engine = Engine(self.settings, read)
         self.journal: list[bytes] = []
         self.now_ms = START_MS
         self.rounds: list[Round] = []
@@ -70,6 +84,7 @@ class Driver:
         said: Said = []
         for _ in range(10_000):
             taken = self.engine.take_round()
+            self.engine.written(self.shelf.keep(taken.records))
             check_engine(self.engine)
             self.journal += taken.records
             self.rounds.append(taken)
@@ -121,8 +136,22 @@ class Driver:
     def restart(self, frozen_at: int = 0) -> None:
         """Kill the engine and recover it from a snapshot at record `frozen_at` and the rest."""
         chunks = list(self.frozen_after(frozen_at)) if frozen_at else ()
-        self.engine = recovered(self.journal[frozen_at:], self.settings, chunks)
+        self.engine, self.shelf = recovering(self.journal[frozen_at:], self.settings, chunks)
         self.engine.at(self.now_ms)
+
+    def begin_snapshot(self) -> Frozen:
+        """Cut the shelf and freeze the state in one step."""
+        self.shelf.cut()
+        return self.engine.freeze()
+
+    def end_snapshot(self, frozen: Frozen) -> None:
+        """Write what was frozen, and let go of what it covers."""
+        base, self._base = self._base, Shelf()
+        for _ in frozen.move(self._base.keep(frozen)):
+            check_engine(self.engine)
+        self.shelf.release()
+        base.cut()
+        base.release()
 
     def frozen_after(self, count: int) -> Iterator[bytes]:
         """The chunks of a snapshot taken after so many records of the journal."""

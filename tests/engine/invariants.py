@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
+from telpher_broker.engine.memory import size_of
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges
 from telpher_broker.engine.state import QUEUE, Channel
 from telpher_broker.engine.subscription import Subscription
@@ -41,7 +42,8 @@ def check_log(log: Log) -> None:
     assert [s.first for s in entries] == sorted(s.first for s in entries)
     assert all(a.end <= b.first for a, b in pairwise(entries))
     assert all(s.first < s.end for s in entries)
-    assert log.body_bytes == sum(len(s.batch) for s in entries)
+    assert log.body_bytes == sum(size_of(s.batch) for s in entries)
+    assert log.memory_bytes == sum(len(s.batch) for s in entries if type(s.batch) is bytes)
     assert log.start == (entries[0].first if entries else log.next)
     assert not entries or entries[-1].end <= log.next
     chunks, firsts = log._chunks, log._firsts

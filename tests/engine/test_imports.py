@@ -62,6 +62,7 @@ ENGINE_FORBIDDEN = {
 ENGINE_ORDER = [
     "__init__",
     "ranges",
+    "memory",
     "log",
     "subscription",
     "sessions",

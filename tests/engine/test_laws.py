@@ -139,6 +139,5 @@ def _body(engine: Engine, name: str, offset: int) -> bytes:
     stored = engine.state.channels[name].log.find(offset)
     assert stored is not None
     assert stored.first <= offset
-    return delivered([(0, f.Deliver(0, ((stored.first, 1, 0, stored.batch),)))])[
-        offset - stored.first
-    ][2]
+    batch = engine.state.memory.load(stored.batch)
+    return delivered([(0, f.Deliver(0, ((stored.first, 1, 0, batch),)))])[offset - stored.first][2]

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from telpher.protocol import frames as f
 from telpher_broker.engine import apply as apply_module
-from telpher_broker.engine.dump import dump
+from telpher_broker.engine.dump import Frozen, dump
 
 from .driver import START_MS, Driver, answer_of, delivered_bytes, make_batch, small_rounds
 from .model import Consumer, Model, offsets_of, row_of
@@ -58,6 +58,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.marks: list[tuple[int, bytes]] = []
         self.outstanding: dict[int, int] = {}
         self.bodies = 0
+        self.frozen: Frozen | None = None
 
     def teardown(self) -> None:
         self.patches.undo()
@@ -337,11 +338,21 @@ class EngineAgainstModel(RuleBasedStateMachine):
     @rule(snapshot_at=st.floats(0, 1))
     def restart(self, snapshot_at: float) -> None:
         before = dump(self.driver.engine.state)
+        self.frozen = None
         self.driver.restart(int(snapshot_at * len(self.driver.journal)))
         assert dump(self.driver.engine.state) == before
         self.outstanding.clear()
         self.model.restart()
         self.done(self.driver.settle())
+
+    @rule()
+    def snapshot(self) -> None:
+        """Begin one, or end the one that is under way: what spilled batches lay in goes."""
+        if self.frozen is None:
+            self.frozen = self.driver.begin_snapshot()
+        else:
+            self.driver.end_snapshot(self.frozen)
+            self.frozen = None
 
     @rule(cut=st.floats(0, 1))
     def replay(self, cut: float) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log, Stored
+from telpher_broker.engine.memory import Memory
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, Span
 from telpher_broker.engine.sessions import Consumer, Session
 
@@ -148,7 +149,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log = Log()
+        self.log = Log(Memory())
         self.model: list[tuple[Stored, set[int]]] = []
         self.frozen: list[tuple[list[list[Stored]], list[Stored]]] = []
         self.appended = 0
@@ -223,7 +224,7 @@ def _runs(offsets: list[int]) -> list[tuple[int, int]]:
 
 
 def test_bytes_are_counted_by_whole_batches() -> None:
-    log = Log()
+    log = Log(Memory())
     assert log.within(10) == 0
     for first in range(0, 3 * CHUNK_ENTRIES, 3):
         log.append(Stored(first, first + 3, 0, None, b"x" * 10))

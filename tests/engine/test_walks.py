@@ -77,6 +77,8 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
     elif kind == "connect":
         if len(machine.model.windows) < 4:
             machine.connect()
+    elif kind == "snapshot":
+        machine.snapshot()
     elif kind in ("restart", "replay"):
         getattr(machine, kind)(random.random())
     else:
@@ -98,6 +100,7 @@ _WEIGHTS = {
     "connect": 3,
     "administer": 3,
     "restart": 1,
+    "snapshot": 4,
     "replay": 1,
 }
 

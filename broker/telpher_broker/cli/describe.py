@@ -12,7 +12,7 @@ from telpher_broker.engine import dump, records
 def describe(kind: str, data: bytes, *, bodies: bool = False) -> dict[str, Any]:
     """A chunk or a record by its fields, its name first; batches by size, or with their bodies."""
     of = dump.describe if kind == "chunk" else records.describe
-    return of(data, _bodies if bodies else records.size_of)
+    return of(data, _bodies if bodies else records.summary_of)
 
 
 def _bodies(batch: bytes) -> Any:

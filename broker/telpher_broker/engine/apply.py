@@ -61,7 +61,7 @@ def _dropped(channel: Channel, gone: list[Stored]) -> None:
 
 
 def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
-    channel = Channel(record.channel, record.name, record.kind, record.config)
+    channel = Channel(record.channel, record.name, record.kind, record.config, state.memory)
     state.channels[record.name] = channel
     state.numbered[record.channel] = channel
     state.next_channel = record.channel + 1
@@ -70,6 +70,7 @@ def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
 def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
     channel = state.numbered.pop(record.channel)
     del state.channels[channel.name]
+    channel.log.discard()
 
 
 def _subscribed(state: State, record: r.Subscribed) -> None:

@@ -183,7 +183,7 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
             high = min(end, stored.end, low + count)
             if low >= high or size > BROWSE_BYTES:
                 break
-            batch = turn.cut(stored.batch, low - stored.first, high - stored.first)
+            batch = turn.cut(stored, low, high)
             parts.append((low, attempt, stored.published_ms, batch))
             count -= high - low
             size += len(batch)

@@ -63,6 +63,8 @@ def _store(turn: Turn, frame: f.Publish) -> int:
             frame.batch,
         )
     )
+    if turn.state.memory.spills(frame.batch):
+        turn.spill_last(channel.log)
     turn.counters["published"] += count
     turn.counters["published_bytes"] += len(frame.batch)
     turn.published[channel] = None

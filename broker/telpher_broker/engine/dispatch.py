@@ -126,9 +126,7 @@ def _add_part(
     end: int,
     attempt: int,
 ) -> None:
-    batch = stored.batch
-    if first != stored.first or end != stored.end:
-        batch = turn.cut(batch, first - stored.first, end - stored.first)
+    batch = turn.cut(stored, first, end)
     if not consumer.parts:
         turn.delivering.append(consumer)
     consumer.parts.append((first, attempt, stored.published_ms, batch))

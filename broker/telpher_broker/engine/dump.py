@@ -19,7 +19,7 @@ on in the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
@@ -27,13 +27,15 @@ import msgpack
 from telpher.protocol.frames import Options
 
 from .log import Stored
+from .memory import Place, size_of
 from .ranges import Span
-from .records import size_of
+from .records import summary_of
 from .state import QUEUE, Channel, Producer, State
 from .subscription import Subscription
 
 CHUNK_BYTES: Final = 256 * 1024
 _CHUNK_ROWS: Final = 4096
+_BATCHES: Final = 3
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -47,6 +49,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch")
 
+BatchRow = tuple[int, int, int, dict[str, int] | None, bytes]
 SpanRow = tuple[int, int, int, int, int]
 ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
 
@@ -69,9 +72,15 @@ class _FrozenChannel(NamedTuple):
 
 
 class Frozen:
-    """The durable state at one moment; iterating encodes it, chunk by chunk."""
+    """The durable state at one moment; iterating encodes it, chunk by chunk.
+
+    When the chunks are written, `move` tells the spilled batches where they are now.
+    """
 
     def __init__(self, state: State) -> None:
+        self._memory = state.memory
+        # Of each chunk with spilled batches: its number, those, and where in it each begins.
+        self._spilled: list[tuple[int, list[Stored], list[int]]] = []
         self._next_channel = state.next_channel
         self._channels = [_freeze_channel(channel) for channel in state.numbered.values()]
         self._producers = [
@@ -79,15 +88,50 @@ class Frozen:
         ]
 
     def __iter__(self) -> Iterator[bytes]:
-        yield _bytes((1, self._next_channel))
+        self._spilled.clear()
+        for number, (chunk, entries, rows) in enumerate(self._encoded()):
+            self._note_spilled(number, chunk, entries, rows)
+            yield chunk
+
+    def move(self, places: Sequence[Place]) -> Iterator[None]:
+        """Let spilled batches be read from the chunks, which are at `places`; in small steps."""
+        for number, entries, starts in self._spilled:
+            for entry, start in zip(entries, starts, strict=True):
+                if not isinstance(entry.batch, bytes):
+                    entry.batch = entry.batch.moved(places[number], start)
+            yield
+
+    def _encoded(self) -> Iterator[tuple[bytes, Sequence[Stored], Sequence[BatchRow]]]:
+        """The chunks, and which batches are in each, as they are and as rows."""
+        yield _bytes((1, self._next_channel)), (), ()
         for channel in self._channels:
-            yield _bytes((2, *channel[:5]))
-            for rows in _entry_groups(channel.entries):
-                yield _bytes((3, channel.number, rows))
+            yield _bytes((2, *channel[:5])), (), ()
+            for entries in _entry_groups(channel.entries):
+                rows = [self._row(entry) for entry in entries]
+                yield _bytes((_BATCHES, channel.number, rows)), entries, rows
             for subscription in channel.subscriptions:
-                yield from _subscription_chunks(channel.number, subscription)
+                for chunk in _subscription_chunks(channel.number, subscription):
+                    yield chunk, (), ()
         for index in range(0, len(self._producers), _CHUNK_ROWS):
-            yield _bytes((5, self._producers[index : index + _CHUNK_ROWS]))
+            yield _bytes((5, self._producers[index : index + _CHUNK_ROWS])), (), ()
+
+    def _row(self, entry: Stored) -> BatchRow:
+        batch = self._memory.load(entry.batch)
+        return (entry.first, entry.end, entry.published_ms, entry.properties, batch)
+
+    def _note_spilled(
+        self, number: int, chunk: bytes, entries: Sequence[Stored], rows: Sequence[BatchRow]
+    ) -> None:
+        spilled: list[Stored] = []
+        starts: list[int] = []
+        start = 0
+        for entry, row in zip(entries, rows, strict=True):
+            if not isinstance(entry.batch, bytes):
+                start = chunk.index(row[4], start)
+                spilled.append(entry)
+                starts.append(start)
+        if spilled:
+            self._spilled.append((number, spilled, starts))
 
 
 def dump(state: State) -> bytes:
@@ -95,13 +139,20 @@ def dump(state: State) -> bytes:
     return b"".join(Frozen(state))
 
 
-def load(state: State, chunk: bytes) -> None:
-    """Add what `chunk` holds to `state`; call with all chunks in order, then `loaded`."""
+def load(state: State, chunk: bytes, place: Place | None = None) -> None:
+    """Add what `chunk` holds to `state`; call with all chunks in order, then `loaded`.
+
+    What is more than memory may hold stays at `place`, where the chunk is.
+    """
     kind, *fields = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
-    _LOAD[kind](state, *fields)
+    if kind == _BATCHES:
+        number, rows = fields
+        _load_batches(state, number, rows, chunk, place)
+    else:
+        _LOAD[kind](state, *fields)
 
 
-def describe(chunk: bytes, show: Callable[[bytes], Any] = size_of) -> dict[str, Any]:
+def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str, Any]:
     """A chunk in readable form: its kind and fields, batches as `show` shows them."""
     kind, *values = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
     name, names = _NAMES.get(kind, (f"chunk of kind {kind}", ()))
@@ -163,18 +214,19 @@ def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
     return (name, producer.channel, producer.last_ms, recent)
 
 
-def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[tuple[Any, ...]]]:
-    rows: list[tuple[Any, ...]] = []
+def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[Stored]]:
+    """The batches in groups that make a chunk each."""
+    group: list[Stored] = []
     size = 0
     for entries in chunks:
         for entry in entries:
-            rows.append((entry.first, entry.end, entry.published_ms, entry.properties, entry.batch))
-            size += len(entry.batch)
-            if size >= CHUNK_BYTES or len(rows) >= _CHUNK_ROWS:
-                yield rows
-                rows, size = [], 0
-    if rows:
-        yield rows
+            group.append(entry)
+            size += size_of(entry.batch)
+            if size >= CHUNK_BYTES or len(group) >= _CHUNK_ROWS:
+                yield group
+                group, size = [], 0
+    if group:
+        yield group
 
 
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
@@ -191,21 +243,27 @@ def _load_header(state: State, next_channel: int) -> None:
 def _load_channel(
     state: State, number: int, name: str, kind: str, config: Options, following: int
 ) -> None:
-    channel = Channel(number, name, kind, config)
+    channel = Channel(number, name, kind, config, state.memory)
     channel.log.start = channel.log.next = following
     state.channels[name] = channel
     state.numbered[number] = channel
 
 
-def _load_entries(state: State, number: int, rows: tuple[tuple[Any, ...], ...]) -> None:
+def _load_batches(
+    state: State, number: int, rows: tuple[BatchRow, ...], chunk: bytes, place: Place | None
+) -> None:
     channel = state.numbered[number]
-    following = channel.log.next
+    log, following, start = channel.log, channel.log.next, 0
     for row in rows:
         stored = Stored(*row)
-        channel.log.append(stored)
+        log.append(stored)
         if stored.expires_ms is not None:
             channel.expiring.add((stored.expires_ms, stored.first, stored.end))
-    channel.log.next = following
+        batch = row[4]
+        if place is not None and state.memory.spills(batch):
+            start = chunk.index(batch, start)
+            log.spill(stored, place.part(start, batch))
+    log.next = following
 
 
 def _load_subscription(
@@ -245,7 +303,6 @@ def _count_live(channel: Channel) -> None:
 _LOAD: Final[dict[int, Any]] = {
     1: _load_header,
     2: _load_channel,
-    3: _load_entries,
     4: _load_subscription,
     5: _load_producers,
 }

@@ -3,6 +3,7 @@
     engine.handle(session, frame)    decide and apply one request
     engine.tick()                    do what is due
     engine.take_round()              dispatch; records for one block, effects that wait for it
+    engine.written(places)           the block is written, and where its records are
 
 The caller writes the block and only then speaks. `load` and `replay` rebuild the state at a
 start; `freeze` takes a view of it for a snapshot. Nothing here waits, and nothing asks what
@@ -11,7 +12,7 @@ time it is: `at` tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from telpher.protocol import frames as f
@@ -33,6 +34,7 @@ from .membership import (
     hold_for_resume,
     renew,
 )
+from .memory import Memory, Place, Read
 from .retention import retain
 from .settings import EngineSettings
 from .state import State
@@ -67,8 +69,10 @@ _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
 class Engine:
     """The deterministic state machine of the broker."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self.state = State()
+    def __init__(self, settings: EngineSettings, read: Read | None = None) -> None:
+        """`read` gives back what the storage keeps at a place; without it nothing is spilled."""
+        limit_bytes = settings.memory_limit_bytes if read is not None else None
+        self.state = State(Memory(limit_bytes, settings.spill_bytes_min, read))
         self.settings = settings
         self._turn = Turn(self.state, settings)
 
@@ -143,20 +147,38 @@ class Engine:
         turn.records, turn.effects, turn.synced_effects = [], [], []
         return taken
 
-    def load(self, chunk: bytes) -> None:
+    def written(self, places: Sequence[Place]) -> None:
+        """The records of the last round are written, each at its place: spill what is over."""
+        turn = self._turn
+        for index, log, stored in turn.spilling:
+            batch = stored.batch
+            if type(batch) is bytes:
+                log.spill(stored, r.place_of_batch(places[index], batch))
+        turn.spilling.clear()
+
+    def load(self, chunk: bytes, place: Place | None = None) -> None:
         """Add a chunk of a snapshot; all of them come first, then `loaded`."""
-        load(self.state, chunk)
+        load(self.state, chunk, place)
 
     def loaded(self) -> None:
         """The snapshot is complete."""
         loaded(self.state)
 
-    def replay(self, record: bytes) -> None:
+    def replay(self, data: bytes, place: Place | None = None) -> None:
         """Apply a record of the journal again.
 
         Raises ValueError for a kind of record that a newer version wrote.
         """
-        apply(self.state, r.decode(record))
+        record = r.decode(data)
+        apply(self.state, record)
+        if type(record) is r.Published and place is not None:
+            self._spill_replayed(record, place)
+
+    def _spill_replayed(self, record: r.Published, place: Place) -> None:
+        if self.state.memory.spills(record.batch):
+            log = self.state.numbered[record.channel].log
+            assert log.last is not None
+            log.spill(log.last, r.place_of_batch(place, record.batch))
 
     def recovered(self) -> None:
         """Replay is over: set the alarms, and never let time go back behind what was published."""
@@ -190,7 +212,7 @@ class Engine:
     @property
     def body_bytes(self) -> int:
         """How many bytes of batches the logs hold: about what a snapshot will have."""
-        return sum(c.log.body_bytes for c in self.state.numbered.values())
+        return self.state.memory.body_bytes
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and sizes now."""
@@ -200,4 +222,5 @@ class Engine:
             "sessions": len(self.state.sessions),
             "producers": len(self.state.producers),
             "body_bytes": self.body_bytes,
+            "memory_bytes": self.state.memory.memory_bytes,
         }

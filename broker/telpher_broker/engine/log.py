@@ -12,14 +12,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
+from .memory import Batch, Memory, Place, size_of
+
 CHUNK_ENTRIES: Final = 512
 
 
 class Stored:
     """A batch in a log: messages `first` to `end` (exclusive).
 
-    `live` counts the messages that a queue has not settled yet; topics leave it alone. `before`
-    is how many bytes of batches were appended to its log earlier.
+    `batch` is its bytes, or where they are if it is spilled. `live` counts the messages that a
+    queue has not settled yet; topics leave it alone. `before` is how many bytes of batches were
+    appended to its log earlier.
     """
 
     __slots__ = ("batch", "before", "end", "first", "live", "properties", "published_ms")
@@ -30,7 +33,7 @@ class Stored:
         end: int,
         published_ms: int,
         properties: dict[str, int] | None,
-        batch: bytes,
+        batch: Batch,
     ) -> None:
         self.first = first
         self.end = end
@@ -76,16 +79,31 @@ class _Chunk:
 
 
 class Log:
-    """The batches of one channel; `next` is the offset that the next message will have."""
+    """The batches of one channel; `next` is the offset that the next message will have.
 
-    __slots__ = ("_appended", "_chunks", "_firsts", "body_bytes", "next", "start")
+    `memory` counts what all logs of a state hold; `body_bytes` and `memory_bytes` are this one's
+    share.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_appended",
+        "_chunks",
+        "_firsts",
+        "_memory",
+        "body_bytes",
+        "memory_bytes",
+        "next",
+        "start",
+    )
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._chunks: list[_Chunk] = []
         self._firsts: list[int] = []
         self.start = 0
         self.next = 0
         self.body_bytes = 0
+        self.memory_bytes = 0
         self._appended = 0
 
     def __iter__(self) -> Iterator[Stored]:
@@ -108,9 +126,26 @@ class Log:
         if not self.body_bytes:
             self.start = stored.first
         stored.before = self._appended
-        self._appended += len(stored.batch)
-        self.body_bytes += len(stored.batch)
+        size = size_of(stored.batch)
+        self._appended += size
+        self._count(size, size if type(stored.batch) is bytes else 0)
         self.next = stored.end
+
+    def spill(self, stored: Stored, place: Place) -> None:
+        """Leave the bytes of a batch to the storage, which has them at `place`."""
+        if self.find(stored.first) is stored:
+            self._count(0, -size_of(stored.batch))
+            stored.batch = place
+
+    def discard(self) -> None:
+        """The channel is deleted: nothing of this counts any more."""
+        self._count(-self.body_bytes, -self.memory_bytes)
+
+    def _count(self, body_bytes: int, memory_bytes: int) -> None:
+        self.body_bytes += body_bytes
+        self.memory_bytes += memory_bytes
+        self._memory.body_bytes += body_bytes
+        self._memory.memory_bytes += memory_bytes
 
     def find(self, offset: int) -> Stored | None:
         """The batch that holds `offset`, or the next one after it, or None at the end."""
@@ -206,5 +241,6 @@ class Log:
         else:
             del self._chunks[number]
             del self._firsts[number]
-        self.body_bytes -= len(stored.batch)
+        size = size_of(stored.batch)
+        self._count(-size, -size if type(stored.batch) is bytes else 0)
         self.start = self._firsts[0] if self._firsts else self.next

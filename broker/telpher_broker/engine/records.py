@@ -18,6 +18,8 @@ import msgpack
 
 from telpher.protocol.frames import Offsets, Options
 
+from .memory import Place
+
 
 class Reason(IntEnum):
     """Why messages are settled."""
@@ -149,12 +151,17 @@ def decode(data: bytes) -> Record:
     return record._make(fields)
 
 
-def size_of(batch: bytes) -> str:
+def place_of_batch(place: Place, batch: bytes) -> Place:
+    """Where the batch of a Published record is, given where the record is: it stands last."""
+    return place.part(place.length - len(batch), batch)
+
+
+def summary_of(batch: bytes) -> str:
     """A batch as it is shown where its messages are not."""
     return f"<{len(batch)} bytes>"
 
 
-def describe(data: bytes, show: Callable[[bytes], Any] = size_of) -> dict[str, Any]:
+def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str, Any]:
     """A record in readable form: its kind and fields, a batch as `show` shows it."""
     record = decode(data)
     fields = record._asdict()

@@ -15,8 +15,9 @@ from telpher.protocol.frames import Level
 class EngineSettings:
     """Bounds and defaults of the engine.
 
-    `level` is what a publish reaches without asking, `level_max` the most it may ask for;
-    `journal` says whether records are encoded at all.
+    `memory_limit_bytes` bounds what batches occupy in memory (None: no bound); those smaller than
+    `spill_bytes_min` stay there all the same. `level` is what a publish reaches without asking,
+    `level_max` the most it may ask for; `journal` says whether records are encoded at all.
     """
 
     batch_bytes_max: int = 16 * 1024 * 1024
@@ -24,6 +25,8 @@ class EngineSettings:
     level: Level = Level.WRITTEN
     level_max: Level = Level.FSYNCED
     journal: bool = True
+    memory_limit_bytes: int | None = None
+    spill_bytes_min: int = 1024
     create_channels: str = "queue"
     channels_max: int = 1_000_000
     consumers_per_connection_max: int = 1000

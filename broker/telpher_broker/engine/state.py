@@ -14,6 +14,7 @@ from sortedcontainers import SortedList
 from telpher.protocol.frames import Options
 
 from .log import Log
+from .memory import Memory
 from .sessions import Consumer, Session
 from .subscription import Subscription
 
@@ -26,13 +27,13 @@ class Channel:
 
     __slots__ = ("alarm_ms", "config", "expiring", "kind", "log", "name", "number", "subscriptions")
 
-    def __init__(self, number: int, name: str, kind: str, config: Options) -> None:
+    def __init__(self, number: int, name: str, kind: str, config: Options, memory: Memory) -> None:
         self.number = number
         self.name = name
         self.kind = kind
         self.config = config
         self.alarm_ms = 0
-        self.log = Log()
+        self.log = Log(memory)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
         self.expiring: SortedList[tuple[int, int, int]] = SortedList()
@@ -62,7 +63,8 @@ class Producer:
 class State:
     """Everything the engine knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory | None = None) -> None:
+        self.memory = memory or Memory()
         self.channels: dict[str, Channel] = {}
         self.numbered: dict[int, Channel] = {}
         self.next_channel = 1

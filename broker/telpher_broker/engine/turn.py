@@ -18,6 +18,7 @@ from telpher.protocol.frames import Level, ServerFrame
 
 from . import records as r
 from .apply import apply
+from .log import Log, Stored
 from .sessions import Consumer, Session
 from .settings import EngineSettings
 from .state import Channel, State
@@ -53,6 +54,8 @@ class Turn:
         self.records: list[bytes] = []
         self.effects: list[Effect] = []
         self.synced_effects: list[Effect] = []
+        # What is to be spilled when it is written: (index of its record, its log, the batch).
+        self.spilling: list[tuple[int, Log, Stored]] = []
         self.budget_bytes = ROUND_BYTES
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
@@ -61,7 +64,7 @@ class Turn:
         self.polls: list[Consumer] = []
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
-        self._cuts: dict[bytes, batches.Columns] = {}
+        self._cuts: dict[Stored, batches.Columns] = {}
 
     def commit(self, record: r.Record, durable: bool = True) -> None:
         """Make a decision true; what is durable goes into the journal."""
@@ -70,6 +73,11 @@ class Turn:
             self.counters["records"] += 1
             if self.settings.journal:
                 self.records.append(r.encode(record))
+
+    def spill_last(self, log: Log) -> None:
+        """Let the batch just published leave memory once its record is written."""
+        if self.settings.journal and log.last is not None:
+            self.spilling.append((len(self.records) - 1, log, log.last))
 
     def reply(self, session: Session, frame: ServerFrame, level: Level = Level.RECEIVED) -> None:
         """Say something to a session, when this turn's block has reached `level`."""
@@ -114,11 +122,14 @@ class Turn:
                 target.alarm_ms = 0
                 yield target
 
-    def cut(self, batch: bytes, start: int, stop: int) -> bytes:
-        """A batch of some of a batch's messages; the last few decoded batches are at hand."""
-        columns = self._cuts.get(batch)
+    def cut(self, stored: Stored, first: int, end: int) -> bytes:
+        """The batch of its messages `first` to `end`; the last few decoded ones are at hand."""
+        if first == stored.first and end == stored.end:
+            return self.state.memory.load(stored.batch)
+        columns = self._cuts.get(stored)
         if columns is None:
             if len(self._cuts) >= _CUTS_MAX:
                 del self._cuts[next(iter(self._cuts))]
-            columns = self._cuts[batch] = batches.decode(batch)
-        return batches.cut(columns, start, stop)
+            columns = batches.decode(self.state.memory.load(stored.batch))
+            self._cuts[stored] = columns
+        return batches.cut(columns, first - stored.first, end - stored.first)
