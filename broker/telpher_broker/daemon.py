@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from telpher_storage.api import (
+    StorageDamaged,
     StorageError,
     StorageFailed,
     StorageSettings,
@@ -216,6 +217,10 @@ class Daemon:
             text = f"the disk failed, nothing more was confirmed: {_first(group)}"
             log.error(text, exit_code=int(ExitCode.DISK_FAILED))  # noqa: TRY400
             code = ExitCode.DISK_FAILED
+        except* StorageDamaged as group:
+            text = f"stopped, for what was to be read back is damaged: {_first(group)}"
+            log.error(text, exit_code=int(ExitCode.DAMAGED))  # noqa: TRY400
+            code = ExitCode.DAMAGED
         except* ListenError as group:
             log.error(f"cannot start: {_first(group)}", exit_code=int(ExitCode.LISTEN))  # noqa: TRY400
             code = ExitCode.LISTEN
