@@ -158,6 +158,8 @@ class Persistence:
                     report = await self._storage.write_snapshot(upto, frozen)
                 except SnapshotFailed as error:
                     report = error  # raised below: the nursery would make a group of it
+                finally:
+                    frozen.close()
                 nursery.cancel_scope.cancel()
             if isinstance(report, SnapshotFailed):
                 raise report

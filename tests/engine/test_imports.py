@@ -61,6 +61,7 @@ ENGINE_FORBIDDEN = {
 # Reading order: a module imports, at run time, only what stands before it.
 ENGINE_ORDER = [
     "__init__",
+    "ordered",
     "ranges",
     "memory",
     "log",

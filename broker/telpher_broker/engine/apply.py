@@ -13,13 +13,26 @@ from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 from . import records as r
 from .log import Stored
 from .ranges import Span
-from .state import QUEUE, Channel, Producer, State
+from .state import QUEUE, Channel, Producer, State, View
 from .subscription import Subscription
 
 
 def apply(state: State, record: r.Record) -> None:
     """Make `record` true in `state`."""
+    for view in state.views:
+        _keep(view, record)
     _APPLY[type(record)](state, record)
+
+
+def _keep(view: View, record: r.Record) -> None:
+    """Let a view copy what `record` is going to change."""
+    if isinstance(record, r.ProducersForgotten):
+        for producer in record.producers:
+            view.keep_producer(producer)
+        return
+    view.keep_channel(record.channel)
+    if isinstance(record, r.Published) and record.producer is not None:
+        view.keep_producer(record.producer)
 
 
 def settle(subscription: Subscription, offsets: Offsets) -> int:
@@ -49,15 +62,14 @@ def place(channel: Channel, stored: Stored) -> None:
     if stored.is_special:
         for subscription in channel.subscriptions.values():
             subscription.place(_special(stored, stored.first))
-    if stored.expires_ms is not None:
-        channel.expiring.add((stored.expires_ms, stored.first, stored.end))
+    channel.expect_expiry(stored)
 
 
 def _dropped(channel: Channel, gone: list[Stored]) -> None:
     """The log has dropped these: nothing of them is left to expire."""
     for stored in gone:
-        if stored.properties is not None and stored.expires_ms is not None:
-            channel.expiring.discard((stored.expires_ms, stored.first, stored.end))
+        if stored.properties is not None:
+            channel.forget_expiry(stored)
 
 
 def _channel_declared(state: State, record: r.ChannelDeclared) -> None:

@@ -44,7 +44,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
     while waiting and turn.budget_bytes > 0 and not is_held:
-        consumer = waiting.popleft()
+        consumer = waiting.pop(0)
         consumer.waiting = False
         session = consumer.session
         if session is None or consumer.credit <= 0:
@@ -54,7 +54,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
             continue
         if not _deliver(turn, subscription, consumer, session):
             consumer.waiting = True
-            waiting.appendleft(consumer)
+            waiting.insert(0, consumer)
             break
         if consumer.credit > 0:
             consumer.waiting = True

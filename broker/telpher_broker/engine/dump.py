@@ -1,9 +1,9 @@
 """The durable state as chunks, for snapshots, and back.
 
-`freeze` takes a consistent view in one step by sharing: batches are immutable and logs copy
-references to chunks. The view is then encoded at leisure, while the engine goes on. A dump is
-canonical: equal states give equal bytes, whatever way they came about; the replay law is tested
-by that.
+`freeze` takes a consistent view in one step, however large the state is: it is encoded at leisure
+while the engine goes on, and what changes meanwhile is copied before it does. Copies share:
+batches are immutable and logs copy references to chunks. A dump is canonical: equal states give
+equal bytes, whatever way they came about; the replay law is tested by that.
 
 Chunks, each one msgpack array:
 
@@ -20,6 +20,7 @@ on in the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
@@ -72,9 +73,10 @@ class _FrozenChannel(NamedTuple):
 
 
 class Frozen:
-    """The durable state at one moment; iterating encodes it, chunk by chunk.
+    """The durable state at one moment; iterating encodes it, chunk by chunk, once.
 
-    When the chunks are written, `move` tells the spilled batches where they are now.
+    When the chunks are written, `move` tells the spilled batches where they are now. Who does not
+    iterate to the end calls `close`.
     """
 
     def __init__(self, state: State) -> None:
@@ -82,16 +84,34 @@ class Frozen:
         # Of each chunk with spilled batches: its number, those, and where in it each begins.
         self._spilled: list[tuple[int, list[Stored], list[int]]] = []
         self._next_channel = state.next_channel
-        self._channels = [_freeze_channel(channel) for channel in state.numbered.values()]
-        self._producers = [
-            _freeze_producer(name, producer) for name, producer in state.producers.items()
-        ]
+        # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
+        self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
+        self._producers: dict[bytes, Producer | ProducerRow] = dict(state.producers)
+        self._views = state.views
+        self._views.append(self)
 
     def __iter__(self) -> Iterator[bytes]:
-        self._spilled.clear()
         for number, (chunk, entries, rows) in enumerate(self._encoded()):
             self._note_spilled(number, chunk, entries, rows)
             yield chunk
+        self.close()
+
+    def close(self) -> None:
+        """Let the state change without copies for this view."""
+        if self in self._views:
+            self._views.remove(self)
+
+    def keep_channel(self, number: int) -> None:
+        """See `View`."""
+        channel = self._channels.get(number)
+        if isinstance(channel, Channel):
+            self._channels[number] = _freeze_channel(channel)
+
+    def keep_producer(self, name: bytes) -> None:
+        """See `View`."""
+        producer = self._producers.get(name)
+        if isinstance(producer, Producer):
+            self._producers[name] = _freeze_producer(name, producer)
 
     def move(self, places: Sequence[Place]) -> Iterator[None]:
         """Let spilled batches be read from the chunks, which are at `places`; in small steps."""
@@ -104,7 +124,10 @@ class Frozen:
     def _encoded(self) -> Iterator[tuple[bytes, Sequence[Stored], Sequence[BatchRow]]]:
         """The chunks, and which batches are in each, as they are and as rows."""
         yield _bytes((1, self._next_channel)), (), ()
-        for channel in self._channels:
+        for number in list(self._channels):
+            channel = self._channels.pop(number)
+            if isinstance(channel, Channel):
+                channel = _freeze_channel(channel)
             yield _bytes((2, *channel[:5])), (), ()
             for entries in _entry_groups(channel.entries):
                 rows = [self._row(entry) for entry in entries]
@@ -112,8 +135,13 @@ class Frozen:
             for subscription in channel.subscriptions:
                 for chunk in _subscription_chunks(channel.number, subscription):
                     yield chunk, (), ()
-        for index in range(0, len(self._producers), _CHUNK_ROWS):
-            yield _bytes((5, self._producers[index : index + _CHUNK_ROWS])), (), ()
+        while self._producers:
+            names = list(islice(self._producers, _CHUNK_ROWS))
+            yield _bytes((5, [self._producer_row(name) for name in names])), (), ()
+
+    def _producer_row(self, name: bytes) -> ProducerRow:
+        producer = self._producers.pop(name)
+        return _freeze_producer(name, producer) if isinstance(producer, Producer) else producer
 
     def _row(self, entry: Stored) -> BatchRow:
         batch = self._memory.load(entry.batch)
@@ -257,8 +285,7 @@ def _load_batches(
     for row in rows:
         stored = Stored(*row)
         log.append(stored)
-        if stored.expires_ms is not None:
-            channel.expiring.add((stored.expires_ms, stored.first, stored.end))
+        channel.expect_expiry(stored)
         batch = row[4]
         if place is not None and state.memory.spills(batch):
             start = chunk.index(batch, start)

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from sortedcontainers import SortedDict, SortedList
+from . import ordered
+from .ordered import Ordered
 
 if TYPE_CHECKING:
     from .sessions import Consumer
@@ -87,21 +88,22 @@ class Span:
 class Ranges:
     """Disjoint spans by first offset, and an index for each state.
 
-    Invariant: every span is in `_spans` under its first offset and in exactly the index of its
-    state; `counts[state]` is the number of messages there.
+    Invariant: every span is in `_spans` under its first offset, that offset is in `_firsts`, and
+    the span is in exactly the index of its state; `counts[state]` is the number of messages there.
     """
 
-    __slots__ = ("_delayed", "_leased", "_ready", "_spans", "counts")
+    __slots__ = ("_delayed", "_firsts", "_leased", "_ready", "_spans", "counts")
 
     def __init__(self) -> None:
-        self._spans: SortedDict[int, Span] = SortedDict()
-        self._ready: SortedList[tuple[int, int]] = SortedList()
-        self._delayed: SortedList[tuple[int, int]] = SortedList()
-        self._leased: SortedList[tuple[int, int]] = SortedList()
+        self._spans: dict[int, Span] = {}
+        self._firsts: Ordered[int] = ()
+        self._ready: Ordered[tuple[int, int]] = ()
+        self._delayed: Ordered[tuple[int, int]] = ()
+        self._leased: Ordered[tuple[int, int]] = ()
         self.counts = [0, 0, 0]
 
     def __iter__(self) -> Iterator[Span]:
-        return iter(self._spans.values())
+        return map(self._spans.__getitem__, self._firsts)
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -109,7 +111,7 @@ class Ranges:
     @property
     def first(self) -> int | None:
         """The lowest offset in any span, or None."""
-        return self._spans.peekitem(0)[0] if self._spans else None
+        return self._firsts[0] if self._firsts else None
 
     def next_ready(self) -> Span | None:
         """The span to be delivered next."""
@@ -143,14 +145,13 @@ class Ranges:
 
     def over(self, first: int, end: int) -> list[Span]:
         """The spans that share an offset with `first` to `end`, in order."""
-        spans = self._spans
-        index = spans.bisect_right(first) - 1
-        if index < 0 or spans.peekitem(index)[1].end <= first:
+        spans, firsts = self._spans, self._firsts
+        index = ordered.after(firsts, first) - 1
+        if index < 0 or spans[firsts[index]].end <= first:
             index += 1
-        keys = spans.keys()
         found = []
-        while index < len(keys) and keys[index] < end:
-            found.append(spans[keys[index]])
+        while index < len(firsts) and firsts[index] < end:
+            found.append(spans[firsts[index]])
             index += 1
         return found
 
@@ -194,10 +195,12 @@ class Ranges:
 
     def _add(self, span: Span) -> None:
         self._spans[span.first] = span
+        self._firsts = ordered.add(self._firsts, span.first)
         self._index(span)
 
     def _remove(self, span: Span) -> None:
         del self._spans[span.first]
+        self._firsts = ordered.remove(self._firsts, span.first)
         self._unindex(span)
 
     def _index(self, span: Span) -> None:
@@ -206,11 +209,11 @@ class Ranges:
         if state == LEASED:
             assert span.consumer is not None
             span.consumer.leases[span.first] = span
-            self._leased.add((span.deadline_ms, span.first))
+            self._leased = ordered.add(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready.add((-span.priority, span.first))
+            self._ready = ordered.add(self._ready, (-span.priority, span.first))
         else:
-            self._delayed.add((span.due_ms, span.first))
+            self._delayed = ordered.add(self._delayed, (span.due_ms, span.first))
 
     def _unindex(self, span: Span) -> None:
         state = span.state
@@ -218,11 +221,11 @@ class Ranges:
         if state == LEASED:
             assert span.consumer is not None
             del span.consumer.leases[span.first]
-            self._leased.remove((span.deadline_ms, span.first))
+            self._leased = ordered.remove(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready.remove((-span.priority, span.first))
+            self._ready = ordered.remove(self._ready, (-span.priority, span.first))
         else:
-            self._delayed.remove((span.due_ms, span.first))
+            self._delayed = ordered.remove(self._delayed, (span.due_ms, span.first))
 
     def _take(self, span: Span, first: int, end: int) -> Span:
         """Remove the part of `span` inside `first` to `end`, put back what sticks out."""
@@ -235,9 +238,9 @@ class Ranges:
 
     def _joined(self, span: Span) -> Span:
         spans = self._spans
-        index = spans.bisect_right(span.first)
+        index = ordered.after(self._firsts, span.first)
         if index > 0:
-            before = spans.peekitem(index - 1)[1]
+            before = spans[self._firsts[index - 1]]
             if before.end == span.first and before.stands_like(span):
                 self._remove(before)
                 span = span.part(before.first, span.end)

@@ -7,14 +7,15 @@ Durable are `channels` with all but leases and ephemeral subscriptions, `next_ch
 
 from __future__ import annotations
 
-from typing import Final
-
-from sortedcontainers import SortedList
+from contextlib import suppress
+from typing import Final, Protocol
 
 from telpher.protocol.frames import Options
 
-from .log import Log
+from . import ordered
+from .log import Log, Stored
 from .memory import Memory
+from .ordered import Ordered
 from .sessions import Consumer, Session
 from .subscription import Subscription
 
@@ -36,9 +37,22 @@ class Channel:
         self.log = Log(memory)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
-        self.expiring: SortedList[tuple[int, int, int]] = SortedList()
+        self.expiring: Ordered[tuple[int, int, int]] = ()
         if kind == QUEUE:
             self.subscriptions[""] = Subscription(self, "", 0)
+
+    def expect_expiry(self, stored: Stored) -> None:
+        """Remember when a batch that was added expires."""
+        if stored.expires_ms is not None:
+            entry = (stored.expires_ms, stored.first, stored.end)
+            self.expiring = ordered.add(self.expiring, entry)
+
+    def forget_expiry(self, stored: Stored) -> None:
+        """A batch is gone, and nothing of it is left to expire."""
+        if stored.expires_ms is not None:
+            with suppress(ValueError):  # it is looked at a second time, and stands there by that
+                entry = (stored.expires_ms, stored.first, stored.end)
+                self.expiring = ordered.remove(self.expiring, entry)
 
     @property
     def messages(self) -> int:
@@ -60,11 +74,22 @@ class Producer:
         self.last_ms = 0
 
 
+class View(Protocol):
+    """Who still has to read the state as it was: told before something of it changes."""
+
+    def keep_channel(self, number: int) -> None:
+        """This channel is about to change."""
+
+    def keep_producer(self, name: bytes) -> None:
+        """What is remembered of this producer is about to change."""
+
+
 class State:
     """Everything the engine knows."""
 
     def __init__(self, memory: Memory | None = None) -> None:
         self.memory = memory or Memory()
+        self.views: list[View] = []
         self.channels: dict[str, Channel] = {}
         self.numbered: dict[int, Channel] = {}
         self.next_channel = 1

@@ -7,7 +7,6 @@ tail's. What leaves the tail (leased, settled, delayed, prioritised) becomes spa
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from .ranges import LEASED, Ranges, Span
@@ -52,7 +51,8 @@ class Subscription:
         self.ranges = Ranges()
         self.consumers: list[Consumer] = []
         self.former_run: Consumer | None = None
-        self.waiting: deque[Consumer] = deque()
+        # First in line first; a list, as most have nobody in line and a deque has room for many.
+        self.waiting: list[Consumer] = []
 
     @property
     def low(self) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 from telpher.protocol.frames import Lost, flatten
 
+from . import ordered
 from . import records as r
 from .decide import Held, requeue
 from .membership import leave
@@ -70,13 +71,16 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
     if turn.state.numbered.get(channel.number) is not channel:
         return
     while channel.expiring and channel.expiring[0][0] <= turn.now_ms:
-        _, first, end = channel.expiring.pop(0)
+        entry = channel.expiring[0]
+        channel.expiring = ordered.remove(channel.expiring, entry)
+        _, first, end = entry
         leased = False
         for subscription in channel.subscriptions.values():
             leased |= _expire(turn, subscription, first, end)
         if leased:
             # Not taken from a consumer's hands; looked at again when it may have come back.
-            channel.expiring.add((turn.now_ms + _LEASED_RETRY_MS, first, end))
+            again = (turn.now_ms + _LEASED_RETRY_MS, first, end)
+            channel.expiring = ordered.add(channel.expiring, again)
     retain(turn, channel)
 
 

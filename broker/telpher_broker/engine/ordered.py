@@ -1,0 +1,50 @@
+"""Sorted collections that cost nothing while they are empty and little while they are short.
+
+Of the queues of a broker most are empty, and most of the others have a handful of spans. So the
+empty collection is one shared tuple, a short one a plain list, and only a long one a SortedList,
+which takes kilobytes but stays fast at any length. Functions return the collection to go on with.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import Any, Final, TypeVar
+
+from sortedcontainers import SortedList
+
+T = TypeVar("T", bound=Any)
+
+Ordered = tuple[T, ...] | list[T] | SortedList[T]
+
+LIST_MAX: Final = 1024
+
+
+def add(items: Ordered[T], item: T) -> Ordered[T]:
+    """`items` with `item` in its place."""
+    if isinstance(items, list):
+        insort(items, item)
+        return items if len(items) <= LIST_MAX else SortedList(items)
+    if isinstance(items, tuple):
+        return [item]
+    items.add(item)
+    return items
+
+
+def remove(items: Ordered[T], item: T) -> Ordered[T]:
+    """`items` without `item`; raises ValueError if it is not there."""
+    if isinstance(items, SortedList):
+        items.remove(item)
+        return items or ()
+    index = bisect_left(items, item)
+    if index == len(items) or items[index] != item:
+        raise ValueError(f"{item!r} is not there")
+    assert isinstance(items, list)
+    del items[index]
+    return items or ()
+
+
+def after(items: Ordered[T], item: T) -> int:
+    """The index behind everything that is not greater than `item`."""
+    if isinstance(items, SortedList):
+        return int(items.bisect_right(item))
+    return bisect_right(items, item)

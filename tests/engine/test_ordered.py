@@ -1,0 +1,43 @@
+"""Ordered collections against a sorted list, over the length at which they change their kind."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telpher_broker.engine import ordered
+from telpher_broker.engine.ordered import LIST_MAX, Ordered
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))
+def test_it_is_what_a_sorted_list_is(steps: list[tuple[bool, int]]) -> None:
+    items: Ordered[int] = ()
+    expected: list[int] = []
+    for adds, number in steps:
+        if adds:
+            items = ordered.add(items, number)
+            expected = sorted([*expected, number])
+        elif number in expected:
+            items = ordered.remove(items, number)
+            expected.remove(number)
+        else:
+            with pytest.raises(ValueError, match="not"):
+                ordered.remove(items, number)
+        assert list(items) == expected
+        assert ordered.after(items, number) == sum(item <= number for item in expected)
+
+
+def test_it_changes_its_kind_at_its_bounds_and_stays_right() -> None:
+    items: Ordered[int] = ()
+    for number in range(LIST_MAX + 1):
+        assert isinstance(items, list) or number == 0
+        items = ordered.add(items, LIST_MAX - number)
+    assert not isinstance(items, list)
+    assert list(items) == list(range(LIST_MAX + 1))
+    assert ordered.after(items, 7) == 8
+    with pytest.raises(ValueError, match="not"):
+        ordered.remove(items, -1)
+    for number in range(LIST_MAX + 1):
+        items = ordered.remove(items, number)
+    assert items == ()
