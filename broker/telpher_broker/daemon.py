@@ -31,7 +31,7 @@ from telpher_storage.api import (
     StorageSettings,
 )
 
-from . import logs
+from . import collector, logs
 from .admission import Admission
 from .config import ConfigError, Configuration
 from .exit_codes import ExitCode, storage_code
@@ -95,8 +95,10 @@ def run(
         listeners = _bind(settings)
         _raise_file_limit(settings.connections_max)
         _prepare(settings.data_dir, settings.persistence)
+        collector.calm()
         broker = (make_broker or open_broker)(settings)
         _recover(broker)
+        collector.set_aside()
         return trio.run(Daemon(settings, reload, listeners, broker).live)
     except StartError as error:
         log.error(f"cannot start: {error}", exit_code=int(error.code))  # noqa: TRY400

@@ -83,6 +83,8 @@ def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
     channel = state.numbered.pop(record.channel)
     del state.channels[channel.name]
     channel.log.discard()
+    # They know the channel as well: a circle, which only the collector would free.
+    channel.subscriptions.clear()
 
 
 def _subscribed(state: State, record: r.Subscribed) -> None:
