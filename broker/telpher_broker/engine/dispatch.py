@@ -43,7 +43,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     waiting = subscription.waiting
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
-    while waiting and turn.budget_bytes > 0 and not is_held:
+    while waiting and subscription.has_ready and turn.budget_bytes > 0 and not is_held:
         consumer = waiting.pop(0)
         consumer.waiting = False
         session = consumer.session

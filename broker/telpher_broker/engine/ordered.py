@@ -32,19 +32,19 @@ def add(items: Ordered[T], item: T) -> Ordered[T]:
 
 def remove(items: Ordered[T], item: T) -> Ordered[T]:
     """`items` without `item`; raises ValueError if it is not there."""
-    if isinstance(items, SortedList):
-        items.remove(item)
+    if isinstance(items, list):
+        index = bisect_left(items, item)
+        if index < len(items) and items[index] == item:
+            del items[index]
+            return items or ()
+    elif items:
+        items.remove(item)  # type: ignore[union-attr]
         return items or ()
-    index = bisect_left(items, item)
-    if index == len(items) or items[index] != item:
-        raise ValueError(f"{item!r} is not there")
-    assert isinstance(items, list)
-    del items[index]
-    return items or ()
+    raise ValueError(f"{item!r} is not there")
 
 
 def after(items: Ordered[T], item: T) -> int:
     """The index behind everything that is not greater than `item`."""
-    if isinstance(items, SortedList):
-        return int(items.bisect_right(item))
-    return bisect_right(items, item)
+    if isinstance(items, list | tuple):
+        return bisect_right(items, item)
+    return int(items.bisect_right(item))

@@ -113,6 +113,11 @@ class Ranges:
         """The lowest offset in any span, or None."""
         return self._firsts[0] if self._firsts else None
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether `next_ready` has something."""
+        return bool(self._ready)
+
     def next_ready(self) -> Span | None:
         """The span to be delivered next."""
         return self._spans[self._ready[0][1]] if self._ready else None

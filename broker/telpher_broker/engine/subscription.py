@@ -55,6 +55,11 @@ class Subscription:
         self.waiting: list[Consumer] = []
 
     @property
+    def has_ready(self) -> bool:
+        """Whether something waits for credit, in a span or in the tail."""
+        return self.cursor < self.channel.log.next or self.ranges.has_ready
+
+    @property
     def low(self) -> int:
         """The lowest offset that is not settled."""
         first = self.ranges.first
