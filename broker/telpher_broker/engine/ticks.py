@@ -18,6 +18,7 @@ from .subscription import Subscription
 from .turn import Turn
 
 _FORGET_MAX: Final = 1000
+_FORGET_EVERY_MS: Final = 1000
 _LEASED_RETRY_MS: Final = 1000
 
 
@@ -117,6 +118,10 @@ def _ring_fetch(turn: Turn, consumer: Consumer) -> None:
 
 def _forget_producers(turn: Turn) -> None:
     """Forget producers that have not published for long; those stand first."""
+    # Not at every tick: what was taken out at a dict's front is walked over each time.
+    if turn.now_ms < turn.forget_ms:
+        return
+    turn.forget_ms = turn.now_ms + _FORGET_EVERY_MS
     horizon_ms = turn.now_ms - turn.settings.producer_expiry_ms
     stale: list[bytes] = []
     for name, producer in turn.state.producers.items():

@@ -60,6 +60,7 @@ class Turn:
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
         self.loosened: dict[Channel, None] = {}
+        self.forget_ms = 0
         self.delivering: list[Consumer] = []
         self.polls: list[Consumer] = []
         self._alarms: list[tuple[int, int, Alarmed]] = []
