@@ -106,10 +106,13 @@ class Broker:
         self.persistence = Persistence(settings, storage, self.engine)
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1
+        waits_for_sync = settings.fsync == "always" and storage.syncs
+        # Several who wait for a sync gather for it; at once, each would get one for itself.
+        self._few_connections = 1 if waits_for_sync else _FEW_CONNECTIONS
         self._rounds = Rounds(
             self.engine,
             storage,
-            sync_always=settings.fsync == "always" and storage.syncs,
+            sync_always=waits_for_sync,
             speak=self._speak,
         )
         self._draining = False
@@ -282,7 +285,7 @@ class Broker:
             elif kind is f.Call:
                 assert self._nursery is not None
                 self._nursery.start_soon(self._answer, connection, frame)  # type: ignore[arg-type]
-        is_few = len(self._connections) <= _FEW_CONNECTIONS
+        is_few = len(self._connections) <= self._few_connections
         if arrived and (is_few or type(received[-1]) is f.Call):
             self._rounds.at_once()
         elif arrived:

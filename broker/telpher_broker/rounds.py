@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -21,6 +22,9 @@ from .engine.engine import Engine
 from .engine.turn import Effect
 
 Speak = Callable[[list[Effect]], None]
+
+# With more to say than this, others are under way too, and gather while a thread syncs.
+_FEW_EFFECTS: Final = 4
 
 
 class Gone:
@@ -50,6 +54,7 @@ class Rounds:
         self._taken: trio.Event | None = None
         self._unsynced: list[Effect] = []
         self._sync_wanted = trio.Event()
+        self._is_syncing = False
         self._failure: Exception | None = None
         self._stopping = False
         self._timer = trio.CancelScope()
@@ -157,9 +162,15 @@ class Rounds:
             self._taken = None
 
     def _line_up(self, effects: list[Effect]) -> None:
-        if effects:
-            self._unsynced += effects
-            self._sync_wanted.set()
+        if not effects:
+            return
+        # Never past others who wait: what is said keeps its order.
+        is_alone = not (self._is_syncing or self._unsynced) and len(effects) <= _FEW_EFFECTS
+        if is_alone and self._storage.sync_if_quick():
+            self._speak(effects)
+            return
+        self._unsynced += effects
+        self._sync_wanted.set()
 
     async def _sync_in_line(self) -> None:
         """Sync for the effects that wait for it, a group at a time."""
@@ -167,7 +178,9 @@ class Rounds:
             await self._sync_wanted.wait()
             self._sync_wanted = trio.Event()
             effects, self._unsynced = self._unsynced, []
+            self._is_syncing = True
             await self._storage.sync()
+            self._is_syncing = False
             self._speak(effects)
 
     def _set_timer(self) -> None:

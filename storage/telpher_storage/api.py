@@ -215,6 +215,12 @@ class Storage(Protocol):
         does not stop a round under way.
         """
 
+    def sync_if_quick(self) -> bool:
+        """Do what `sync` does at once, if it is known to take about a millisecond at most. Blocks.
+
+        Returns False where it did nothing: the caller then awaits `sync`.
+        """
+
     def read(self, position: Position) -> bytes:
         """Give back one stored record or chunk, or part of one, its checksum verified. Blocks.
 

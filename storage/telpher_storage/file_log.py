@@ -262,6 +262,15 @@ class FileLog:
             if self._syncer.upto >= target:
                 return
 
+    def sync_if_quick(self) -> bool:
+        self._check()
+        if not self.syncs:
+            return False
+        try:
+            return self._syncer.sync_if_quick(self.next_record)
+        except OSError as error:
+            self._fail(error)
+
     def read(self, position: Position) -> bytes:
         self._check()
         try:

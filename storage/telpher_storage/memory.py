@@ -73,6 +73,10 @@ class _Counting:
         self._check()
         await trio.lowlevel.checkpoint()
 
+    def sync_if_quick(self) -> bool:
+        self._check()
+        return False
+
     def poll_space(self) -> bool:
         self._check()
         return self.full

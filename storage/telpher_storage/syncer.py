@@ -2,6 +2,9 @@
 
 Invariant: a round that began after an append covers it. So a call that finds a round under way
 waits for it to end and, unless that covered it, for one more.
+
+A thread is for disks that take their time. Where a sync takes a fraction of a millisecond, the way
+to the thread and back costs more than the sync, and `sync_if_quick` makes it on the spot.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from time import perf_counter_ns
 import trio
 
 from .files import Files
+
+QUICK_US = 1000
 
 
 class Syncer:
@@ -69,6 +74,16 @@ class Syncer:
         self.last_us = (perf_counter_ns() - started) // 1000
         self.max_us = max(self.max_us, self.last_us)
         self.rounds += 1
+
+    def sync_if_quick(self, upto: int) -> bool:
+        """Sync on the spot if the last round was quick and none is under way; whether it was done.
+
+        Blocks. Raises OSError.
+        """
+        if self._round is not None or not self.rounds or self.last_us > QUICK_US:
+            return False
+        self.sync_now(upto)
+        return True
 
     def sync_now(self, upto: int) -> None:
         """Without a thread, for open and close. Raises OSError."""

@@ -36,12 +36,22 @@ class WatchedStorage(MemoryRecordsStorage):
         self.events: list[str] = []
         self.gate = trio.Event()
         self.fail_at = ""
+        self.is_quick = False
 
     def append(self, records: Sequence[bytes]) -> list[Position]:
         self.events.append("append")
         if self.fail_at == "append":
             raise StorageFailed("the disk has failed")
         return super().append(records)
+
+    def sync_if_quick(self) -> bool:
+        if not self.is_quick:
+            return False
+        self.events.append("quick sync")
+        if self.fail_at == "sync":
+            raise StorageFailed("the disk has failed")
+        self.synced_record = self.next_record
+        return True
 
     async def sync(self) -> None:
         self.events.append("sync")
@@ -85,6 +95,42 @@ async def test_with_fsync_always_nothing_is_said_before_the_sync() -> None:
             type(frame) for frame in heard
         ] == [f.Reply, f.Deliver, f.Confirm]
         assert next(frame for frame in heard if isinstance(frame, f.Confirm)).level == 2
+
+
+async def test_a_quick_sync_is_made_on_the_spot_for_one_who_waits_alone() -> None:
+    storage = WatchedStorage()
+    storage.is_quick = True
+    async with house(storage, fsync="always") as place:
+        peer = await place.peer()
+        assert await peer.ask(publish(1)) == f.Confirm(1, 0, Level.FSYNCED)
+        assert storage.events == ["append", "quick sync"]
+
+
+async def test_many_who_wait_share_a_sync_in_the_thread_however_quick_it_is() -> None:
+    storage = WatchedStorage()
+    storage.is_quick = True
+    async with house(storage, fsync="always") as place:
+        peer = await place.peer()
+        await peer.say(*(publish(number) for number in range(1, 6)))
+        assert await said_nothing(peer)
+        assert storage.events == ["append", "sync"]
+        await peer.say(publish(6))
+        assert await said_nothing(peer)
+        assert "quick sync" not in storage.events
+        storage.gate.set()
+        heard = [await peer.hear() for _ in range(6)]
+        assert [frame.request for frame in heard] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_quick_sync_that_fails_ends_the_broker_before_it_speaks() -> None:
+    storage = WatchedStorage()
+    storage.is_quick, storage.fail_at = True, "sync"
+    with pytest.RaisesGroup(pytest.RaisesExc(StorageFailed)):
+        async with house(storage, fsync="always") as place:
+            peer = await place.peer()
+            await peer.say(publish(1))
+            with pytest.raises((EOFError, trio.BrokenResourceError, trio.Cancelled)):
+                await peer.hear()
 
 
 async def test_rounds_gather_behind_a_sync_and_share_the_next() -> None:

@@ -26,6 +26,7 @@ from telpher_storage import (
     registry,
     repair,
 )
+from telpher_storage.syncer import QUICK_US
 
 from .disk import Disk
 from .worlds import (
@@ -213,6 +214,31 @@ def test_a_failed_sync_fails_every_waiter_and_everything_after() -> None:
     trio.run(run)
     assert failed == 5
     assert storage.synced_record == 0
+    with pytest.raises(StorageFailed):
+        append(storage, 1)
+    storage.close(clean=False)
+
+
+def test_a_sync_on_the_spot_is_only_for_a_disk_that_was_quick() -> None:
+    disk = Disk()
+    disk.directories.add("/model")
+    storage = make(Path("/model/data"), "aof", disk)
+    load(storage)
+    append(storage, 1)
+    assert not storage.sync_if_quick()  # nothing is known of it yet
+    trio.run(storage.sync)
+    append(storage, 2)
+    storage._syncer.last_us = QUICK_US + 1
+    assert not storage.sync_if_quick()
+    assert storage.synced_record < storage.next_record
+    storage._syncer.last_us = QUICK_US
+    assert storage.sync_if_quick()
+    assert storage.synced_record == storage.next_record
+    append(storage, 1)
+    disk.fail_at = {len(disk.calls): 5}
+    storage._syncer.last_us = QUICK_US
+    with pytest.raises(StorageFailed):
+        storage.sync_if_quick()
     with pytest.raises(StorageFailed):
         append(storage, 1)
     storage.close(clean=False)
