@@ -1,7 +1,7 @@
-"""Handing work from an application's thread to the event loop's, many pieces for one wake-up.
+"""Handing work from an application's thread to the event loop, many pieces for one call there.
 
-The first piece wakes the loop; what is put until the loop comes to it goes along. So a thread that
-acks one message after another pays for an append each, and for a wake-up now and then.
+What is put until the loop comes to it goes along with the first piece. So a thread that acks one
+message after another pays for an append each, and for a call in the loop now and then.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from anyio.from_thread import BlockingPortal
-
+from .driver import Driver
 from .errors import TelpherError
 
 
 class Handoff:
-    """Calls of synchronous functions, in order, in the event loop's thread."""
+    """Calls of synchronous functions, in order, in the event loop."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._is_scheduled = False
         self._error: TelpherError | None = None
@@ -30,10 +29,10 @@ class Handoff:
         self._calls.append((function, arguments))
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._portal.start_task_soon(self.run)
+            self._driver.soon(self.run)
 
     def run(self) -> None:
-        """Make the calls; in the event loop's thread."""
+        """Make the calls; in the event loop."""
         # First this and then the queue: a piece that comes in between is scheduled anew.
         self._is_scheduled = False
         while self._calls:

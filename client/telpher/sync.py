@@ -1,4 +1,4 @@
-"""The client without await: the same names, over one event loop in a background thread.
+"""The client without await: the same names, over an event loop that the caller drives.
 
     from telpher.sync import connect
 
@@ -17,18 +17,18 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from . import batch, bus, consumer, message, producer
 from .admin import Browsed, ChannelInfo, Start, SubscriptionInfo
 from .content import Body, LevelName, as_body, as_headers, as_key
+from .driver import Driver
 from .errors import Closed, LeaseLost, TelpherError
 from .handoff import Handoff
 from .lane import Receipt
@@ -117,11 +117,11 @@ class Consumer:
     Leaving it without an exception waits for the answer to all acks; raises LeaseLost.
     """
 
-    def __init__(self, portal: BlockingPortal, inner: consumer.Consumer) -> None:
-        self._portal = portal
+    def __init__(self, driver: Driver, inner: consumer.Consumer) -> None:
+        self._driver = driver
         self._inner = inner
         self._ready: Iterator[Message] = iter(())
-        self.handoff = Handoff(portal)
+        self.handoff = Handoff(driver)
         inner.state.facade = self
 
     def check(self, one: message.MessageView) -> None:
@@ -139,16 +139,16 @@ class Consumer:
 
     def statistics(self) -> consumer.ConsumerStatistics:
         """Counts since the consumer began."""
-        return self._portal.call(self._inner.statistics)
+        return self._driver.call(self._inner.statistics)
 
     def batches(self) -> Iterator[Batch]:
         """The deliveries as they come, each a Batch: the fastest way."""
         while True:
-            yield Batch(self, self._portal.call(self._next_parts))
+            yield Batch(self, self._driver.call(self._next_parts))
 
     def flush_acks(self) -> None:
         """Wait until the broker has answered for everything settled so far; raises LeaseLost."""
-        self._portal.call(self._flush)
+        self._driver.call(self._flush)
         self.handoff.raise_error()
 
     async def _flush(self) -> None:
@@ -167,13 +167,13 @@ class Consumer:
             for one in self._ready:
                 if not (self._inner.state.losses and one.is_lost):
                     return one
-            parts = self._portal.call(self._next_parts)
+            parts = self._driver.call(self._next_parts)
             self._ready = (
                 one for part in parts for one in map(Message, repeat(part), range(len(part)))
             )
 
     def __enter__(self) -> Consumer:
-        self._portal.call(self._inner.join)
+        self._driver.call(self._inner.join)
         return self
 
     def __exit__(
@@ -182,7 +182,7 @@ class Consumer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal.call(self._leave, exc is None)
+        self._driver.call(self._leave, exc is None)
         if exc is None:
             self.handoff.raise_error()
 
@@ -194,8 +194,8 @@ class Consumer:
 class Producer:
     """A context manager; leaving it without an exception flushes."""
 
-    def __init__(self, portal: BlockingPortal, inner: producer.Producer) -> None:
-        self._portal = portal
+    def __init__(self, driver: Driver, inner: producer.Producer) -> None:
+        self._driver = driver
         self._inner = inner
         self._queue: deque[tuple[bytes, str | None, dict[str, Any] | None]] = deque()
         self._is_scheduled = False
@@ -214,25 +214,25 @@ class Producer:
             body = as_body(body)
         self._queue.append((body, as_key(key), as_headers(headers)))
         if len(self._queue) >= QUEUED_MESSAGES_MAX or self._error is not None:
-            self._portal.call(self._drain)
+            self._driver.call(self._drain)
             self._raise_error()
         elif not self._is_scheduled:
             self._is_scheduled = True
-            self._portal.start_task_soon(self._drain)
+            self._driver.soon(self._drain)
 
     def send_many(self, bodies: Iterable[Body]) -> None:
         """Hand many messages over, faster than one by one."""
-        self._portal.call(self._send_many, bodies)
+        self._driver.call(self._send_many, bodies)
         self._raise_error()
 
     def flush(self) -> None:
         """Wait until everything is confirmed; raises PublishFailed with what was not."""
-        self._portal.call(self._flush)
+        self._driver.call(self._flush)
         self._raise_error()
 
     def statistics(self) -> producer.ProducerStatistics:
         """Counts since the producer began."""
-        return self._portal.call(self._inner.statistics)
+        return self._driver.call(self._inner.statistics)
 
     async def _drain(self) -> None:
         self._is_scheduled = False
@@ -269,7 +269,7 @@ class Producer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal.call(self._close, exc is None)
+        self._driver.call(self._close, exc is None)
         if exc is None:
             self._raise_error()
 
@@ -277,12 +277,10 @@ class Producer:
 class Bus:
     """The bus of telpher.connect without await; made by `connect`, entered to connect."""
 
-    def __init__(self, make: Callable[[], bus.Bus], backend: Literal["asyncio", "trio"]) -> None:
+    def __init__(self, make: Callable[[], bus.Bus]) -> None:
         self._make = make
-        self._backend = backend
-        self._exits = ExitStack()
         self._lock = threading.Lock()
-        self._portal_: BlockingPortal | None = None
+        self._driver_: Driver | None = None
         self._bus_: bus.Bus | None = None
 
     # --- publishing
@@ -318,7 +316,7 @@ class Bus:
     def producer(self, channel: str, **options: Any) -> Producer:
         """A producer for throughput; the options of `telpher.Bus.producer`."""
         make = partial(self._bus.producer, channel, **options)
-        return Producer(self._portal, self._portal.call(make))
+        return Producer(self._driver, self._driver.call(make))
 
     # --- consuming
 
@@ -327,7 +325,7 @@ class Bus:
     ) -> Consumer:
         """Consume a queue by push; as `telpher.Bus.consume`."""
         make = partial(self._bus.consume, queue, prefetch=prefetch, lease_seconds=lease_seconds)
-        return Consumer(self._portal, self._portal.call(make))
+        return Consumer(self._driver, self._driver.call(make))
 
     def subscribe(
         self,
@@ -347,7 +345,7 @@ class Bus:
             prefetch=prefetch,
             lease_seconds=lease_seconds,
         )
-        return Consumer(self._portal, self._portal.call(make))
+        return Consumer(self._driver, self._driver.call(make))
 
     def fetch(
         self, channel: str, *, max: int = 100, wait: float = 0.0, subscription: str | None = None
@@ -357,7 +355,7 @@ class Bus:
         fetched = self._run(fetch)
         inner = fetched.consumer
         with self._lock:
-            owner = inner.state.facade or Consumer(self._portal, inner)
+            owner = inner.state.facade or Consumer(self._driver, inner)
         return Batch(owner, fetched.parts)
 
     # --- administration
@@ -435,10 +433,10 @@ class Bus:
         return self._bus.is_connected
 
     @property
-    def _portal(self) -> BlockingPortal:
-        if self._portal_ is None:
+    def _driver(self) -> Driver:
+        if self._driver_ is None:
             raise Closed("this bus is not open: use it inside `with connect(...) as bus:`")
-        return self._portal_
+        return self._driver_
 
     @property
     def _bus(self) -> bus.Bus:
@@ -447,15 +445,12 @@ class Bus:
         return self._bus_
 
     def _run(self, function: Callable[[], Awaitable[T]]) -> T:
-        return self._portal.call(function)
+        return self._driver.call(function)
 
     def __enter__(self) -> Bus:
-        with ExitStack() as exits:
-            portal = exits.enter_context(start_blocking_portal(self._backend))
-            inner = portal.call(self._make)
-            exits.enter_context(portal.wrap_async_context_manager(inner))
-            self._portal_, self._bus_ = portal, inner
-            self._exits = exits.pop_all()
+        driver = Driver()
+        self._bus_ = driver.enter(self._make)
+        self._driver_ = driver
         return self
 
     def __exit__(
@@ -464,18 +459,17 @@ class Bus:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal_ = self._bus_ = None
-        self._exits.__exit__(exc_type, exc, traceback)
+        driver = self._driver
+        self._driver_ = self._bus_ = None
+        driver.leave(exc)
 
 
-def connect(
-    url: str | None = None, *, backend: Literal["asyncio", "trio"] = "asyncio", **options: Any
-) -> Bus:
+def connect(url: str | None = None, **options: Any) -> Bus:
     """A bus without await, to the broker at `url`, at $TELPHER_URL, or on this machine.
 
-    `options` are those of `telpher.connect`; `backend` is the event loop of the background thread.
+    `options` are those of `telpher.connect`.
 
         with connect("telpher://host:7400") as bus:
             bus.publish("jobs", b"hello")
     """
-    return Bus(partial(bus.connect, url, **options), backend)
+    return Bus(partial(bus.connect, url, **options))

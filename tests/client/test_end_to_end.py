@@ -190,7 +190,7 @@ def test_the_sync_facade_has_the_same_names(daemon, name):
 
 
 def test_the_sync_facade_settles(daemon, name):
-    with connect_sync(daemon.url, backend="trio") as bus:
+    with connect_sync(daemon.url) as bus:
         bus.declare(name)
         with bus.producer(name) as producer:
             producer.send_many([b"a", b"b", b"c"])
