@@ -196,7 +196,8 @@ class Broker:
             if connection is not None and not connection.broken:
                 connection.say(frame)
                 spoken_to[number] = connection
-        for connection in spoken_to.values():
+        # Who published heads the list, and is only told; who is delivered to has work to do.
+        for connection in reversed(spoken_to.values()):
             connection.flush()
 
     # -- connections

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from .content import (
 )
 from .dial import HOST_SECONDS, Dialer, dialers
 from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
+from .eventloop import clock
 from .lane import Lane, Receipt, Waiting
 from .link import Link
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
@@ -75,6 +77,7 @@ class Bus(Administration):
         self._link: Link | None = None
         self._is_corked = False
         self._is_timer_short = False
+        self._now: Callable[[], float] = monotonic  # until there is an event loop
         self._timer = anyio.Event()
         self._opened = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -244,7 +247,7 @@ class Bus(Administration):
             state.requeue_untaken()
             idle.append(puller)
 
-        exchange = state.fetch(count, anyio.current_time() + wait, on_done)
+        exchange = state.fetch(count, self._now() + wait, on_done)
         try:
             await done.wait()
         except BaseException:
@@ -285,6 +288,7 @@ class Bus(Administration):
     # --- life
 
     async def __aenter__(self) -> Bus:
+        self._now = clock()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         try:
@@ -362,7 +366,7 @@ class Bus(Administration):
 
     async def _keep_connection(self) -> None:
         attempt = 0
-        since = anyio.current_time()
+        since = self._now()
         while self._session.ending is None:
             for name, dial in self._hosts:
                 stream = await self._dial(name, dial, self._left(since))
@@ -375,10 +379,10 @@ class Bus(Administration):
                 if self._session.ending is not None:
                     return
                 if self.reconnects > was:
-                    attempt, since = 0, anyio.current_time()
+                    attempt, since = 0, self._now()
             left = self._left(since)
             if left <= 0:
-                self._give_up(anyio.current_time() - since)
+                self._give_up(self._now() - since)
                 return
             wait = reconnect_seconds(attempt, random.random())  # noqa: S311
             await anyio.sleep(min(left, wait))
@@ -387,7 +391,7 @@ class Bus(Administration):
     def _left(self, since: float) -> float:
         """How many seconds are left to connect when it has been tried `since` then."""
         allowed = self._connect_seconds if self.reconnects < 0 else self._reconnect_seconds
-        return inf if allowed is None else since + allowed - anyio.current_time()
+        return inf if allowed is None else since + allowed - self._now()
 
     def _give_up(self, seconds: float) -> None:
         is_first = self.reconnects < 0
@@ -409,14 +413,14 @@ class Bus(Administration):
         return None
 
     async def _serve(self, name: str, stream: ByteStream) -> None:
-        link = self._link = Link(stream)
-        self._session.begin(anyio.current_time())
+        link = self._link = Link(stream, self._take)
+        self._session.begin(self._now())
         self._wake()
         try:
             async with anyio.create_task_group() as tasks:
                 link.scope = tasks.cancel_scope
                 tasks.start_soon(link.write)
-                await self._read(link)
+                await link.read()
                 tasks.cancel_scope.cancel()
         finally:
             self._link = None
@@ -424,17 +428,18 @@ class Bus(Administration):
             await link.close()
         self._troubles[name] = str(self._session.fault or "the broker closed the connection")
 
-    async def _read(self, link: Link) -> None:
+    def _take(self, data: bytes) -> bool:
+        """Act on what arrived; False when this connection is to end."""
         session = self._session
-        while data := await link.receive():
-            self._is_corked = True
-            try:
-                session.receive(data, anyio.current_time())
-            finally:
-                self._is_corked = False
-            self._pump()
-            if session.fault is not None or session.is_drained:
-                return
+        self._is_corked = True
+        try:
+            session.receive(data, self._now())
+        finally:
+            self._is_corked = False
+        self._pump()
+        if self._link is not None:
+            self._link.push()
+        return session.fault is None and not session.is_drained
 
     def _on_open(self) -> None:
         self.reconnects += 1
@@ -443,7 +448,7 @@ class Bus(Administration):
     def _pump(self) -> None:
         """Send what the session has to say; while data is being read, once for all of it."""
         if self._link is not None and not self._is_corked:
-            data = self._session.take_output(anyio.current_time())
+            data = self._session.take_output(self._now())
             if data:
                 self._link.send(data)
 
@@ -457,9 +462,9 @@ class Bus(Administration):
         session = self._session
         while True:
             due = session.next_deadline()
-            seconds = None if due is None else due - anyio.current_time()
+            seconds = None if due is None else due - self._now()
             await self._sleep(seconds if seconds is None else max(seconds, 0.0))
-            session.tick(anyio.current_time())
+            session.tick(self._now())
             if session.fault is not None and self._link is not None:
                 self._link.abort()
 

@@ -1,53 +1,79 @@
 """One live connection's bytes: one reader, one writer, and a short way past the writer.
 
-Where nothing is queued and no earlier send is unfinished, bytes go straight to the socket, without
-a task switch; what the kernel does not take, and everything after it, goes through the writer.
-Both conditions are needed: a send that overtakes an unfinished one corrupts the stream.
+What is sent gathers until the event loop's present turn is over, and then goes to the socket in one
+call: a SETTLE and the PUBLISH beside it cost one send and not two, here and at the broker. What the
+kernel does not take, and everything after it, goes through the writer: a send that overtakes an
+unfinished one corrupts the stream.
+
+What arrives is read from the socket and handed over in the same call, so that it waits nowhere but
+in the kernel: whoever reads next, the event loop or a caller that drives it, gets what is next.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from .eventloop import ringing, while_readable
+
 RECEIVE_BYTES: Final = 256 * 1024
+# With so much gathered there is no use in waiting for more.
+GATHERED_BYTES_MAX: Final = 16 * 1024
 
 
 class Link:
     """A stream with a synchronous, ordered `send` that never blocks.
 
-    What waits to be sent is bounded by the windows and credits of the session, not here.
+    `take` is given what arrives, and returns whether it wants more. What waits to be sent is
+    bounded by the windows and credits of the session, not here.
     """
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, take: Callable[[bytes], bool]) -> None:
         self._stream = stream
-        self._socket = _direct_socket(stream)
+        self._take = take
+        self._descriptor = _direct_descriptor(stream)
         self._queue: list[bytes | memoryview] = []
+        self._queued_bytes = 0
         self._is_writing = False
         self._work = anyio.Event()
         self._idle = anyio.Event()
+        self._is_rung = False
+        self._ring = ringing(self.push) or self._wake_writer
         self.scope: anyio.CancelScope = anyio.CancelScope()
 
+    # --- sending
+
     def send(self, data: bytes) -> None:
-        """Send, after everything that was sent before; failures show up at `receive`."""
-        rest: bytes | memoryview = data
-        if self._socket is not None and not self._is_writing and not self._queue:
-            rest = self._send_direct(data)
+        """Send, after everything that was sent before; failures show up at `read`."""
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        if self._queued_bytes >= GATHERED_BYTES_MAX:
+            self.push()
+        elif not self._is_rung:
+            self._is_rung = True
+            self._ring()
+
+    def push(self) -> None:
+        """Send what has gathered, now and as far as the kernel takes it."""
+        self._is_rung = False
+        if not self._queue or self._is_writing:
+            return
+        if self._descriptor >= 0:
+            queue, self._queue, self._queued_bytes = self._queue, [], 0
+            rest = self._send_direct(queue[0] if len(queue) == 1 else b"".join(queue))
             if not rest:
                 return
-        self._queue.append(rest)
-        self._work.set()
+            self._queue.append(rest)
+        self._wake_writer()
 
-    def _send_direct(self, data: bytes) -> bytes | memoryview:
-        descriptor = self._socket.fileno()
-        if descriptor < 0:
-            return b""  # closed already: the reader is about to learn it
+    def _send_direct(self, data: bytes | memoryview) -> bytes | memoryview:
         try:
-            sent = os.write(descriptor, data)
+            sent = os.write(self._descriptor, data)
         except (BlockingIOError, InterruptedError):
             return data
         except OSError:
@@ -55,18 +81,20 @@ class Link:
             return b""
         return memoryview(data)[sent:] if sent < len(data) else b""
 
-    def abort(self) -> None:
-        """Give the connection up; `receive` and `write` end."""
-        self.scope.cancel()
+    def _wake_writer(self) -> None:
+        self._work.set()
 
     async def write(self) -> None:
-        """The writer task: send what queued, for ever."""
+        """The writer task: send what gathered, for ever."""
         while True:
             await self._work.wait()
             self._work = anyio.Event()
+            if self._is_rung:
+                self.push()
             while self._queue:
                 data = b"".join(self._queue)
                 self._queue.clear()
+                self._queued_bytes = 0
                 self._is_writing = True
                 try:
                     await self._stream.send(data)
@@ -76,28 +104,64 @@ class Link:
                 self._is_writing = False
             self._idle.set()
 
-    async def receive(self) -> bytes:
-        """The next bytes; empty when the connection has ended, however it did."""
-        try:
-            return await self._stream.receive(RECEIVE_BYTES)
-        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return b""
-
     async def drain(self) -> None:
-        """Wait until the writer has nothing left."""
+        """Wait until nothing is left to send."""
+        self.push()
         while self._queue or self._is_writing:
             if self._idle.is_set():
                 self._idle = anyio.Event()
             await self._idle.wait()
 
+    # --- receiving
+
+    async def read(self) -> None:
+        """The reader task: hand over what arrives until the connection ends, however it does, or
+        nothing more is wanted.
+        """
+        if self._descriptor >= 0:
+            await while_readable(self._descriptor, self.take_in)
+            return
+        try:
+            while self._take(await self._stream.receive(RECEIVE_BYTES)):
+                pass
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    @property
+    def readable_descriptor(self) -> int:
+        """To be watched by who calls `take_in` past the reader task; -1 when the task must run."""
+        return -1 if self._queue or self._is_writing else self._descriptor
+
+    def take_in(self) -> bool:
+        """Read the socket once and hand that over; False when `read` is to end."""
+        try:
+            data = os.read(self._descriptor, RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return bool(data) and self._take(data)
+
+    # --- ending
+
+    def abort(self) -> None:
+        """Give the connection up; `read` and `write` end."""
+        self.scope.cancel()
+
     async def close(self) -> None:
         """Close the stream without ceremony."""
-        self._socket = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         await anyio.aclose_forcefully(self._stream)
 
 
-def _direct_socket(stream: ByteStream) -> Any:
-    """The socket to write to directly; None where only the stream itself may write (TLS, tests)."""
+def _direct_descriptor(stream: ByteStream) -> int:
+    """A descriptor to read and write directly, ours to close; -1 where only the stream itself may
+    (TLS, tests).
+    """
     if sys.platform == "win32" or not isinstance(stream, anyio.abc.SocketStream):
-        return None
-    return stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610
+        return -1
+    socket = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610
+    # A duplicate: asyncio does not let others watch a descriptor of its transports.
+    return -1 if socket is None else os.dup(socket.fileno())

@@ -5,7 +5,7 @@ Three rules carry this file:
 1. `held` are the leases that nobody has begun to settle. An offset leaves it when its SETTLE is
    made, not when that is answered: a nacked message may be delivered here again before the answer.
 2. Acks gather as runs of offsets and become one SETTLE when the application would wait for more,
-   after `settle_every` of them, or after `SETTLE_SECONDS`.
+   with the next PUBLISH, after `settle_every` of them, or after `SETTLE_SECONDS`.
 3. A loss is remembered with the serial of the last delivery before it, so that a late ack of the
    earlier delivery is told from an ack of the one that came again.
 """
@@ -275,6 +275,7 @@ class ConsumerState:
         if self.acks_gathered:
             self._runs.append((self._run_first, self._run_end))
         else:
+            self.session.unsaid[self.number] = self
             self.session.wake()
         self._run_first = first
 
@@ -283,6 +284,7 @@ class ConsumerState:
         self._run_first = self._run_end = -1
         self.acks_gathered = 0
         self._settle_due = None
+        self.session.unsaid.pop(self.number, None)
 
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
         self.held.remove_all(offsets)

@@ -76,6 +76,7 @@ class Session:
         self.open: dict[int, Exchange] = {}
         self.windows: dict[bytes, Window] = {}
         self.consumers: dict[int, ConsumerState] = {}
+        self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
         self.on_output: Callable[[], None] = _nothing
         self.on_open: Callable[[], None] = _nothing
         self.wake: Callable[[], None] = _nothing
@@ -189,6 +190,11 @@ class Session:
             self.ask(cancelling)
         else:
             cancelling.settle(None)
+
+    def say_acks(self) -> None:
+        """Make SETTLEs of the acks that have gathered, as something else is about to be sent."""
+        for consumer in list(self.unsaid.values()):
+            consumer.flush()
 
     def abandon(self, exchange: Exchange) -> None:
         """Nobody waits for it any more; a late answer is ignored."""

@@ -111,6 +111,8 @@ class Window:
             publishing = waiting.popleft()
             flying[publishing.sequence] = publishing
             publishing.sent = True
+            if session.unsaid:
+                session.say_acks()
             session.emit(publishing.publish())
 
     def answered(self, publishing: Publishing) -> None:
