@@ -110,11 +110,11 @@ class Bus(Administration):
 
             receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
         """
-        waiting = Waiting(
-            body if type(body) is bytes else as_body(body), as_key(key), as_headers(headers)
-        )
+        waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
         common = (as_properties(delay, ttl, priority), as_level(confirm))
-        return await self._lane(channel).publish(waiting, common, deadline)
+        lane = self.lane(channel)
+        lane.begin(waiting, common)
+        return await lane.wait(waiting, deadline)
 
     def producer(
         self,
@@ -146,7 +146,8 @@ class Bus(Administration):
             window=window,
         )
 
-    def _lane(self, channel: str) -> Lane:
+    def lane(self, channel: str) -> Lane:
+        """What carries the single publishes to a channel; raises why the bus has ended."""
         lane = self._lanes.get(channel)
         if lane is None:
             self._raise_if_ended()
@@ -428,6 +429,29 @@ class Bus(Administration):
             await link.close()
         self._troubles[name] = str(self._session.fault or "the broker closed the connection")
 
+    # --- for who drives the event loop, and may go past it
+
+    @property
+    def readable_descriptor(self) -> int:
+        """The open connection's; -1 when only the event loop can go on."""
+        return -1 if self._link is None else self._link.readable_descriptor
+
+    def take_in(self) -> bool:
+        """Act on what has arrived; False when the connection is to end."""
+        return self._link is None or self._link.take_in()
+
+    def push(self) -> None:
+        """Send what has gathered."""
+        if self._link is not None:
+            self._link.push()
+
+    def abort(self) -> None:
+        """Give the present connection up."""
+        if self._link is not None:
+            self._link.abort()
+
+    # --- what the session tells, and what arrives
+
     def _take(self, data: bytes) -> bool:
         """Act on what arrived; False when this connection is to end."""
         session = self._session
@@ -437,8 +461,7 @@ class Bus(Administration):
         finally:
             self._is_corked = False
         self._pump()
-        if self._link is not None:
-            self._link.push()
+        self.push()
         return session.fault is None and not session.is_drained
 
     def _on_open(self) -> None:
@@ -465,8 +488,8 @@ class Bus(Administration):
             seconds = None if due is None else due - self._now()
             await self._sleep(seconds if seconds is None else max(seconds, 0.0))
             session.tick(self._now())
-            if session.fault is not None and self._link is not None:
-                self._link.abort()
+            if session.fault is not None:
+                self.abort()
 
     async def _sleep(self, seconds: float | None) -> None:
         """Sleep for so long or until woken; a sleep for gathered acks is not worth waking."""

@@ -5,33 +5,60 @@ does. So the thread that calls runs the loop, until it has its answer. While nob
 *keeper* thread runs it, so that heartbeats, renewals and reconnects go on. When several threads
 call at once, the keeper runs it for all of them, and they wait as its *guests*.
 
-Invariant: at any moment at most one thread runs the loop; `_turn` guards who.
+For what comes soon even the loop is too much: `wait` reads the connection itself, and only when
+nothing has come for `DIRECT_SECONDS`, or something else is due, does the loop go on.
+
+Invariant: at any moment at most one thread runs the loop or reads past it; `_turn` guards who.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
 import signal
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from time import monotonic
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 T = TypeVar("T")
 
 # For how long after a call the keeper leaves the loop alone: the next call may be near.
 GRACE_SECONDS: Final = 0.01
+# For how long the loop, with all its timers, may be left standing while answers come past it.
+DIRECT_SECONDS: Final = 0.005
+
+
+class Arrivals(Protocol):
+    """A connection that can be served without the loop, by who has the turn."""
+
+    @property
+    def readable_descriptor(self) -> int:
+        """To be watched; -1 when only the loop can go on."""
+
+    def take_in(self) -> bool:
+        """Act on what has arrived; False when the connection is to end."""
+
+    def push(self) -> None:
+        """Send what has gathered."""
+
+    def abort(self) -> None:
+        """Give the connection up; called in the loop."""
 
 
 class Driver:
     """An event loop (asyncio) and who runs it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        self._looped_at = monotonic()
+        self.arrivals: Arrivals | None = None
         self._turn = threading.Condition()
         self._running: threading.Thread | None = None
+        self._turns_taken = 0
         self._guests = 0
         self._left_at = monotonic()
         self._is_keeper_asleep = False
@@ -118,6 +145,54 @@ class Driver:
         finally:
             self._end_turn()
 
+    def wait(self, step: Callable[[], T | None], in_loop: Callable[[], Awaitable[T]]) -> T:
+        """What `step` returns, tried now and after each arrival until it is not None.
+
+        `step` is called outside of the loop and must not need it; `in_loop` waits for the same in
+        the loop, for when that has to run.
+        """
+        if not self._take_turn():
+            return self._wait_as_guest(_result_of(in_loop, ()))
+        try:
+            found = self._wait_here(step)
+            if found is None:
+                found = self._run(_awaited(in_loop()))
+            return found
+        finally:
+            self._end_turn()
+
+    def _wait_here(self, step: Callable[[], T | None]) -> T | None:
+        """What `step` returns, without the loop; None when that must run."""
+        found: T | None = None
+        with _interrupting(self._loop, _nothing):  # Ctrl-C makes the loop's selector ready
+            is_served = self._do_chores()
+            while is_served and (found := step()) is None:
+                is_served = self._serve_arrivals()
+            if found is not None and self.arrivals is not None:
+                self.arrivals.push()
+        return found
+
+    def _serve_arrivals(self) -> bool:
+        """Wait for the connection and act on what comes; False when the loop must run."""
+        arrivals = self.arrivals
+        if arrivals is None:
+            return False
+        arrivals.push()
+        descriptor = arrivals.readable_descriptor
+        if descriptor < 0:
+            return False
+        if monotonic() - self._looped_at > DIRECT_SECONDS:
+            self._loop.call_soon(self._loop.stop)
+            self._run_loop()
+            return True
+        ready = self._selector.select(DIRECT_SECONDS)
+        if len(ready) != 1 or ready[0][0].fd != descriptor:
+            return False
+        if not arrivals.take_in():
+            self._loop.call_soon(arrivals.abort)
+            return False
+        return True
+
     def soon(self, function: Callable[[], object]) -> None:
         """Have a function called in the loop, and what it returns awaited: at once if it runs."""
         with self._turn:
@@ -126,27 +201,40 @@ class Driver:
             else:
                 self._loop.call_soon_threadsafe(self._begin, function)
 
-    def _begin(self, function: Callable[[], object]) -> None:
-        task = self._loop.create_task(_result_of(function, ()))
+    def _do_chores(self) -> bool:
+        """Begin what was put for soon; False if some of it goes on in the loop."""
+        is_done = True
+        while self._chores:
+            is_done &= self._begin(self._chores.popleft())
+        return is_done
+
+    def _begin(self, function: Callable[[], object]) -> bool:
+        result = function()
+        if not isinstance(result, Awaitable):
+            return True
+        task = self._loop.create_task(_awaited(result))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
+        return False
 
     async def _work(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         self._do_chores()
         return await _result_of(function, arguments)
 
-    def _do_chores(self) -> None:
-        while self._chores:
-            self._begin(self._chores.popleft())
-
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
         task = loop.create_task(work)
         task.add_done_callback(lambda _: loop.stop())
-        with _interrupting(loop, task):
+        with _interrupting(loop, task.cancel):
             while not task.done():
-                loop.run_forever()
+                self._run_loop()
         return task.result()
+
+    def _run_loop(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._looped_at = monotonic()
 
     def _wait_as_guest(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -175,6 +263,7 @@ class Driver:
                 self._turn.notify_all()
                 return False
             self._running = me
+            self._turns_taken += 1
             return True
 
     def _end_turn(self) -> None:
@@ -187,7 +276,7 @@ class Driver:
     def _keep(self) -> None:
         while self._wait_for_keepers_turn():
             self._do_chores()
-            self._loop.run_forever()
+            self._run_loop()
             with self._turn:
                 self._running = None
                 self._left_at = monotonic()  # it was asked to stop: leave the turn to who asked
@@ -195,16 +284,27 @@ class Driver:
 
     def _wait_for_keepers_turn(self) -> bool:
         """Wait until the loop is left alone or has guests; False at the end."""
+        seen = 0
         with self._turn:
             while not self._is_closed:
                 left = self._left_at + GRACE_SECONDS - monotonic()
                 if self._running is None and (self._guests or left <= 0):
                     self._running = self._keeper
                     return True
-                self._is_keeper_asleep = self._running is not None
-                self._turn.wait(None if self._is_keeper_asleep else left)
+                # A long call tells when it ends; of one short call after another each would.
+                self._is_keeper_asleep = self._running is not None and self._turns_taken == seen
+                seen = self._turns_taken
+                self._turn.wait(None if self._is_keeper_asleep else max(left, GRACE_SECONDS / 2))
                 self._is_keeper_asleep = False
             return False
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _awaited(result: Awaitable[T]) -> T:
+    return await result
 
 
 async def _result_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -213,8 +313,8 @@ async def _result_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -
 
 
 @contextmanager
-def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let Ctrl-C cancel this task: raised just anywhere, it would end the bus's own tasks."""
+def _interrupting(loop: asyncio.AbstractEventLoop, cancel: Callable[[], object]) -> Iterator[None]:
+    """Let Ctrl-C call this in the loop: raised just anywhere, it would end the bus's own tasks."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -224,7 +324,7 @@ def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> I
     def interrupt(*_: object) -> None:
         nonlocal is_interrupted
         is_interrupted = True
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(cancel)
 
     signal.signal(signal.SIGINT, interrupt)
     try:

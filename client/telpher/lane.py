@@ -6,6 +6,7 @@ their common properties and level, and go together with the next confirm.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -37,17 +38,34 @@ class Receipt(NamedTuple):
 class Waiting:
     """One message until its confirm."""
 
-    __slots__ = ("body", "done", "error", "headers", "key", "receipt", "sent", "withdrawn")
+    __slots__ = ("_done", "body", "error", "headers", "key", "receipt", "sent", "withdrawn")
 
     def __init__(self, body: bytes, key: str | None, headers: dict[str, Any] | None) -> None:
         self.body = body
         self.key = key
         self.headers = headers
-        self.done = anyio.Event()
+        self._done: anyio.Event | None = None
         self.receipt: Receipt | None = None
         self.error: TelpherError | None = None
         self.sent = False
         self.withdrawn = False
+
+    def outcome(self) -> Receipt | None:
+        """Its receipt, None if there is no answer yet; raises why it was not stored."""
+        if self.error is not None:
+            raise self.error
+        return self.receipt
+
+    def tell(self) -> None:
+        """There is an answer: wake up who waits."""
+        if self._done is not None:
+            self._done.set()
+
+    async def wait(self) -> None:
+        """Wait until there is an answer."""
+        if self.receipt is None and self.error is None:
+            self._done = anyio.Event()
+            await self._done.wait()
 
     @property
     def weight_bytes(self) -> int:
@@ -70,29 +88,28 @@ class Lane:
         """Whether nothing is gathered or under way."""
         return self._window.is_idle and not self._gathered
 
-    async def publish(self, waiting: Waiting, common: Common, deadline: float | None) -> Receipt:
-        """Send and wait for the confirm, `deadline` seconds at most.
-
-        Raises Timeout, a Refused, or why the bus has ended. When the wait ends early, a message
-        that has not been sent is withdrawn.
-        """
+    def begin(self, waiting: Waiting, common: Common) -> None:
+        """Send it, or gather it behind what flies. Raises MessageTooLarge or why the bus ended."""
         self._check(waiting)
         self._gathered.setdefault(common, []).append(waiting)
         if self._window.is_idle:
             self._submit_gathered()
+
+    async def wait(self, waiting: Waiting, deadline: float | None) -> Receipt:
+        """Wait for the confirm of what was begun, `deadline` seconds at most.
+
+        Raises Timeout, a Refused, or why the bus has ended. When the wait ends early, a message
+        that has not been sent is withdrawn.
+        """
         try:
-            if deadline is None:
-                await waiting.done.wait()
-            else:
-                with anyio.move_on_after(deadline):
-                    await waiting.done.wait()
+            with anyio.move_on_after(deadline) if deadline is not None else nullcontext():
+                await waiting.wait()
         finally:
             waiting.withdrawn = True
-        if waiting.error is not None:
-            raise waiting.error
-        if waiting.receipt is None:
+        receipt = waiting.outcome()
+        if receipt is None:
             raise _timeout(self._channel, deadline, waiting)
-        return waiting.receipt
+        return receipt
 
     def _check(self, waiting: Waiting) -> None:
         if self._session.ending is not None:
@@ -147,7 +164,7 @@ class Lane:
                 confirm = publishing.answer
                 level = LEVEL_NAMES[confirm.level]
                 waiting.receipt = Receipt(self._channel, confirm.first + index, level)
-            waiting.done.set()
+            waiting.tell()
         if self._session.ending is None:
             self._submit_gathered()
         else:
@@ -157,7 +174,7 @@ class Lane:
         for gathered in self._gathered.values():
             for waiting in gathered:
                 waiting.error = error
-                waiting.done.set()
+                waiting.tell()
         self._gathered.clear()
 
     def close(self) -> None:

@@ -95,10 +95,21 @@ class Producer:
         Raises TypeError for a body that is not bytes, PublishFailed when an earlier message was
         refused, Closed after the end.
         """
-        if type(body) is not bytes:
-            body = as_body(body)
         if self._is_blocked:
             await self._wait_room()
+        self.add(body, key, headers)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing may be added now: the window is full, or there is an error to raise."""
+        return self._is_blocked
+
+    def add(
+        self, body: Body, key: str | None = None, headers: Mapping[str, Any] | None = None
+    ) -> None:
+        """`send`, of a producer that is not blocked."""
+        if type(body) is not bytes:
+            body = as_body(body)
         if key is not None or headers is not None:
             self._add_columns(as_key(key), as_headers(headers))
         self._bodies.append(body)

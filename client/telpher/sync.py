@@ -27,11 +27,19 @@ import anyio
 
 from . import batch, bus, consumer, message, producer
 from .admin import Browsed, ChannelInfo, Start, SubscriptionInfo
-from .content import Body, LevelName, as_body, as_headers, as_key
+from .content import (
+    Body,
+    LevelName,
+    as_body,
+    as_headers,
+    as_key,
+    as_level,
+    as_properties,
+)
 from .driver import Driver
 from .errors import Closed, LeaseLost, TelpherError
 from .handoff import Handoff
-from .lane import Receipt
+from .lane import Lane, Receipt, Waiting
 from .session.backoff import retry_seconds
 from .session.delivery import Delivery
 
@@ -144,7 +152,7 @@ class Consumer:
     def batches(self) -> Iterator[Batch]:
         """The deliveries as they come, each a Batch: the fastest way."""
         while True:
-            yield Batch(self, self._driver.call(self._next_parts))
+            yield Batch(self, self._driver.wait(self._take_parts, self._next_parts))
 
     def flush_acks(self) -> None:
         """Wait until the broker has answered for everything settled so far; raises LeaseLost."""
@@ -154,6 +162,16 @@ class Consumer:
     async def _flush(self) -> None:
         self.handoff.run()
         await self._inner.flush_acks()
+
+    def _take_parts(self) -> Sequence[Delivery] | None:
+        self.handoff.run()
+        state = self._inner.state
+        if state.deliveries:
+            return self._inner.take_nowait().parts
+        if state.ended is not None:
+            raise state.ended
+        state.flush()
+        return None
 
     async def _next_parts(self) -> Sequence[Delivery]:
         self.handoff.run()
@@ -167,7 +185,7 @@ class Consumer:
             for one in self._ready:
                 if not (self._inner.state.losses and one.is_lost):
                     return one
-            parts = self._driver.call(self._next_parts)
+            parts = self._driver.wait(self._take_parts, self._next_parts)
             self._ready = (
                 one for part in parts for one in map(Message, repeat(part), range(len(part)))
             )
@@ -234,7 +252,17 @@ class Producer:
         """Counts since the producer began."""
         return self._driver.call(self._inner.statistics)
 
-    async def _drain(self) -> None:
+    def _drain(self) -> Awaitable[None] | None:
+        """Pass on what was handed over; what is returned, if anything, waits for room for it."""
+        self._is_scheduled = False
+        while self._queue and not (self._inner.is_blocked or self._lock.locked()):
+            try:
+                self._inner.add(*self._queue.popleft())
+            except TelpherError as error:
+                self._error = self._error or error
+        return self._drain_all() if self._queue else None
+
+    async def _drain_all(self) -> None:
         self._is_scheduled = False
         async with self._lock:
             while self._queue:
@@ -244,15 +272,15 @@ class Producer:
                     self._error = self._error or error
 
     async def _send_many(self, bodies: Iterable[Body]) -> None:
-        await self._drain()
+        await self._drain_all()
         await self._inner.send_many(bodies)
 
     async def _flush(self) -> None:
-        await self._drain()
+        await self._drain_all()
         await self._inner.flush()
 
     async def _close(self, flush: bool) -> None:
-        await self._drain()
+        await self._drain_all()
         await self._inner.close(flush=flush)
 
     def _raise_error(self) -> None:
@@ -299,19 +327,27 @@ class Bus:
         deadline: float | None = None,
     ) -> Receipt:
         """Publish one message and wait for its confirm; as `telpher.Bus.publish`."""
-        publish = partial(
-            self._bus.publish,
-            channel,
-            body,
-            key=key,
-            headers=headers,
-            delay=delay,
-            ttl=ttl,
-            priority=priority,
-            confirm=confirm,
-            deadline=deadline,
-        )
-        return self._run(publish)
+        inner, lane = self._bus, None
+        waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
+        common = (as_properties(delay, ttl, priority), as_level(confirm))
+
+        def begun() -> Lane:
+            nonlocal lane
+            if lane is None:
+                lane = inner.lane(channel)
+                lane.begin(waiting, common)
+            return lane
+
+        def receipt() -> Receipt | None:
+            begun()
+            return waiting.outcome()
+
+        async def in_loop() -> Receipt:
+            return await begun().wait(waiting, deadline)
+
+        if deadline is not None:
+            return self._driver.call(in_loop)
+        return self._driver.wait(receipt, in_loop)
 
     def producer(self, channel: str, **options: Any) -> Producer:
         """A producer for throughput; the options of `telpher.Bus.producer`."""
@@ -451,6 +487,7 @@ class Bus:
         driver = Driver()
         self._bus_ = driver.enter(self._make)
         self._driver_ = driver
+        driver.arrivals = self._bus_
         return self
 
     def __exit__(
