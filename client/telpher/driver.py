@@ -152,11 +152,11 @@ class Driver:
         the loop, for when that has to run.
         """
         if not self._take_turn():
-            return self._wait_as_guest(_result_of(in_loop, ()))
+            return self._wait_as_guest(_awaited(in_loop()))
         try:
             found = self._wait_here(step)
             if found is None:
-                found = self._run(_awaited(in_loop()))
+                return self._run(_awaited(in_loop()))
             return found
         finally:
             self._end_turn()

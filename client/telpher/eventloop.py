@@ -56,6 +56,8 @@ async def _in_asyncio(descriptor: int, act: Callable[[], bool]) -> None:
     ended: asyncio.Future[None] = loop.create_future()
 
     def on_readable() -> None:
+        if ended.done():
+            return  # the task that waits was cancelled, and has not run yet
         try:
             if act():
                 return
