@@ -19,6 +19,7 @@ async def answer_of(session: Session, ask: Callable[[Done], Exchange]) -> Any:
     event = anyio.Event()
     exchange = ask(lambda _: event.set())
     if not exchange.done:
+        session.on_push()
         try:
             await event.wait()
         except BaseException:

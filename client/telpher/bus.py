@@ -41,6 +41,7 @@ from .session import Session
 from .session.backoff import reconnect_seconds
 from .session.consumer import ConsumerState
 from .session.exchange import Exchange
+from .session.session import SETTLE_SECONDS
 from .url import parse_url
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -72,6 +73,7 @@ class Bus(Administration):
             client=name, heartbeat_seconds=heartbeat_seconds, frame_bytes_max=FRAME_BYTES_MAX
         )
         self._session.on_output = self._pump
+        self._session.on_push = self.push
         self._session.on_open = self._on_open
         self._session.wake = self._wake
         self._link: Link | None = None
@@ -483,22 +485,30 @@ class Bus(Administration):
 
     async def _keep_time(self) -> None:
         session = self._session
+        is_woken = False
         while True:
-            due = session.next_deadline()
-            seconds = None if due is None else due - self._now()
-            await self._sleep(seconds if seconds is None else max(seconds, 0.0))
-            session.tick(self._now())
-            if session.fault is not None:
-                self.abort()
+            now = self._now()
+            due = session.next_deadline(now)
+            seconds = inf if due is None else max(due - now, 0.0)
+            if is_woken:
+                # Who acks one message after another would wake this for each, in vain.
+                seconds = min(seconds, SETTLE_SECONDS)
+            is_woken = await self._sleep(seconds)
+            if not is_woken:
+                session.tick(self._now())
+                if session.fault is not None:
+                    self.abort()
 
-    async def _sleep(self, seconds: float | None) -> None:
-        """Sleep for so long or until woken; a sleep for gathered acks is not worth waking."""
-        self._is_timer_short = seconds is not None and seconds < 0.01
+    async def _sleep(self, seconds: float) -> bool:
+        """Sleep for so long or until woken, and tell which; a short sleep is not worth waking."""
+        self._is_timer_short = seconds <= SETTLE_SECONDS
         with anyio.move_on_after(seconds):
             await self._timer.wait()
-        if self._timer.is_set():
+        is_woken = self._timer.is_set()
+        if is_woken:
             self._timer = anyio.Event()
         self._is_timer_short = False
+        return is_woken
 
 
 def connect(

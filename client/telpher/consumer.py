@@ -189,6 +189,7 @@ class Consumer:
             if state.ended is not None:
                 raise state.ended
             state.flush()
+            self._session.on_push()
             if self._delivered.is_set():
                 self._delivered = anyio.Event()
             await self._delivered.wait()

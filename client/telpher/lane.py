@@ -101,6 +101,7 @@ class Lane:
         Raises Timeout, a Refused, or why the bus has ended. When the wait ends early, a message
         that has not been sent is withdrawn.
         """
+        self._session.on_push()
         try:
             with anyio.move_on_after(deadline) if deadline is not None else nullcontext():
                 await waiting.wait()

@@ -11,7 +11,8 @@ from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.frames import pairs
 from telpher.session import Session
-from telpher.session.consumer import SETTLE_SECONDS, ConsumerState
+from telpher.session.consumer import ConsumerState
+from telpher.session.session import SETTLE_SECONDS
 
 from .scripted import LIMITS, batch
 
@@ -89,12 +90,23 @@ def test_gathered_acks_go_after_a_few_milliseconds():
     pair = Pair()
     pair.deliver(0, 3)
     pair.state.ack(1, pair.state.take())
-    pair.tick(1.0)
     assert pair.heard() == []
-    assert pair.session.next_deadline() == 1.0 + SETTLE_SECONDS
+    assert pair.session.next_deadline(1.0) == 1.0 + SETTLE_SECONDS
     pair.tick(1.0 + SETTLE_SECONDS)
     (settle,) = pair.heard()
     assert settle.offsets == (1, 2)
+
+
+def test_gathered_acks_go_with_the_next_publish():
+    pair = Pair()
+    pair.deliver(0, 3)
+    pair.state.ack(1, pair.state.take())
+    window = pair.session.window("jobs", b"p" * 16, 8)
+    window.submit(b"batch", 1, None, lambda _: None)
+    settle, publish = pair.heard()
+    assert isinstance(settle, f.Settle)
+    assert isinstance(publish, f.Publish)
+    assert pair.session.next_deadline(1.0) != 1.0 + SETTLE_SECONDS
 
 
 def test_held_leases_are_renewed_at_a_third_and_settled_ones_are_not():

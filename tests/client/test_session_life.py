@@ -40,11 +40,11 @@ def test_hello_proposes_version_and_heartbeat():
 def test_silence_of_ours_is_filled_with_ping(session):
     session.tick(14.9)
     assert hear(session) == []
-    assert session.next_deadline() == 15.0
+    assert session.next_deadline(session.now) == 15.0
     session.tick(15.0)
     (ping,) = hear(session, 15.0)
     assert isinstance(ping, f.Ping)
-    assert session.next_deadline() == 30.0
+    assert session.next_deadline(session.now) == 30.0
 
 
 def test_silence_of_theirs_is_death(session):
@@ -53,7 +53,7 @@ def test_silence_of_theirs_is_death(session):
     assert session.fault is None
     session.tick(70.0)
     assert "silent for 60 s" in str(session.fault)
-    assert session.next_deadline() is None
+    assert session.next_deadline(session.now) is None
 
 
 def test_a_ping_is_answered(session):
@@ -66,7 +66,7 @@ def test_a_connection_that_does_not_open_is_given_up():
     session.begin(0.0)
     session.tick(10.0)
     assert "no WELCOME" in str(session.fault)
-    assert session.next_deadline() is None
+    assert session.next_deadline(session.now) is None
 
 
 def test_a_refused_hello_is_final():

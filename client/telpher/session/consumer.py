@@ -5,7 +5,7 @@ Three rules carry this file:
 1. `held` are the leases that nobody has begun to settle. An offset leaves it when its SETTLE is
    made, not when that is answered: a nacked message may be delivered here again before the answer.
 2. Acks gather as runs of offsets and become one SETTLE when the application would wait for more,
-   with the next PUBLISH, after `settle_every` of them, or after `SETTLE_SECONDS`.
+   with the next PUBLISH, after `settle_every` of them, or after SETTLE_SECONDS.
 3. A loss is remembered with the serial of the last delivery before it, so that a late ack of the
    earlier delivery is told from an ack of the one that came again.
 """
@@ -28,7 +28,6 @@ from .ranges import RangeSet
 if TYPE_CHECKING:
     from .session import Session
 
-SETTLE_SECONDS: Final = 0.005
 SETTLE_EVERY_MOST: Final = 2000
 
 
@@ -104,7 +103,6 @@ class ConsumerState:
         self._run_first = self._run_end = -1
         self.acks_gathered = 0
         self._renew_due: float | None = None
-        self._settle_due: float | None = None
         self.owner: Any = None  # what the shell keeps with it,
         self.facade: Any = None  # and its facade without await
         self.on_delivery: Callable[[], None] = _nothing
@@ -283,7 +281,6 @@ class ConsumerState:
         self._runs.clear()
         self._run_first = self._run_end = -1
         self.acks_gathered = 0
-        self._settle_due = None
         self.session.unsaid.pop(self.number, None)
 
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
@@ -339,19 +336,13 @@ class ConsumerState:
 
     # --- time
 
-    def next_deadline(self) -> float | None:
-        """When `tick` has something to do; 0 for at once, None for never."""
-        if self.acks_gathered and self._settle_due is None:
-            return 0.0
-        dues = [due for due in (self._settle_due, self._renew_due) if due is not None]
-        return min(dues, default=None)
+    @property
+    def renew_due(self) -> float | None:
+        """When `tick` has leases to renew; None for never."""
+        return self._renew_due
 
     def tick(self, now: float) -> None:
-        """Say what is due: gathered acks, renewals."""
-        if self.acks_gathered and self._settle_due is None:
-            self._settle_due = now + SETTLE_SECONDS
-        if self._settle_due is not None and now >= self._settle_due:
-            self.flush()
+        """Renew the leases if that is due."""
         if self._renew_due is not None and now >= self._renew_due:
             self._renew(now)
 

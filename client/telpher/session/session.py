@@ -3,7 +3,7 @@
 It is pure: bytes and times come in, bytes and callbacks go out. The shell
 
 - calls `begin` with a new connection, `receive` with what came, `cut` when it broke;
-- sends what `take_output` gives, whenever `on_output` is called;
+- sends what `take_output` gives, whenever `on_output` is called, and with `on_push` at once;
 - calls `tick` at `next_deadline`, and looks at the clock anew when `wake` is called;
 - closes the connection when `fault` is set or `is_drained` turns true.
 
@@ -28,6 +28,8 @@ from .exchange import Calling, Cancelling, Done, Exchange
 from .window import Publishing, Window
 
 OPENING_SECONDS: Final = 10.0
+# For how long acks gather at most when nothing else is sent.
+SETTLE_SECONDS: Final = 0.005
 # After these the broker would say the same again on the next connection.
 FATAL_CODES: Final = frozenset(
     {"bad_frame", "frame_too_large", "unexpected_frame", "unsupported_version"}
@@ -79,6 +81,7 @@ class Session:
         self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
         self.on_output: Callable[[], None] = _nothing
         self.on_open: Callable[[], None] = _nothing
+        self.on_push: Callable[[], None] = _nothing
         self.wake: Callable[[], None] = _nothing
 
     # --- connections
@@ -232,9 +235,11 @@ class Session:
 
     # --- time
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self, now: float) -> float | None:
         """When `tick` is to be called next, on the caller's clock; None: not before `wake`."""
-        dues = [due for c in self.consumers.values() if (due := c.next_deadline()) is not None]
+        dues = [due for c in self.consumers.values() if (due := c.renew_due) is not None]
+        if self.unsaid:
+            dues.append(now + SETTLE_SECONDS)
         if self.fault is not None or self._connection is None:
             pass  # the connection is past saving, or not there
         elif self._opening_due is not None:
@@ -248,6 +253,8 @@ class Session:
     def tick(self, now: float) -> None:
         """Do what is due: acks, renewals, PING; or find the peer dead."""
         self.now = now
+        if self.unsaid:
+            self.say_acks()
         for consumer in self.consumers.values():
             consumer.tick(now)
         if self._connection is None or self.fault is not None:
