@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar, overload
+
+from .interrupt import CTRL_C
 
 T = TypeVar("T")
 
@@ -127,6 +128,7 @@ class Driver:
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._turn.notify_all()
         self._keeper.join()
+        CTRL_C.leave(self)
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
@@ -164,13 +166,20 @@ class Driver:
     def _wait_here(self, step: Callable[[], T | None]) -> T | None:
         """What `step` returns, without the loop; None when that must run."""
         found: T | None = None
-        with _interrupting(self._loop, _nothing):  # Ctrl-C makes the loop's selector ready
+        is_held = CTRL_C.hold(self, self._wake_selector)
+        try:
             is_served = self._do_chores()
             while is_served and (found := step()) is None:
                 is_served = self._serve_arrivals()
             if found is not None and self.arrivals is not None:
                 self.arrivals.push()
+        finally:
+            if is_held:
+                CTRL_C.release()
         return found
+
+    def _wake_selector(self) -> None:
+        self._loop.call_soon_threadsafe(_nothing)
 
     def _serve_arrivals(self) -> bool:
         """Wait for the connection and act on what comes; False when the loop must run."""
@@ -225,9 +234,13 @@ class Driver:
         loop = self._loop
         task = loop.create_task(work)
         task.add_done_callback(lambda _: loop.stop())
-        with _interrupting(loop, task.cancel):
+        is_held = CTRL_C.hold(self, lambda: loop.call_soon_threadsafe(task.cancel))
+        try:
             while not task.done():
                 self._run_loop()
+        finally:
+            if is_held:
+                CTRL_C.release()
         return task.result()
 
     def _run_loop(self) -> None:
@@ -310,26 +323,3 @@ async def _awaited(result: Awaitable[T]) -> T:
 async def _result_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     result = function(*arguments)
     return await result if isinstance(result, Awaitable) else result
-
-
-@contextmanager
-def _interrupting(loop: asyncio.AbstractEventLoop, cancel: Callable[[], object]) -> Iterator[None]:
-    """Let Ctrl-C call this in the loop: raised just anywhere, it would end the bus's own tasks."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    is_interrupted = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal is_interrupted
-        is_interrupted = True
-        loop.call_soon_threadsafe(cancel)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if is_interrupted:
-            raise KeyboardInterrupt
