@@ -8,13 +8,13 @@ What is left over goes out by the connection's one writer, `drain`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from telpher.protocol import frames as f
-from telpher.protocol.codec import encode
+from telpher.protocol.codec import encode, rest_of
 from telpher.protocol.connection import Connection, Role, State
 from telpher.protocol.frames import Frame
 
@@ -22,6 +22,7 @@ from .engine.dispatch import PART_BYTES
 
 READ_BYTES: Final = 256 * 1024
 _PIECE_BYTES: Final = 64 * 1024
+_PIECES_MAX: Final = os.sysconf("SC_IOV_MAX")
 _PARTING_SECONDS: Final = 1.0
 
 OnDrained = Callable[["ClientConnection", int], None]
@@ -83,7 +84,7 @@ class ClientConnection:
         """Put a frame into what the next `flush` sends; who has ended the session hears no more."""
         if self.protocol.state is State.CLOSED:
             return
-        self._said.append(self.protocol.send(frame))
+        self._said += self.protocol.send_pieces(frame)
         if type(frame) is f.Deliver:
             self._said_bodies += sum(len(part[3]) + PART_BYTES for part in frame.parts)
 
@@ -91,14 +92,12 @@ class ClientConnection:
         """Send what was said, as far as it goes without waiting; the rest is left to `drain`."""
         if not self._said or self.broken:
             return
-        data = self._said[0] if len(self._said) == 1 else b"".join(self._said)
-        bodies = self._said_bodies
-        self._said.clear()
-        self._said_bodies = 0
+        said, bodies = self._said, self._said_bodies
+        self._said, self._said_bodies = [], 0
         self.spoke_at = trio.current_time()
-        sent = 0 if self._unsent or self._fd < 0 else self._write(data)
-        if sent < len(data) and not self.broken:
-            self._unsent.append(memoryview(data)[sent:])
+        rest = said if self._unsent or self._fd < 0 else self._write(said)
+        if rest and not self.broken:
+            self._unsent += map(memoryview, rest)
             self._unsent_bodies += bodies
             self._sendable.set()
         elif bodies:
@@ -174,11 +173,17 @@ class ClientConnection:
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, pieces: Sequence[bytes]) -> Sequence[bytes | memoryview]:
+        """Send what the socket takes; returns what it does not."""
+        if len(pieces) > _PIECES_MAX:
+            pieces = [b"".join(pieces)]
         try:
-            return os.write(self._fd, data)
+            sent = (
+                os.write(self._fd, pieces[0]) if len(pieces) == 1 else os.writev(self._fd, pieces)
+            )
         except BlockingIOError:
-            return 0
+            return pieces
         except OSError:
             self.break_off()
-            return 0
+            return pieces
+        return rest_of(pieces, sent)

@@ -473,9 +473,9 @@ class Bus(Administration):
     def _pump(self) -> None:
         """Send what the session has to say; while data is being read, once for all of it."""
         if self._link is not None and not self._is_corked:
-            data = self._session.take_output(self._now())
-            if data:
-                self._link.send(data)
+            pieces = self._session.take_output(self._now())
+            if pieces:
+                self._link.send(pieces)
 
     # --- the clock's task
 

@@ -19,10 +19,13 @@ from typing import Final
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from telpher.protocol.codec import rest_of
+
 from .eventloop import ringing, while_readable
 
 # Below the size from which the C library maps each buffer anew, with three system calls.
 RECEIVE_BYTES: Final = 120 * 1024
+PIECES_MAX: Final = 1000  # at most IOV_MAX, which is 1024 on Linux
 # With so much gathered there is no use in waiting for more.
 GATHERED_BYTES_MAX: Final = 16 * 1024
 
@@ -49,10 +52,10 @@ class Link:
 
     # --- sending
 
-    def send(self, data: bytes) -> None:
+    def send(self, pieces: list[bytes]) -> None:
         """Send, after everything that was sent before; failures show up at `read`."""
-        self._queue.append(data)
-        self._queued_bytes += len(data)
+        self._queue += pieces
+        self._queued_bytes += sum(map(len, pieces))
         if self._queued_bytes >= GATHERED_BYTES_MAX:
             self.push()
         elif not self._is_rung:
@@ -65,19 +68,19 @@ class Link:
         if not self._queue or self._is_writing:
             return
         if self._descriptor >= 0:
-            queue, self._queue, self._queued_bytes = self._queue, [], 0
-            rest = self._send_direct(queue[0] if len(queue) == 1 else b"".join(queue))
-            if not rest:
-                return
-            self._queue.append(rest)
-        self._wake_writer()
+            self._queue = self._send_direct(self._queue)
+            self._queued_bytes = sum(map(len, self._queue))
+        if self._queue:
+            self._wake_writer()
 
-    def _send_direct(self, data: bytes | memoryview) -> bytes | memoryview:
+    def _send_direct(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        if len(pieces) > PIECES_MAX:
+            pieces = [b"".join(pieces)]
         try:
-            sent = os.write(self._descriptor, data)
+            sent = os.writev(self._descriptor, pieces)
         except OSError:
-            return data  # no room now, or a connection that broke: the writer will see
-        return memoryview(data)[sent:] if sent < len(data) else b""
+            return pieces  # no room now, or a connection that broke: the writer will see
+        return rest_of(pieces, sent)
 
     def _wake_writer(self) -> None:
         self._work.set()

@@ -44,7 +44,7 @@ class Pair:
         self.say(f.Welcome(0, 1, "t", LIMITS))
 
     def heard(self) -> list[f.Frame]:
-        return self.broker.receive_data(self.session.take_output(self.now))
+        return self.broker.receive_data(b"".join(self.session.take_output(self.now)))
 
     def say(self, *frames: f.Frame) -> None:
         self.session.receive(b"".join(map(self.broker.send, frames)), self.now)

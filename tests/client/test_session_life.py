@@ -23,7 +23,7 @@ def session() -> Session:
 
 
 def hear(session: Session, now: float = 0.0) -> list[f.Frame]:
-    return FrameReader(1 << 26).feed(session.take_output(now))
+    return FrameReader(1 << 26).feed(b"".join(session.take_output(now)))
 
 
 def say(session: Session, *frames: f.Frame, now: float = 0.0) -> None:

@@ -52,7 +52,7 @@ class Pair:
 
     def carry(self) -> None:
         """Bring the session's output to the broker, which stores at once and confirms later."""
-        data = self.session.take_output(self.now)
+        data = b"".join(self.session.take_output(self.now))
         if not data or self.broker.connection is None:
             return
         for frame in self.broker.connection.receive_data(data):

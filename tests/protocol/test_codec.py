@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
-from telpher.protocol.codec import LENGTH, FrameReader, decode, encode, unpack
+from telpher.protocol.codec import (
+    LENGTH,
+    PIECE_BYTES,
+    FrameReader,
+    decode,
+    encode,
+    encode_pieces,
+    rest_of,
+    unpack,
+)
 from telpher.protocol.connection import (
     OPENING_ELEMENTS_MAX,
     OPENING_FRAME_BYTES_MAX,
@@ -34,6 +43,29 @@ def framed(body: bytes) -> bytes:
 @given(frames)
 def test_every_frame_comes_back(frame: f.Frame) -> None:
     assert decode(encode(frame)[LENGTH.size :]) == frame
+
+
+@CALM
+@given(frames)
+def test_pieces_are_the_same_bytes(frame: f.Frame) -> None:
+    assert b"".join(encode_pieces(frame)) == encode(frame)
+
+
+@pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, (1 << 16) - 1, 1 << 16, 1 << 20])
+def test_a_large_batch_is_a_piece_of_its_own_and_not_copied(size: int) -> None:
+    small, batch = b"small" * 100, bytes(size)
+    deliver = f.Deliver(7, ((1, 1, 5, b""), (2, 1, 6, batch), (9, 2, 7, small)))
+    for frame in (f.Publish(1, "jobs", b"p" * 16, 3, None, batch), deliver):
+        pieces = encode_pieces(frame)
+        assert b"".join(pieces) == encode(frame)
+        assert any(piece is batch for piece in pieces) == (size >= PIECE_BYTES)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=5), max_size=5), st.data())
+def test_the_rest_of_pieces_is_what_was_not_sent(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(pieces)
+    sent = data.draw(st.integers(0, len(whole)))
+    assert b"".join(rest_of(pieces, sent)) == whole[sent:]
 
 
 @CALM

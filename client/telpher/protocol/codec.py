@@ -7,17 +7,24 @@ to what the frame could hold at the very most.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final, cast
 
 import msgpack
 
 from .errors import RemoteProtocolError
-from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Settled, pairs
+from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Publish, Settled, pairs
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
+# From this size on a batch is not copied into its frame.
+PIECE_BYTES: Final = 4096
+# https://github.com/msgpack/msgpack/blob/master/spec.md#bin-format-family
+_BIN_8: Final = Struct(">BB")
+_BIN_16: Final = Struct(">BH")
+_BIN_32: Final = Struct(">BI")
+_EMPTY_BIN_BYTES: Final = 2
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -52,6 +59,56 @@ def encode(frame: Frame) -> bytes:
     """The bytes of one frame, length included."""
     body = _pack((NUMBERS[type(frame)], *frame))
     return LENGTH.pack(len(body)) + cast(bytes, body)
+
+
+def encode_pieces(frame: Frame) -> list[bytes]:
+    """The bytes of one frame as pieces to be sent one after the other.
+
+    Large batches are pieces of their own, the very objects: what is relayed or sent again is not
+    copied for it.
+    """
+    kind = type(frame)
+    if kind is Publish and len(frame.batch) >= PIECE_BYTES:  # type: ignore[union-attr]
+        return _publish_pieces(cast(Publish, frame))
+    if kind is Deliver and any(len(part[3]) >= PIECE_BYTES for part in frame.parts):  # type: ignore[union-attr]
+        return _deliver_pieces(cast(Deliver, frame))
+    return [encode(frame)]
+
+
+def _publish_pieces(frame: Publish) -> list[bytes]:
+    batch = frame.batch
+    head = _head_of((NUMBERS[Publish], *frame[:-1]), batch)
+    return [LENGTH.pack(len(head) + len(batch)) + head, batch]
+
+
+def _deliver_pieces(frame: Deliver) -> list[bytes]:
+    parts = cast(bytes, _pack((NUMBERS[Deliver], frame.request, (None,) * len(frame.parts))))
+    head = parts[: -len(frame.parts)]
+    pieces = []
+    for part in frame.parts:
+        batch = part[3]
+        pieces += [head + _head_of(part[:3], batch), batch]
+        head = b""
+    pieces[0] = LENGTH.pack(sum(map(len, pieces))) + pieces[0]
+    return pieces
+
+
+def _head_of(values: tuple[Any, ...], batch: bytes) -> bytes:
+    """An array of these values and a bin, up to the bytes of the bin."""
+    packed = cast(bytes, _pack((*values, b"")))[:-_EMPTY_BIN_BYTES]
+    size = len(batch)
+    if size < 1 << 8:
+        return packed + _BIN_8.pack(0xC4, size)
+    return packed + (_BIN_16.pack(0xC5, size) if size < 1 << 16 else _BIN_32.pack(0xC6, size))
+
+
+def rest_of(pieces: Sequence[bytes | memoryview], sent_bytes: int) -> list[bytes | memoryview]:
+    """What is left of the pieces when so many bytes of them have been sent."""
+    for index, piece in enumerate(pieces):
+        if sent_bytes < len(piece):
+            return [memoryview(piece)[sent_bytes:], *pieces[index + 1 :]]
+        sent_bytes -= len(piece)
+    return []
 
 
 def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Final
 
 from . import frames as f
-from .codec import FrameReader, encode
+from .codec import FrameReader, encode, encode_pieces
 from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import Frame
 
@@ -107,6 +107,11 @@ class Connection:
         """The bytes of a frame that may go now; raises LocalProtocolError when it may not."""
         self._advance(frame, self.role, LocalProtocolError)
         return encode(frame)
+
+    def send_pieces(self, frame: Frame) -> list[bytes]:
+        """The same as pieces, with large batches not copied."""
+        self._advance(frame, self.role, LocalProtocolError)
+        return encode_pieces(frame)
 
     def _advance(
         self,

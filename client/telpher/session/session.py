@@ -206,19 +206,16 @@ class Session:
     def emit(self, frame: Frame) -> None:
         """Put a frame into the output; for the parts of this package."""
         if self._connection is not None:
-            self._output.append(self._connection.send(frame))
+            self._output += self._connection.send_pieces(frame)
             self.on_output()
 
-    def take_output(self, now: float) -> bytes:
-        """What is to be sent now, and empty afterwards."""
+    def take_output(self, now: float) -> list[bytes]:
+        """What is to be sent now, as pieces one after the other; empty afterwards."""
         output = self._output
-        if not output:
-            return b""
-        self.now = now
-        self._last_sent = now
-        data = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
-        return data
+        if output:
+            self.now = self._last_sent = now
+            self._output = []
+        return output
 
     def _send(self, exchange: Exchange) -> None:
         frame = exchange.frame(self.now)
