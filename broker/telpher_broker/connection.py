@@ -20,10 +20,14 @@ from telpher.protocol.frames import Frame
 
 from .engine.dispatch import PART_BYTES
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 _PIECES_MAX: Final = os.sysconf("SC_IOV_MAX")
 _PARTING_SECONDS: Final = 1.0
+
+# All connections read into this, and take out what they keep before another one reads: so large
+# reads cost no memory of their own, for any number of connections.
+_ARRIVED: Final = memoryview(bytearray(READ_BYTES))
 
 OnDrained = Callable[["ClientConnection", int], None]
 
@@ -78,7 +82,7 @@ class ClientConnection:
         if not data:
             return None
         self.heard_at = trio.current_time()
-        return self.protocol.receive_data(bytes(data))
+        return self.protocol.receive_data(data)
 
     def say(self, frame: Frame) -> None:
         """Put a frame into what the next `flush` sends; who has ended the session hears no more."""
@@ -156,8 +160,8 @@ class ClientConnection:
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
 
-    async def _read(self) -> bytes:
-        """What has arrived; empty at the end of the stream.
+    async def _read(self) -> bytes | memoryview:
+        """What has arrived, to be used before anything else is read; empty at the end.
 
         A socket is waited for first and then read, past trio's stream: that one would try to read
         before it waits, which for one request at a time is a failed call and an exception each.
@@ -167,7 +171,7 @@ class ClientConnection:
         while True:
             await trio.lowlevel.wait_readable(self._fd)
             try:
-                return os.read(self._fd, READ_BYTES)
+                return _ARRIVED[: os.readv(self._fd, (_ARRIVED,))]
             except BlockingIOError:
                 continue
             except OSError as error:

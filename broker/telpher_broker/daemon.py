@@ -96,6 +96,7 @@ def run(
         _raise_file_limit(settings.connections_max)
         _prepare(settings.data_dir, settings.persistence)
         collector.calm()
+        collector.keep_memory()
         broker = (make_broker or open_broker)(settings)
         _recover(broker)
         collector.set_aside()

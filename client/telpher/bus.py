@@ -454,7 +454,7 @@ class Bus(Administration):
 
     # --- what the session tells, and what arrives
 
-    def _take(self, data: bytes) -> bool:
+    def _take(self, data: bytes | memoryview) -> bool:
         """Act on what arrived; False when this connection is to end."""
         session = self._session
         self._is_corked = True

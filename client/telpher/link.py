@@ -23,8 +23,7 @@ from telpher.protocol.codec import rest_of
 
 from .eventloop import ringing, while_readable
 
-# Below the size from which the C library maps each buffer anew, with three system calls.
-RECEIVE_BYTES: Final = 120 * 1024
+RECEIVE_BYTES: Final = 1024 * 1024
 PIECES_MAX: Final = 1000  # at most IOV_MAX, which is 1024 on Linux
 # With so much gathered there is no use in waiting for more.
 GATHERED_BYTES_MAX: Final = 16 * 1024
@@ -33,14 +32,16 @@ GATHERED_BYTES_MAX: Final = 16 * 1024
 class Link:
     """A stream with a synchronous, ordered `send` that never blocks.
 
-    `take` is given what arrives, and returns whether it wants more. What waits to be sent is
-    bounded by the windows and credits of the session, not here.
+    `take` is given what arrives, keeps none of it, and returns whether it wants more. What waits to
+    be sent is bounded by the windows and credits of the session, not here.
     """
 
-    def __init__(self, stream: ByteStream, take: Callable[[bytes], bool]) -> None:
+    def __init__(self, stream: ByteStream, take: Callable[[bytes | memoryview], bool]) -> None:
         self._stream = stream
         self._take = take
         self._descriptor = _direct_descriptor(stream)
+        # Zeroes take no memory until something arrives there.
+        self._arrived = memoryview(bytearray(RECEIVE_BYTES if self._descriptor >= 0 else 0))
         self._queue: list[bytes | memoryview] = []
         self._queued_bytes = 0
         self._is_writing = False
@@ -136,12 +137,12 @@ class Link:
     def take_in(self) -> bool:
         """Read the socket once and hand that over; False when `read` is to end."""
         try:
-            data = os.read(self._descriptor, RECEIVE_BYTES)
+            received_bytes = os.readv(self._descriptor, (self._arrived,))
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
             return False
-        return bool(data) and self._take(data)
+        return bool(received_bytes) and self._take(self._arrived[:received_bytes])
 
     # --- ending
 

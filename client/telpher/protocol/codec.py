@@ -183,38 +183,54 @@ class FrameReader:
         self.elements_max = elements_max
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes, in order.
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that `data` completes, in order; nothing of `data` itself is kept.
 
         Raises RemoteProtocolError for a frame that is too long, as soon as its length is known,
         or that is malformed.
         """
-        source: bytes | bytearray = data
-        if self._rest:
-            self._rest += data
-            source = self._rest
         frames: list[Frame] = []
-        position = self._cut(source, frames)
-        if source is self._rest:
-            del self._rest[:position]
-        elif position < len(data):
-            self._rest += memoryview(data)[position:]
+        with memoryview(data) as view:
+            position = self._complete(view, frames) if self._rest else 0
+            position = self._cut(view, position, frames)
+            if position < len(view):
+                self._rest += view[position:]
         return frames
 
-    def _cut(self, source: bytes | bytearray, frames: list[Frame]) -> int:
-        position, size = 0, len(source)
-        with memoryview(source) as view:
-            while size - position >= LENGTH_BYTES:
-                (length,) = LENGTH.unpack_from(view, position)
-                if length > self.frame_bytes_max:
-                    raise RemoteProtocolError(
-                        "frame_too_large",
-                        f"a frame of {length} bytes; the limit here is {self.frame_bytes_max}",
-                    )
-                end = position + LENGTH_BYTES + length
-                if end > size:
-                    break
-                with view[position + LENGTH_BYTES : end] as body:
-                    frames.append(decode(body, self.elements_max))
-                position = end
+    def _complete(self, view: memoryview, frames: list[Frame]) -> int:
+        """Give the frame that has begun what it lacks; returns how many bytes that were."""
+        rest = self._rest
+        taken = 0
+        if len(rest) < LENGTH_BYTES:
+            taken = LENGTH_BYTES - len(rest)
+            rest += view[:taken]
+            if len(rest) < LENGTH_BYTES:
+                return len(view)
+        frame_bytes = LENGTH_BYTES + self._length_at(rest, 0)
+        end = taken + frame_bytes - len(rest)
+        rest += view[taken:end]
+        if len(rest) == frame_bytes:
+            with memoryview(rest) as whole, whole[LENGTH_BYTES:] as body:
+                frames.append(decode(body, self.elements_max))
+            self._rest = bytearray()
+        return min(end, len(view))
+
+    def _cut(self, view: memoryview, position: int, frames: list[Frame]) -> int:
+        size = len(view)
+        while size - position >= LENGTH_BYTES:
+            end = position + LENGTH_BYTES + self._length_at(view, position)
+            if end > size:
+                break
+            with view[position + LENGTH_BYTES : end] as body:
+                frames.append(decode(body, self.elements_max))
+            position = end
         return position
+
+    def _length_at(self, source: bytearray | memoryview, position: int) -> int:
+        length: int = LENGTH.unpack_from(source, position)[0]
+        if length > self.frame_bytes_max:
+            raise RemoteProtocolError(
+                "frame_too_large",
+                f"a frame of {length} bytes; the limit here is {self.frame_bytes_max}",
+            )
+        return length

@@ -87,8 +87,8 @@ class Connection:
         self._frame_bytes_max = frame_bytes_max
         self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX)
 
-    def receive_data(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes, each allowed where it comes.
+    def receive_data(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that `data` completes, each allowed where it comes; `data` is not kept.
 
         Raises RemoteProtocolError; the connection is then closed and nothing more may be fed.
         """

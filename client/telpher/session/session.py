@@ -96,7 +96,7 @@ class Session:
         options = {"heartbeat_ms": round(self._heartbeat_seconds * 1000)}
         self.emit(f.Hello(0, (f.PROTOCOL_VERSION,), self._client, options))
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes | memoryview, now: float) -> None:
         """Act on what came. A broken rule sets `fault`; nothing is raised for the peer's faults."""
         if self._connection is None:
             return
