@@ -20,14 +20,17 @@ from telpher.protocol.frames import Frame
 
 from .engine.dispatch import PART_BYTES
 
-READ_BYTES: Final = 1024 * 1024
+READ_BYTES: Final = 64 * 1024
+_BULK_READ_BYTES: Final = 1024 * 1024
+_BULK_FRAME_BYTES: Final = 4096
 _PIECE_BYTES: Final = 64 * 1024
 _PIECES_MAX: Final = os.sysconf("SC_IOV_MAX")
 _PARTING_SECONDS: Final = 1.0
 
 # All connections read into this, and take out what they keep before another one reads: so large
 # reads cost no memory of their own, for any number of connections.
-_ARRIVED: Final = memoryview(bytearray(READ_BYTES))
+_BULK: Final = memoryview(bytearray(_BULK_READ_BYTES))
+_FEW: Final = _BULK[:READ_BYTES]
 
 OnDrained = Callable[["ClientConnection", int], None]
 
@@ -59,6 +62,7 @@ class ClientConnection:
         self._stream = stream
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
         self._on_drained = on_drained
+        self._buffer = _FEW
         self._said: list[bytes] = []
         self._said_bodies = 0
         self._unsent: list[memoryview] = []
@@ -82,7 +86,11 @@ class ClientConnection:
         if not data:
             return None
         self.heard_at = trio.current_time()
-        return self.protocol.receive_data(data)
+        frames = self.protocol.receive_data(data)
+        # Large frames are read by the megabyte; of small ones that would be thousands, and everybody
+        # else would wait until they are done.
+        self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
+        return frames
 
     def say(self, frame: Frame) -> None:
         """Put a frame into what the next `flush` sends; who has ended the session hears no more."""
@@ -171,7 +179,7 @@ class ClientConnection:
         while True:
             await trio.lowlevel.wait_readable(self._fd)
             try:
-                return _ARRIVED[: os.readv(self._fd, (_ARRIVED,))]
+                return self._buffer[: os.readv(self._fd, (self._buffer,))]
             except BlockingIOError:
                 continue
             except OSError as error:
