@@ -9,6 +9,8 @@ once on entry and from then on moves the bytes. `docs/protocol.md`, "Batches", h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from types import NoneType
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
@@ -27,6 +29,11 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
 }
 KEY_BYTES_MAX: Final = 1024
 HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
+# The types that count, properties, bodies, keys and headers may have together.
+_ROWS: Final = frozenset(
+    product((int,), (dict, NoneType), (bytes,), (bytes, NoneType), (bytes, NoneType))
+)
+_BODY_TYPES: Final = {bytes}
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -123,16 +130,9 @@ def _outer(batch: bytes) -> tuple[int, dict[str, int] | None, bytes, bytes | Non
         raise BatchError("bad_batch", f"the batch is not msgpack: {error}") from None
     if type(values) is not tuple or len(values) != 5:
         raise BatchError("bad_batch", "a batch is [count, properties, bodies, keys, headers]")
-    count, properties, bodies, keys, headers = values
-    if (
-        type(count) is not int
-        or not (properties is None or type(properties) is dict)
-        or type(bodies) is not bytes
-        or not (keys is None or type(keys) is bytes)
-        or not (headers is None or type(headers) is bytes)
-    ):
+    if tuple(map(type, values)) not in _ROWS:
         raise BatchError("bad_batch", "a batch is [int, map or nil, bin, bin or nil, bin or nil]")
-    return count, properties, bodies, keys, headers
+    return values
 
 
 def _column(name: str, data: bytes) -> tuple[Any, ...]:
@@ -153,7 +153,7 @@ def _check_length(name: str, values: tuple[Any, ...], count: int) -> None:
 def _check_bodies(column: bytes, count: int, message_bytes_max: int) -> None:
     bodies = _column("bodies", column)
     _check_length("bodies", bodies, count)
-    if set(map(type, bodies)) != {bytes}:
+    if set(map(type, bodies)) != _BODY_TYPES:
         raise BatchError("bad_batch", "a body is bin, and nothing else")
     if len(column) <= message_bytes_max:
         return  # no part is larger than the whole

@@ -8,6 +8,7 @@ to what the frame could hold at the very most.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from struct import Struct
 from typing import Any, Final, cast
 
@@ -37,16 +38,15 @@ def unpack(data: bytes | memoryview, elements_max: int | None = None) -> Any:
 
     Raises ValueError for anything malformed, nested too deeply, over-long or of an extension type.
     """
-    size = len(data)
-    elements = size if elements_max is None else min(size, elements_max)
+    # What is not given has a safe default: strings and bins end where `data` ends, strings are
+    # UTF-8, and keys of maps are strings or bins.
+    elements = len(data)
+    if elements_max is not None and elements_max < elements:
+        elements = elements_max
     try:
         return msgpack.unpackb(
             data,
             use_list=False,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=size,
-            max_bin_len=size,
             max_array_len=elements,
             max_map_len=elements,
             max_ext_len=0,
@@ -57,8 +57,8 @@ def unpack(data: bytes | memoryview, elements_max: int | None = None) -> Any:
 
 def encode(frame: Frame) -> bytes:
     """The bytes of one frame, length included."""
-    body = _pack((NUMBERS[type(frame)], *frame))
-    return LENGTH.pack(len(body)) + cast(bytes, body)
+    body: bytes = _pack((NUMBERS[type(frame)], *frame))
+    return LENGTH.pack(len(body)) + body
 
 
 def encode_pieces(frame: Frame) -> list[bytes]:
@@ -70,8 +70,10 @@ def encode_pieces(frame: Frame) -> list[bytes]:
     kind = type(frame)
     if kind is Publish and len(frame.batch) >= PIECE_BYTES:  # type: ignore[union-attr]
         return _publish_pieces(cast(Publish, frame))
-    if kind is Deliver and any(len(part[3]) >= PIECE_BYTES for part in frame.parts):  # type: ignore[union-attr]
-        return _deliver_pieces(cast(Deliver, frame))
+    if kind is Deliver:
+        for part in frame.parts:  # type: ignore[union-attr]
+            if len(part[3]) >= PIECE_BYTES:
+                return _deliver_pieces(cast(Deliver, frame))
     return [encode(frame)]
 
 
@@ -122,31 +124,27 @@ def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
         raise RemoteProtocolError("bad_frame", f"not msgpack: {error}") from None
     if type(values) is not tuple or len(values) < 2 or type(values[0]) is not int:
         raise RemoteProtocolError("bad_frame", "a frame is an array: number, request, fields")
-    shape = SHAPES.get(values[0])
-    if shape is None:
+    kind = _KINDS.get(values[0])
+    if kind is None:
         raise RemoteProtocolError("bad_frame", f"there is no frame number {values[0]}")
-    return _shaped(values, *shape)
+    frame, size, rows, check = kind
+    if len(values) != size or tuple(map(type, values)) not in rows or values[1] < 0:
+        raise RemoteProtocolError("bad_frame", _misfit(values, *SHAPES[values[0]]))
+    made = frame._make(values[1:])
+    if check is not None:
+        check(frame.__name__.upper(), made)
+    return made
 
 
-def _shaped(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> Frame:
+def _misfit(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> str:
+    """What is wrong with the values of a frame."""
     name = frame.__name__.upper()
     if len(values) != len(fields) + 2:
-        raise RemoteProtocolError(
-            "bad_frame", f"{name} has {len(fields) + 2} elements, this one has {len(values)}"
-        )
-    if type(values[1]) is not int or values[1] < 0:
-        raise RemoteProtocolError("bad_frame", f"{name}: request is not a number from 0")
+        return f"{name} has {len(fields) + 2} elements, this one has {len(values)}"
     for index, allowed in enumerate(fields, 2):
         if type(values[index]) not in allowed:
-            field = frame._fields[index - 1]
-            raise RemoteProtocolError(
-                "bad_frame", f"{name}: {field} may not be {type(values[index]).__name__}"
-            )
-    made = frame._make(values[1:])
-    check = _ROWS.get(frame)
-    if check is not None:
-        check(name, made)
-    return made
+            return f"{name}: {frame._fields[index - 1]} may not be {type(values[index]).__name__}"
+    return f"{name}: request is not a number from 0"
 
 
 def _check_parts(name: str, frame: Any) -> None:
@@ -162,12 +160,26 @@ def _check_offsets(name: str, frame: Any) -> None:
         raise RemoteProtocolError("bad_frame", f"{name}: {error}") from None
 
 
+_Check = Callable[[str, Any], None]
+_Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
+
 # What the broker says must be right; bad offsets from a client are a bad request, and refused.
 _PART_TYPES: Final = (int, int, int, bytes)
-_ROWS: Final[dict[type[Frame], Callable[[str, Any], None]]] = {
+_ROWS: Final[dict[type[Frame], _Check]] = {
     Deliver: _check_parts,
     Settled: _check_offsets,
     Lost: _check_offsets,
+}
+# By number: the frame, its length, every row of types that it may have, and a check of its own.
+# All fields are looked at by looking up their types at once.
+_KINDS: Final[dict[int, _Kind]] = {
+    number: (
+        frame,
+        len(fields) + 2,
+        frozenset(product((int,), (int,), *fields)),
+        _ROWS.get(frame),
+    )
+    for number, (frame, fields) in SHAPES.items()
 }
 
 

@@ -17,11 +17,11 @@ the broker still answers what was asked before; after GOODBYE the client sends n
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, NoReturn
 
 from . import frames as f
 from .codec import FrameReader, encode, encode_pieces
-from .errors import LocalProtocolError, RemoteProtocolError
+from .errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from .frames import Frame
 
 OPENING_FRAME_BYTES_MAX: Final = 64 * 1024
@@ -33,11 +33,6 @@ class Role(Enum):
 
     CLIENT = "client"
     SERVER = "server"
-
-    @property
-    def peer(self) -> Role:
-        """The other side."""
-        return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
 class State(Enum):
@@ -67,6 +62,7 @@ _MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
     (Role.SERVER, State.OPEN): _ANSWERS | _BEAT | {f.Goaway},
     (Role.SERVER, State.CLOSING): _ANSWERS | _BEAT | {f.Goaway},
 }
+_NOTHING: Final[frozenset[type[Frame]]] = frozenset()
 _NEXT: Final[dict[type[Frame], State]] = {
     f.Hello: State.GREETED,
     f.Welcome: State.OPEN,
@@ -83,7 +79,8 @@ class Connection:
 
     def __init__(self, role: Role, frame_bytes_max: int) -> None:
         self.role = role
-        self.state = State.OPENING
+        self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+        self._enter(State.OPENING)
         self._frame_bytes_max = frame_bytes_max
         self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX)
 
@@ -97,38 +94,47 @@ class Connection:
         try:
             frames = self._reader.feed(data)
             for frame in frames:
-                self._advance(frame, self.role.peer, RemoteProtocolError)
+                kind = type(frame)
+                if kind not in self._may_come:
+                    self._refuse(kind, self._peer, RemoteProtocolError)
+                if kind in _NEXT:
+                    self._advance(kind)
         except RemoteProtocolError:
-            self.state = State.CLOSED
+            self._enter(State.CLOSED)
             raise
         return frames
 
     def send(self, frame: Frame) -> bytes:
         """The bytes of a frame that may go now; raises LocalProtocolError when it may not."""
-        self._advance(frame, self.role, LocalProtocolError)
+        self._check_sending(type(frame))
         return encode(frame)
 
     def send_pieces(self, frame: Frame) -> list[bytes]:
         """The same as pieces, with large batches not copied."""
-        self._advance(frame, self.role, LocalProtocolError)
+        self._check_sending(type(frame))
         return encode_pieces(frame)
 
-    def _advance(
-        self,
-        frame: Frame,
-        sender: Role,
-        error: type[RemoteProtocolError] | type[LocalProtocolError],
-    ) -> None:
-        kind = type(frame)
-        if kind not in _MAY_SEND.get((sender, self.state), frozenset()):
-            raise error(
-                "unexpected_frame",
-                f"{kind.__name__.upper()} may not come from the {sender.value} "
-                f"while the connection is {self.state.value}",
-            )
-        following = _NEXT.get(kind)
-        if following is not None:
-            self.state = following
-            if following is State.OPEN:
-                self._reader.frame_bytes_max = self._frame_bytes_max
-                self._reader.elements_max = None
+    def _check_sending(self, kind: type[Frame]) -> None:
+        if kind not in self._may_go:
+            self._refuse(kind, self.role, LocalProtocolError)
+        if kind in _NEXT:
+            self._advance(kind)
+
+    def _advance(self, kind: type[Frame]) -> None:
+        self._enter(_NEXT[kind])
+        if self.state is State.OPEN:
+            self._reader.frame_bytes_max = self._frame_bytes_max
+            self._reader.elements_max = None
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        # Looked up once a state and not once a frame.
+        self._may_go = _MAY_SEND.get((self.role, state), _NOTHING)
+        self._may_come = _MAY_SEND.get((self._peer, state), _NOTHING)
+
+    def _refuse(self, kind: type[Frame], sender: Role, error: type[ProtocolError]) -> NoReturn:
+        raise error(
+            "unexpected_frame",
+            f"{kind.__name__.upper()} may not come from the {sender.value} "
+            f"while the connection is {self.state.value}",
+        )

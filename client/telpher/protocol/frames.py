@@ -227,17 +227,20 @@ def flatten(ranges: list[tuple[int, int]]) -> Offsets:
     return tuple(offset for pair in ranges for offset in pair)
 
 
-def pairs(offsets: Offsets) -> list[tuple[int, int]]:
-    """The (first, end) pairs of a flat row.
+def pairs(offsets: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """The (first, end) pairs of a flat row off the wire.
 
     Raises ValueError when the row is odd, not of integers, or its ranges are empty, unordered
     or overlap: so an accepted row names each offset once.
     """
-    if len(offsets) % 2 or any(type(offset) is not int for offset in offsets):
+    if len(offsets) % 2:
         raise ValueError("offsets are integers in pairs of first and end")
-    previous = 0
-    for index, offset in enumerate(offsets):
-        if offset < previous or (index % 2 and offset == previous):
+    ranges = [offsets] if len(offsets) == 2 else list(zip(offsets[::2], offsets[1::2], strict=True))
+    reached = 0
+    for first, end in ranges:
+        if type(first) is not int or type(end) is not int:
+            raise ValueError("offsets are integers in pairs of first and end")
+        if not reached <= first < end:
             raise ValueError("ranges of offsets ascend, are not empty and do not overlap")
-        previous = offset
-    return list(zip(offsets[::2], offsets[1::2], strict=True))
+        reached = end
+    return ranges
