@@ -132,10 +132,10 @@ def _remember(state: State, record: r.Published, name: bytes) -> None:
     if producer is None or producer.channel != record.channel:
         producer = Producer(record.channel)
     state.producers[name] = producer
-    producer.recent[record.sequence] = record.first
+    producer.remember(record.sequence, record.first)
     if len(producer.recent) > PRODUCER_WINDOW:
         # The lowest and not the oldest: what is above the lowest kept is then known for certain.
-        del producer.recent[min(producer.recent)]
+        del producer.recent[producer.lowest()]
     producer.last_ms = record.published_ms
 
 

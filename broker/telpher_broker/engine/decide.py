@@ -103,7 +103,7 @@ def _stored_before(turn: Turn, frame: f.Publish) -> int | None:
     first = producer.recent.get(frame.sequence)
     if first is not None:
         turn.counters["duplicates"] += 1
-    elif len(producer.recent) >= f.PRODUCER_WINDOW and frame.sequence < min(producer.recent):
+    elif len(producer.recent) >= f.PRODUCER_WINDOW and frame.sequence < producer.lowest():
         raise Refusal(
             "sequence_too_old",
             f"sequence {frame.sequence} is before the last {f.PRODUCER_WINDOW} of this producer; "
@@ -118,10 +118,11 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
     held, lost = split_held(consumer, row(frame.offsets))
     if not 0 <= frame.delay_ms <= DELAY_MS_MAX:
         raise Refusal("bad_request", f"delay_ms may be 0 to {DELAY_MS_MAX}")
+    count = count_of(held)
     if frame.outcome == Outcome.ACK:
-        acknowledge(turn, consumer, held)
+        acknowledge(turn, consumer, held, count)
     elif frame.outcome == Outcome.ACK_AGAIN:
-        acknowledge(turn, consumer, held)
+        acknowledge(turn, consumer, held, count)
         # What the first ACK has settled is not lost; what is unsettled still is another's.
         lost = [part for first, end in lost for part in consumer.subscription.unsettled(first, end)]
     elif frame.outcome == Outcome.REQUEUE:
@@ -131,7 +132,7 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
         raise Refusal(
             "bad_request", f"outcome {frame.outcome} is not 0 (ack), 1 (requeue) or 2 (ack again)"
         )
-    turn.top_up(consumer, sum(end - first for first, end, _ in held))
+    turn.top_up(consumer, count)
     turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
 
 
@@ -142,6 +143,10 @@ def split_held(
     held: Held = []
     lost: list[tuple[int, int]] = []
     for first, end in wanted:
+        exact = consumer.leases.get(first)
+        if exact is not None and exact.end == end:
+            held.append((first, end, exact.delivery))
+            continue
         reached = first
         for span in consumer.subscription.held(consumer, first, end):
             start, stop = max(span.first, first), min(span.end, end)
@@ -154,17 +159,25 @@ def split_held(
     return held, lost
 
 
-def acknowledge(turn: Turn, consumer: Consumer, held: Held) -> None:
-    """Settle what is held, for good."""
+def count_of(held: Held) -> int:
+    """How many messages are held."""
+    count = 0
+    for first, end, _ in held:
+        count += end - first
+    return count
+
+
+def acknowledge(turn: Turn, consumer: Consumer, held: Held, count: int) -> None:
+    """Settle what is held, `count` messages, for good."""
     if not held:
         return
     subscription = consumer.subscription
-    offsets = _joined([(first, end) for first, end, _ in held])
+    offsets = held[0][:2] if len(held) == 1 else _joined([span[:2] for span in held])
     turn.commit(
         r.Settled(subscription.channel.number, subscription.name, r.Reason.ACKED, offsets),
         subscription.durable,
     )
-    turn.counters["acked"] += sum(end - first for first, end, _ in held)
+    turn.counters["acked"] += count
     turn.loosened[subscription.channel] = None
 
 
@@ -181,7 +194,7 @@ def requeue(turn: Turn, consumer: Consumer, held: Held, due_ms: int) -> None:
             ),
             subscription.durable,
         )
-    turn.counters["requeued"] += sum(end - first for first, end, _ in held)
+    turn.counters["requeued"] += count_of(held)
     turn.wakeful[subscription] = None
 
 

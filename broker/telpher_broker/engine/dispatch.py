@@ -27,8 +27,9 @@ PART_BYTES: Final = 32
 def dispatch(turn: Turn) -> None:
     """Deliver from every subscription that something happened to."""
     for channel in turn.published:
-        turn.wakeful.update(dict.fromkeys(channel.subscriptions.values()))
-    turn.loosened.update(turn.published)
+        turn.loosened[channel] = None
+        for subscription in channel.subscriptions.values():
+            turn.wakeful[subscription] = None
     turn.published.clear()
     wakeful, turn.wakeful = turn.wakeful, {}
     for subscription in wakeful:
@@ -43,7 +44,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     waiting = subscription.waiting
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
-    while waiting and subscription.has_ready and turn.budget_bytes > 0 and not is_held:
+    while waiting and turn.budget_bytes > 0 and not is_held and subscription.has_ready:
         consumer = waiting.pop(0)
         consumer.waiting = False
         session = consumer.session
@@ -61,9 +62,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
             waiting.append(consumer)
     if waiting and turn.budget_bytes <= 0:
         turn.wakeful[subscription] = None
-    ranges = subscription.ranges
-    turn.set_alarm(subscription, ranges.next_due_ms())
-    turn.set_alarm(subscription, ranges.next_deadline_ms())
+    turn.set_alarm(subscription, subscription.ranges.next_alarm_ms())
 
 
 def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session: Session) -> bool:
@@ -72,7 +71,7 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     log = subscription.channel.log
     first = subscription.cursor if span is None else span.first
     stored = log.find(first)
-    while stored is not None and _expired(turn, stored):
+    while stored is not None and stored.properties is not None and _expired(turn, stored):
         _expire(
             turn, subscription, first, stored.end if span is None else min(span.end, stored.end)
         )
@@ -81,9 +80,8 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
         stored = log.find(first)
     if stored is None:
         return False
-    end = min(stored.end, first + consumer.credit)
-    if span is not None:
-        end = min(end, span.end)
+    end = stored.end if span is None or stored.end < span.end else span.end
+    end = min(end, first + consumer.credit)
     attempt = _take(turn, subscription, consumer, span, first, end)
     _add_part(turn, consumer, session, stored, first, end, attempt)
     return True
@@ -139,8 +137,6 @@ def _add_part(
 
 
 def _expired(turn: Turn, stored: Stored) -> bool:
-    if stored.properties is None:
-        return False
     expires_ms = stored.expires_ms
     return expires_ms is not None and expires_ms <= turn.now_ms
 
@@ -176,6 +172,8 @@ def _flush(turn: Turn) -> None:
 
 def _groups(parts: list[Part]) -> list[tuple[Part, ...]]:
     """The parts in groups of about `FRAME_BYTES`, at least one part each."""
+    if len(parts) == 1:
+        return [(parts[0],)]
     groups: list[tuple[Part, ...]] = []
     group: list[Part] = []
     size = 0

@@ -310,7 +310,7 @@ def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
     for name, channel, last_ms, recent in rows:
         producer = Producer(channel)
         producer.last_ms = last_ms
-        producer.recent = dict(zip(recent[::2], recent[1::2], strict=True))
+        producer.recent = dict(sorted(zip(recent[::2], recent[1::2], strict=True)))
         state.producers[name] = producer
 
 

@@ -78,7 +78,8 @@ class Engine:
 
     def at(self, now_ms: int) -> None:
         """Tell the time, in ms since 1970; it never goes back."""
-        self._turn.now_ms = max(self._turn.now_ms, now_ms)
+        if now_ms > self._turn.now_ms:
+            self._turn.now_ms = now_ms
 
     @property
     def now_ms(self) -> int:

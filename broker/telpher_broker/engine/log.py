@@ -183,6 +183,17 @@ class Log:
 
     def release(self, first: int, end: int) -> list[Stored]:
         """Count `first` to `end` as settled by the queue; the batches that go with it."""
+        within = self.find(first)
+        if within is not None and within.first <= first and end <= within.end:
+            within.live -= end - first
+            done = [] if within.live else [within]
+        else:
+            done = self._settle(first, end)
+        for stored in done:
+            self._drop(stored)
+        return done
+
+    def _settle(self, first: int, end: int) -> list[Stored]:
         done = []
         for stored in self.since(first):
             if stored.first >= end:
@@ -190,8 +201,6 @@ class Log:
             stored.live -= min(end, stored.end) - max(first, stored.first)
             if not stored.live:
                 done.append(stored)
-        for stored in done:
-            self._drop(stored)
         return done
 
     def trim(self, offset: int) -> list[Stored]:
@@ -212,11 +221,11 @@ class Log:
         return [chunk.entries for chunk in self._chunks]
 
     def _locate(self, offset: int) -> tuple[int, int] | None:
-        number = max(bisect_right(self._firsts, offset) - 1, 0)
-        if number >= len(self._chunks):
-            return None
+        number = bisect_right(self._firsts, offset) - 1
+        if number < 0:
+            return (0, 0) if self._chunks else None
         chunk = self._chunks[number]
-        index = max(bisect_right(chunk.firsts, offset) - 1, 0)
+        index = bisect_right(chunk.firsts, offset) - 1
         if chunk.entries[index].end > offset:
             return number, index
         if index + 1 < len(chunk.entries):

@@ -134,6 +134,13 @@ class Ranges:
         """When the next lease ends."""
         return self._leased[0][0] if self._leased else None
 
+    def next_alarm_ms(self) -> int | None:
+        """When the next of both comes."""
+        due_ms, deadline_ms = self.next_due_ms(), self.next_deadline_ms()
+        if due_ms is None or deadline_ms is None:
+            return deadline_ms if due_ms is None else due_ms
+        return min(due_ms, deadline_ms)
+
     def put(self, span: Span) -> None:
         """Add a span over offsets that are in none; neighbours that stand alike become one."""
         if span.state != LEASED and self._spans:

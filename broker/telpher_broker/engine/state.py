@@ -64,7 +64,10 @@ class Channel:
 
 
 class Producer:
-    """What is remembered of a producer: `recent` maps sequence to the first offset it got."""
+    """What is remembered of a producer.
+
+    `recent` maps sequence to the first offset it got, in order of sequence.
+    """
 
     __slots__ = ("channel", "last_ms", "recent")
 
@@ -72,6 +75,18 @@ class Producer:
         self.channel = channel
         self.recent: dict[int, int] = {}
         self.last_ms = 0
+
+    def lowest(self) -> int:
+        """The lowest sequence that is remembered."""
+        return next(iter(self.recent))
+
+    def remember(self, sequence: int, first: int) -> None:
+        """Add what a batch got."""
+        recent = self.recent
+        is_behind = bool(recent) and sequence < next(reversed(recent))
+        recent[sequence] = first
+        if is_behind:
+            self.recent = dict(sorted(recent.items()))
 
 
 class View(Protocol):

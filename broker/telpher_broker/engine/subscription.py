@@ -135,9 +135,6 @@ class Subscription:
 
     def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:
         """The leased spans of this consumer that share an offset with `first` to `end`."""
-        exact = consumer.leases.get(first)
-        if exact is not None and exact.end == end:
-            return [exact]
         return [
             span
             for span in self.ranges.over(first, end)

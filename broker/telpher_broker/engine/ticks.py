@@ -31,7 +31,10 @@ def tick(turn: Turn) -> None:
             _ring_channel(turn, target)
         else:
             _ring_fetch(turn, target)
-    _forget_producers(turn)
+    # Not at every tick: what was taken out at a dict's front is walked over each time.
+    if turn.now_ms >= turn.forget_ms:
+        turn.forget_ms = turn.now_ms + _FORGET_EVERY_MS
+        _forget_producers(turn)
 
 
 def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
@@ -50,8 +53,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
         ended.setdefault(span.consumer, []).append((span.first, span.end, span.delivery))
     for consumer, held in ended.items():
         _end_leases(turn, consumer, sorted(held))
-    turn.set_alarm(subscription, ranges.next_due_ms())
-    turn.set_alarm(subscription, ranges.next_deadline_ms())
+    turn.set_alarm(subscription, ranges.next_alarm_ms())
 
 
 def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
@@ -118,10 +120,6 @@ def _ring_fetch(turn: Turn, consumer: Consumer) -> None:
 
 def _forget_producers(turn: Turn) -> None:
     """Forget producers that have not published for long; those stand first."""
-    # Not at every tick: what was taken out at a dict's front is walked over each time.
-    if turn.now_ms < turn.forget_ms:
-        return
-    turn.forget_ms = turn.now_ms + _FORGET_EVERY_MS
     horizon_ms = turn.now_ms - turn.settings.producer_expiry_ms
     stale: list[bytes] = []
     for name, producer in turn.state.producers.items():

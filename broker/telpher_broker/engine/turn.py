@@ -8,7 +8,6 @@ something to drop, and the alarms.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import Final
@@ -24,6 +23,21 @@ from .settings import EngineSettings
 from .state import Channel, State
 from .subscription import Subscription
 
+# What is counted since the start.
+COUNTERS: Final = (
+    "published",
+    "published_bytes",
+    "duplicates",
+    "delivered",
+    "redelivered",
+    "acked",
+    "requeued",
+    "expired",
+    "purged",
+    "leases_ended",
+    "refused",
+    "records",
+)
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
 _CUTS_MAX: Final = 8
@@ -50,7 +64,7 @@ class Turn:
         self.settings = settings
         self.now_ms = 0
         self.disk_full = False
-        self.counters: Counter[str] = Counter()
+        self.counters = dict.fromkeys(COUNTERS, 0)
         self.records: list[bytes] = []
         self.effects: list[Effect] = []
         self.synced_effects: list[Effect] = []
@@ -101,12 +115,10 @@ class Turn:
 
     def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
         """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""
-        if when_ms is None:
+        if when_ms is None or 0 < target.alarm_ms <= when_ms:
             return
         # Who is looked at sets it anew; who has gone by then is not remembered for longer.
         when_ms = min(when_ms, self.now_ms + _ALARM_MS_MAX)
-        if target.alarm_ms and target.alarm_ms <= when_ms:
-            return
         target.alarm_ms = when_ms
         self._alarms_set += 1
         heappush(self._alarms, (when_ms, self._alarms_set, target))

@@ -20,6 +20,7 @@ from .errors import BatchError
 
 Key = str | None
 Headers = dict[str, Any] | None
+Properties = dict[str, int] | None
 
 # Common properties of a batch: name -> (least, most). Times are in milliseconds from the publish.
 PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
@@ -42,13 +43,13 @@ class Summary(NamedTuple):
     """What the broker needs to know of a checked batch."""
 
     messages: int
-    properties: dict[str, int] | None
+    properties: Properties
 
 
 class Columns(NamedTuple):
     """A decoded batch: `keys` and `headers` are None or as long as `bodies`."""
 
-    properties: dict[str, int] | None
+    properties: Properties
     bodies: Sequence[bytes]
     keys: Sequence[Key] | None
     headers: Sequence[Headers] | None
@@ -123,7 +124,7 @@ def check(batch: bytes, limits: BatchLimits) -> Summary:
     return Summary(count, properties)
 
 
-def _outer(batch: bytes) -> tuple[int, dict[str, int] | None, bytes, bytes | None, bytes | None]:
+def _outer(batch: bytes) -> tuple[int, Properties, bytes, bytes | None, bytes | None]:
     try:
         values = unpack(batch)
     except ValueError as error:

@@ -27,6 +27,7 @@ _BIN_16: Final = Struct(">BH")
 _BIN_32: Final = Struct(">BI")
 _EMPTY_BIN_BYTES: Final = 2
 
+_made: Final = cast("Callable[[type[Frame], tuple[Any, ...]], Frame]", tuple.__new__)
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
@@ -130,7 +131,8 @@ def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
     frame, size, rows, check = kind
     if len(values) != size or tuple(map(type, values)) not in rows or values[1] < 0:
         raise RemoteProtocolError("bad_frame", _misfit(values, *SHAPES[values[0]]))
-    made = frame._make(values[1:])
+    # As `_make` does it, without counting what was counted.
+    made = _made(frame, values[1:])
     if check is not None:
         check(frame.__name__.upper(), made)
     return made

@@ -224,7 +224,7 @@ NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) i
 
 def flatten(ranges: list[tuple[int, int]]) -> Offsets:
     """Pairs of (first, end) as the flat row that travels."""
-    return tuple(offset for pair in ranges for offset in pair)
+    return tuple([offset for pair in ranges for offset in pair])
 
 
 def pairs(offsets: tuple[Any, ...]) -> list[tuple[int, int]]:
