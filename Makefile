@@ -35,8 +35,8 @@ lint: setup  ## ruff and mypy --strict
 
 check: lint test  ## lint and tests
 
-bench: setup  ## measure everything and write docs/benchmarks.md (an hour; see python -m bench --help)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench,bench-peers]'
+bench: setup  ## measure everything and write docs/benchmarks.md (half an hour; see python -m bench --help)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench,bench-peers]'
 	$(BIN)/python -m bench all
 
 docs: setup  ## regenerate the generated parts of docs/

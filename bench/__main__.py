@@ -7,14 +7,17 @@ from pathlib import Path
 
 import click
 
-from .guard import cost, record, verdict
-from .measure import Failure, measure
+from . import guard
+from .book import record, record_machine, recorded
+from .measure import Failure, Skipped, measure
 from .plot import plot
+from .process import allow_many_files
 from .ratios import ratios
 from .report import measure_all, write_page
 from .rows import Row
 from .systems.registry import PEERS, SYSTEMS
 from .systems.system import System
+from .targets import results
 from .workload import Workload
 from .workloads import ALL
 
@@ -43,20 +46,25 @@ def show(workload: Workload, rows: Sequence[Row], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("workload", type=click.Choice([*ALL, "all", "report", "guard"]))
+@click.argument("workload", type=click.Choice([*ALL, "all", "report", "targets", "guard"]))
 @click.option("--n", type=click.IntRange(1), help="Messages; each workload has its own number.")
-@click.option("--size", type=click.IntRange(1), default=100, show_default=True, help="Bytes.")
+@click.option("--size", type=click.IntRange(1), help="Bytes of a body; most workloads have 100.")
 @click.option("--runs", default=3, show_default=True, help="Runs; the medians are shown.")
 @click.option("--against", default="", metavar="PEER,PEER", help=f"Of {', '.join(PEERS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 @click.option(
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the rows (needs matplotlib)."
 )
-@click.option("--record", "is_recorded", is_flag=True, help="With guard: record the figure anew.")
+@click.option(
+    "--record",
+    "is_recorded",
+    is_flag=True,
+    help="Put the rows in the place of those in docs/benchmarks/rows.jsonl; guard: its figure.",
+)
 def main(
     workload: str,
     n: int | None,
-    size: int,
+    size: int | None,
     runs: int,
     against: str,
     as_json: bool,
@@ -64,23 +72,50 @@ def main(
     is_recorded: bool,
 ) -> None:
     """Measure one WORKLOAD; `all` for docs/benchmarks.md, `report` to write it from its rows,
-    `guard` to compare the plain path with the recorded figure.
+    `targets` to see what of it is reached, `guard` to compare the plain path with the recorded
+    figure.
     """
+    allow_many_files()
     if workload == "guard":
         watch(runs, is_recorded)
+    elif workload == "targets":
+        for result in results(recorded()):
+            click.echo(result.to_text())
     elif workload == "report":
         write_page()
     elif workload == "all":
         end_with(measure_all(chosen(against or ",".join(PEERS)), n, runs, click.echo))
     else:
-        # The limit workload is the relay's own, and has no Telpher in it.
-        systems = chosen("limit" if workload == "limit" else against)
-        found = list(measure(ALL[workload], systems, n, size, runs))
-        rows = [one for one in found if isinstance(one, Row)]
-        show(ALL[workload], rows, as_json)
-        if plot_file is not None:
-            plot(ALL[workload], rows, plot_file)
-        end_with([one for one in found if isinstance(one, Failure)])
+        measure_one(ALL[workload], against, n, size, runs, as_json, plot_file, is_recorded)
+
+
+def measure_one(
+    workload: Workload,
+    against: str,
+    n: int | None,
+    size: int | None,
+    runs: int,
+    as_json: bool,
+    plot_file: Path | None,
+    is_recorded: bool,
+) -> None:
+    """One workload with bodies of one size."""
+    # The limit workload is the relay's own, and has no Telpher in it.
+    systems = chosen("limit" if workload.name == "limit" else against)
+    if workload.name == "limit":
+        del systems[0]
+    found = list(measure(workload, systems, n, size or workload.sizes[0], runs))
+    rows = [one for one in found if isinstance(one, Row)]
+    show(workload, rows, as_json)
+    for one in found:
+        if isinstance(one, Skipped):
+            click.echo(f"skipped: {one.to_text()}", err=True)
+    if plot_file is not None:
+        plot(workload, rows, plot_file)
+    if is_recorded:
+        record_machine()
+        record(rows)
+    end_with([one for one in found if isinstance(one, Failure)])
 
 
 def end_with(failures: Sequence[Failure]) -> None:
@@ -93,11 +128,11 @@ def end_with(failures: Sequence[Failure]) -> None:
 
 def watch(runs: int, is_recorded: bool) -> None:
     """The guard: exit code 1 when the plain path has become dearer."""
-    measured = cost(runs)
+    measured = guard.cost(runs)
     click.echo("  ".join(f"{name}={value:,.4g}" for name, value in measured.items()))
     if is_recorded:
-        record(measured)
-    elif (wrong := verdict(measured)) is not None:
+        guard.record(measured)
+    elif (wrong := guard.verdict(measured)) is not None:
         click.echo(wrong, err=True)
         raise SystemExit(1)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ Role = Callable[["Job"], Outcome]
 QUEUE = "bench"
 JOBS = "jobs"
 REPLIES = "replies"
+PING_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ async def begin_in_trio() -> float:
     print("ready", flush=True)
     await trio.to_thread.run_sync(sys.stdin.readline)
     return time.monotonic()
+
+
+def word_coming() -> threading.Event:
+    """An event that is set when the next word comes."""
+    heard = threading.Event()
+
+    def listen() -> None:
+        sys.stdin.readline()
+        heard.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    return heard
 
 
 def span(began: float, **more: float) -> Outcome:

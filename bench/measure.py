@@ -13,6 +13,20 @@ from .systems.system import System
 from .workload import Request, Workload
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A case that was not measured on a peer."""
+
+    system: str
+    workload: str
+    case: str
+    reason: str
+
+    def to_text(self) -> str:
+        """One line for a person."""
+        return f"{self.system}, {self.workload}, {self.case}: {self.reason}"
+
+
 @dataclass
 class Failure:
     """A case that a system did not get through."""
@@ -30,12 +44,19 @@ class Failure:
 
 def measure(
     workload: Workload, systems: Sequence[System], n: int | None, body_bytes: int, runs: int
-) -> Iterator[Row | Failure]:
+) -> Iterator[Row | Failure | Skipped]:
     """One row per case and system, or why there is none. The systems alternate, so that a noisy
     minute hits them all.
     """
+    runs = workload.runs(runs)
     for case in _cases(workload, systems):
-        able = [system for system in systems if case in system.cases.get(workload.name, ())]
+        able = []
+        for system in systems:
+            reason = system.why_not(workload.name, case)
+            if reason is None:
+                able.append(system)
+            else:
+                yield Skipped(system.name, workload.name, case, reason)
         requests = [workload.request(system, case, n, body_bytes) for system in able]
         figures: list[list[Figures]] = [[] for _ in requests]
         failures: dict[int, str] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import shutil
 
-from .rows import Row
+from .job import QUEUE
+from .rows import Figures, Row
 from .systems.redis import Redis
-from .systems.system import output_of
+from .systems.system import Server, output_of
 
 
 def native(name: str, n: int, body_bytes: int) -> list[Row]:
@@ -17,20 +18,26 @@ def native(name: str, n: int, body_bytes: int) -> list[Row]:
     return []
 
 
-def _redis(n: int, body_bytes: int, pipeline: int) -> Row:
-    """XADD from one connection by redis-benchmark; it only publishes."""
-    system = Redis()
-    with system.serve("everysec") as server:
-        port = server.address.rpartition(":")[2]
-        flags = ["-h", "127.0.0.1", "-p", port, "-c", "1", "-n", str(n), "-P", str(pipeline)]
-        command = ["XADD", "native", "*", "b", "x" * body_bytes]
-        told = output_of("redis-benchmark", *flags, "--csv", *command)
+def xadd(
+    server: Server, n: int, body_bytes: int, pipeline: int = 100, connections: int = 4
+) -> Figures:
+    """XADD to the queue's stream by redis-benchmark; it only publishes."""
+    port = server.address.rpartition(":")[2]
+    flags = ["-h", "127.0.0.1", "-p", port, "-c", str(connections)]
+    flags += ["-n", str(n), "-P", str(pipeline)]
+    told = output_of("redis-benchmark", *flags, "--csv", "XADD", QUEUE, "*", "b", "x" * body_bytes)
     line = list(csv.DictReader(told.splitlines()))[-1]
-    figures = {
+    return {
         "msgs_per_s": float(line["rps"]),
         "p50_us": float(line["p50_latency_ms"]) * 1000,
         "p99_us": float(line["p99_latency_ms"]) * 1000,
     }
+
+
+def _redis(n: int, body_bytes: int, pipeline: int) -> Row:
+    system = Redis()
+    with system.serve("everysec") as server:
+        figures = xadd(server, n, body_bytes, pipeline, connections=1)
     case = f"redis-benchmark XADD -P {pipeline}"
     settings = {"appendfsync": "everysec", "connections": 1, "publishes only": True}
     return Row("redis", "native", case, n, body_bytes, figures, settings, system.versions())

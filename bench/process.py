@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 START_SECONDS = 60
 STOP_SECONDS = 30
+_PROBE_SECONDS = 0.005
 
 
 def free_port() -> int:
@@ -40,6 +42,20 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_resident_bytes(pid: int) -> int:
+    """The most resident memory that a process without children has had."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"the system does not tell the peak of process {pid}")
+
+
+def allow_many_files() -> None:
+    """As many open files as this user may have: thousands of connections want them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def wait_for_port(process: subprocess.Popen[str], port: int) -> None:
     """Return when the server accepts; raises RuntimeError when it ends or takes too long."""
     until = time.monotonic() + START_SECONDS
@@ -49,7 +65,7 @@ def wait_for_port(process: subprocess.Popen[str], port: int) -> None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            time.sleep(0.05)
+            time.sleep(_PROBE_SECONDS)
         else:
             return
     raise RuntimeError(f"nobody listens on port {port} after {START_SECONDS} s")

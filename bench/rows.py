@@ -23,6 +23,11 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What it is the figure of; a later row with the same key replaces it."""
+        return self.workload, self.case, self.body_bytes, self.system
+
     def to_json(self) -> str:
         """One line of JSON, the figures among the rest."""
         row = asdict(self)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .job import Job, Outcome
+from .rows import middle
 from .systems.system import Server, System
 
 _ROOT = Path(__file__).parents[1]
@@ -66,6 +67,27 @@ class Player:
         self._process.stdout.close()
 
 
+class Players:
+    """Several players of one role, who begin together."""
+
+    def __init__(self, players: list[Player]) -> None:
+        self._players = players
+
+    def say(self, word: str = "go") -> None:
+        """Give the word to all."""
+        for player in self._players:
+            player.say(word)
+
+    def outcome(self) -> Outcome:
+        """From the first's beginning to the last's end; of other figures the median."""
+        outcomes = [player.outcome() for player in self._players]
+        return {
+            **middle(outcomes),
+            "began": min(one["began"] for one in outcomes),
+            "ended": max(one["ended"] for one in outcomes),
+        }
+
+
 class Stage:
     """A server, and the players of one measurement."""
 
@@ -78,11 +100,25 @@ class Stage:
 
     def player(self, role: str, n: int | None = None, **options: Any) -> Player:
         """A role, connected and waiting for the word; of the stage's n unless told otherwise."""
-        count = self.n if n is None else n
-        job = Job(self.server.address, count, self.body_bytes, options)
-        player = self._exits.enter_context(Player(self.system.name, role, job))
+        player = self._player(role, self.n if n is None else n, options)
         player.wait_ready()
         return player
+
+    def players(self, role: str, processes: int, **options: Any) -> Players:
+        """The same role in several processes, which share n and the `connections`."""
+        connections = options.pop("connections", None)
+        started = []
+        for index in range(processes):
+            if connections is not None:
+                options["connections"] = share(connections, processes, index)
+            started.append(self._player(role, share(self.n, processes, index), options))
+        for player in started:
+            player.wait_ready()
+        return Players(started)
+
+    def _player(self, role: str, n: int, options: dict[str, Any]) -> Player:
+        job = Job(self.server.address, n, self.body_bytes, dict(options))
+        return self._exits.enter_context(Player(self.system.name, role, job))
 
     def play(self, role: str, n: int | None = None, **options: Any) -> Outcome:
         """A role from its beginning to its end."""
@@ -90,12 +126,12 @@ class Stage:
         player.say()
         return player.outcome()
 
-    def play_counted(self, role: str, **options: Any) -> tuple[Outcome, float]:
+    def play_counted(self, role: str, processes: int = 1, **options: Any) -> tuple[Outcome, float]:
         """The same, and the server's processor time per message in µs, without connecting."""
-        player = self.player(role, **options)
+        players = self.players(role, processes, **options)
         before = self.server.cpu_seconds()
-        player.say()
-        outcome = player.outcome()
+        players.say()
+        outcome = players.outcome()
         return outcome, (self.server.cpu_seconds() - before) / self.n * 1e6
 
     def close(self) -> None:
@@ -108,13 +144,18 @@ def stage(
     system: System, workload: str, n: int, body_bytes: int, fsync: str = "everysec"
 ) -> Iterator[Stage]:
     """A fresh server with the channels of a workload."""
-    with system.serve(fsync) as server:
+    with system.serve(fsync, **system.options.get(workload, {})) as server:
         system.prepare(server, workload)
         one = Stage(system, server, n, body_bytes)
         try:
             yield one
         finally:
             one.close()
+
+
+def share(n: int, parts: int, index: int) -> int:
+    """What one of so many nearly equal parts has of n."""
+    return n // parts + (index < n % parts)
 
 
 def seconds(outcome: Outcome) -> float:

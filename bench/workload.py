@@ -10,6 +10,8 @@ from .systems.system import System
 
 # What one measurement moves at most, however large the bodies are.
 BYTES_MAX = 256 * 1024 * 1024
+USUAL_BYTES = 100
+GIGABYTE = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,18 @@ class Workload:
     fsync: str = "everysec"
     # Throughput, where a slow system is given only its share of n.
     is_bulk: bool = False
+    # The sizes that `all` measures; the first is the usual one.
+    sizes: tuple[int, ...] = (USUAL_BYTES,)
+    bytes_max: int = BYTES_MAX
+    # For what takes minutes: no more runs than that, whatever is asked for.
+    runs_max: int | None = None
 
     def request(self, system: System, case: str, n: int | None, body_bytes: int) -> Request:
         """A case with its n: as asked for, less for slow systems and large bodies."""
         count = (n or self.n) * (system.share if self.is_bulk else 1)
-        bounded = min(int(count), BYTES_MAX // max(1, body_bytes))
+        bounded = min(int(count), self.bytes_max // max(1, body_bytes))
         return Request(system, self.name, case, max(10, bounded), body_bytes)
+
+    def runs(self, asked: int) -> int:
+        """How often it is measured."""
+        return asked if self.runs_max is None else min(asked, self.runs_max)

@@ -64,6 +64,11 @@ async def consume_messages(client: Any, job: Job) -> Outcome:
     return span(began)
 
 
+# A fetch is its batch.
+produce_unbatched = produce_messages
+consume_batches = consume_messages
+
+
 def publish_each(job: Job) -> Outcome:
     """Publish n messages, on each connection one after the other, each confirmed."""
     return asyncio.run(_publish_each(job))
@@ -118,3 +123,16 @@ async def answer(client: Any, job: Job) -> Outcome:
         await stream.publish_async(REPLIES, message.data)
         await message.ack()
     return span(began)
+
+
+def stay_connected(job: Job) -> Outcome:
+    """Do nothing until the word."""
+
+    async def stay() -> Outcome:
+        url = f"nats://{job.address}"
+        clients = [await nats.connect(url) for _ in range(job.options["connections"])]
+        outcome = span(begin())
+        await asyncio.gather(*(client.close() for client in clients))
+        return outcome
+
+    return asyncio.run(stay())

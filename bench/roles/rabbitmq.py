@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pika
-from pika.adapters.select_connection import SelectConnection
+from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from ..job import JOBS, QUEUE, REPLIES, Job, Outcome, begin, span
 from ..latency import latencies
@@ -135,8 +135,138 @@ def _channel(job: Job) -> Any:
     return pika.BlockingConnection(_parameters(job)).channel()
 
 
+# Confirms and prefetch are its batches.
+produce_unbatched = produce_messages
+consume_batches = consume_messages
+produce_batches = produce_messages
+
+
+class Crowd:
+    """Many connections with one channel each, on one loop; `play` begins when all are open."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.channels: list[Any] = []
+        self.done = 0
+        self._ended = 0.0
+        self._loop = IOLoop()
+        self._connections: list[Any] = []
+        self._open_next()
+
+    def run(self) -> Outcome:
+        """Until n are done."""
+        self._loop.start()
+        assert self._ended, "a connection was closed early"
+        return {"began": self.began, "ended": self._ended}
+
+    def count(self) -> None:
+        """One more is done; the loop ends with the last."""
+        self.done += 1
+        if self.done == self.job.n:
+            self._ended = time.monotonic()
+            for connection in list(self._connections):
+                connection.add_on_close_callback(self._on_close)
+                connection.close()
+
+    def set_up(self, channel: Any) -> None:
+        """What a channel needs before the beginning."""
+
+    def play(self) -> None:
+        """What the role does first."""
+        raise NotImplementedError
+
+    def _on_close(self, connection: Any, reason: Any) -> None:
+        self._connections.remove(connection)
+        if not self._connections:
+            self._loop.stop()
+
+    def _open_next(self) -> None:
+        connection = SelectConnection(
+            _parameters(self.job), on_open_callback=self._on_open, custom_ioloop=self._loop
+        )
+        self._connections.append(connection)
+
+    def _on_open(self, connection: Any) -> None:
+        connection.channel(on_open_callback=self._on_channel)
+
+    def _on_channel(self, channel: Any) -> None:
+        self.channels.append(channel)
+        self.set_up(channel)
+        if len(self.channels) < self.job.options["connections"]:
+            self._open_next()
+        else:
+            self.began = begin()
+            self.play()
+
+
+class Publishers(Crowd):
+    """On each connection one publish after the other, each confirmed."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.took: list[float] = []
+        self._body = job.body
+
+    def play(self) -> None:
+        """The first of each connection."""
+        shares = self.job.shares(len(self.channels))
+        for channel, share in zip(self.channels, shares, strict=True):
+            Publisher(self, channel, share)
+
+    def publish(self, channel: Any) -> None:
+        """One."""
+        channel.basic_publish("", QUEUE, self._body, PERSISTENT)
+
+
+class Publisher:
+    """One connection of many."""
+
+    def __init__(self, crowd: Publishers, channel: Any, share: int) -> None:
+        self._crowd = crowd
+        self._channel = channel
+        self._left = share
+        channel.confirm_delivery(self._on_confirm)
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._before = time.perf_counter()
+            self._crowd.publish(self._channel)
+
+    def _on_confirm(self, frame: Any) -> None:
+        assert isinstance(frame.method, pika.spec.Basic.Ack)
+        self._crowd.took.append(time.perf_counter() - self._before)
+        self._publish()
+        self._crowd.count()
+
+
+class Workers(Crowd):
+    """Each connection with prefetch 1."""
+
+    def set_up(self, channel: Any) -> None:
+        """One at a time."""
+        channel.basic_qos(prefetch_count=1)
+
+    def play(self) -> None:
+        """Consume."""
+        for channel in self.channels:
+            channel.basic_consume(QUEUE, self._on_message)
+
+    def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        channel.basic_ack(method.delivery_tag)
+        self.count()
+
+
 def publish_each(job: Job) -> Outcome:
-    """Publish n messages, each confirmed before the next."""
+    """Publish n messages, on each connection one after the other, each confirmed."""
+    if job.options["connections"] == 1:
+        return _publish_each_blocking(job)
+    publishers = Publishers(job)
+    return {**publishers.run(), **latencies(publishers.took)}
+
+
+def _publish_each_blocking(job: Job) -> Outcome:
     channel, body = _channel(job), job.body
     channel.confirm_delivery()
     took = []
@@ -146,6 +276,31 @@ def publish_each(job: Job) -> Outcome:
         channel.basic_publish("", QUEUE, body, PERSISTENT)
         took.append(time.perf_counter() - before)
     return span(began, **latencies(took))
+
+
+def work_all(job: Job) -> Outcome:
+    """Consume n messages together, each connection one at a time."""
+    return Workers(job).run()
+
+
+def stay_connected(job: Job) -> Outcome:
+    """Do nothing until the word."""
+    connections = [
+        pika.BlockingConnection(_parameters(job)) for _ in range(job.options["connections"])
+    ]
+    outcome = span(begin())
+    for connection in connections:
+        connection.close()
+    return outcome
+
+
+def declare_queues(job: Job) -> Outcome:
+    """Declare `queues` durable queues and leave them empty."""
+    channel = _channel(job)
+    began = begin()
+    for index in range(job.options["queues"]):
+        channel.queue_declare(f"{QUEUE}-{index}", durable=True)
+    return span(began)
 
 
 def ask_sync(job: Job) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from ..job import JOBS, QUEUE, REPLIES, Job, Outcome, begin, span
+from ..job import JOBS, PING_SECONDS, QUEUE, REPLIES, Job, Outcome, begin, span, word_coming
 from ..latency import latencies
 
 GROUP = "bench"
@@ -257,11 +257,11 @@ async def subscribe_all(job: Job) -> Outcome:
 
 @in_asyncio
 async def work_all(job: Job) -> Outcome:
-    """Consume n messages together, each connection one at a time, each ack answered."""
+    """Consume n messages together, each connection one at a time."""
     clients = [await connect_async(job) for _ in range(job.options["connections"])]
     received = 0
 
-    async def work(client: redis.asyncio.Redis, name: str) -> None:
+    async def answered(client: redis.asyncio.Redis, name: str) -> None:
         nonlocal received
         while received < job.n:
             entries = entries_of(await client.xreadgroup(GROUP, name, {QUEUE: NEW}, count=1))
@@ -270,6 +270,23 @@ async def work_all(job: Job) -> Outcome:
                 received += 1
             if not entries:
                 return
+
+    async def piped(client: redis.asyncio.Redis, name: str) -> None:
+        """The ack of one travels with the request for the next."""
+        nonlocal received
+        ack: Any = None
+        while received < job.n or ack is not None:
+            async with client.pipeline(transaction=False) as pipeline:
+                if ack is not None:
+                    pipeline.xack(QUEUE, GROUP, ack)
+                pipeline.xreadgroup(GROUP, name, {QUEUE: NEW}, count=1)
+                entries = entries_of((await pipeline.execute())[-1])
+            ack = entries[0][0] if entries else None
+            received += len(entries)
+            if not entries:
+                return
+
+    work = answered if job.options["is_answered"] else piped
 
     began = begin()
     await asyncio.gather(*(work(client, f"w{index}") for index, client in enumerate(clients)))
@@ -286,3 +303,64 @@ def stay_connected(job: Job) -> Outcome:
     for client in clients:
         client.close()
     return outcome
+
+
+def declare_queues(job: Job) -> Outcome:
+    """Make `queues` streams with a group and leave them empty."""
+    client = connect(job)
+    began = begin()
+    for index in range(job.options["queues"]):
+        client.xgroup_create(f"{QUEUE}-{index}", GROUP, id="0", mkstream=True)
+    return span(began)
+
+
+def spread(job: Job) -> Outcome:
+    """Publish n messages to `queues` streams in turn, by pipelines of `in_flight`."""
+    client, body, queues = connect(job), job.body, job.options["queues"]
+    names = [f"{QUEUE}-{index}" for index in range(queues)]
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.xgroup_create(name, GROUP, id="0", mkstream=True)
+        pipeline.execute()
+    began = begin()
+    for sent in range(0, job.n, job.options["in_flight"]):
+        with client.pipeline(transaction=False) as pipeline:
+            for index in range(sent, min(job.n, sent + job.options["in_flight"])):
+                pipeline.xadd(names[index % queues], {FIELD: body})
+            pipeline.execute()
+    return span(began)
+
+
+@in_asyncio
+async def produce_from_many(job: Job) -> Outcome:
+    """Publish n messages by pipelines from all connections at once, all answered."""
+    clients = [await connect_async(job) for _ in range(job.options["connections"])]
+    body, most = job.body, _batch(job)
+
+    async def produce(client: redis.asyncio.Redis, count: int) -> None:
+        for sent in range(0, count, most):
+            async with client.pipeline(transaction=False) as pipeline:
+                for _ in range(min(most, count - sent)):
+                    pipeline.xadd(QUEUE, {FIELD: body})
+                await pipeline.execute()
+
+    began = begin()
+    shares = zip(clients, job.shares(len(clients)), strict=True)
+    await asyncio.gather(*(produce(client, count) for client, count in shares))
+    outcome = span(began)
+    await asyncio.gather(*(client.aclose() for client in clients))
+    return outcome
+
+
+def ping(job: Job) -> Outcome:
+    """PING every millisecond until the next word: the longest wait."""
+    client = connect(job)
+    took: list[float] = []
+    began = begin()
+    enough = word_coming()
+    while not enough.is_set():
+        before = time.perf_counter()
+        client.ping()
+        took.append(time.perf_counter() - before)
+        time.sleep(PING_SECONDS)
+    return span(began, longest_ms=max(took) * 1000)

@@ -13,14 +13,26 @@ import trio
 import telpher
 import telpher.sync
 
-from ..job import JOBS, QUEUE, REPLIES, Job, Outcome, begin, begin_in_trio, span
+from ..job import (
+    JOBS,
+    PING_SECONDS,
+    QUEUE,
+    REPLIES,
+    Job,
+    Outcome,
+    begin,
+    begin_in_trio,
+    span,
+    word_coming,
+)
 from ..latency import latencies
+from ..wire import Wire
 
 SEND_MANY = 10_000
 # A consumer holds at most about so many bytes, however large the bodies are.
 HELD_BYTES = 16 * 1024 * 1024
 HELD_MESSAGES = 20_000
-CONNECTING_AT_ONCE = 50
+PASS_BYTES = 4 * 1024 * 1024
 
 
 def url(job: Job) -> str:
@@ -313,6 +325,7 @@ async def subscribe_all(buses: list[Any], job: Job) -> Outcome:
 @on_many_buses
 async def work_all(buses: list[Any], job: Job) -> Outcome:
     """Consume n messages together, each connection one at a time."""
+    is_answered = job.options["is_answered"]
     received = 0
 
     async def work(bus: Any) -> None:
@@ -320,8 +333,11 @@ async def work_all(buses: list[Any], job: Job) -> Outcome:
         async with bus.consume(QUEUE, prefetch=1) as messages:
             async for message in messages:
                 received += 1
-                await message.ack()
-                if received == job.n:
+                is_last = received == job.n
+                settled = message.ack()
+                if is_answered or is_last:
+                    await settled
+                if is_last:
                     nursery.cancel_scope.cancel()
 
     began = await begin_in_trio()
@@ -350,22 +366,56 @@ async def declare_queues(bus: Any, job: Job) -> Outcome:
     return span(began)
 
 
+def spread(job: Job) -> Outcome:
+    """Publish n messages, to `queues` queues in turn, after one to each."""
+
+    async def play() -> Outcome:
+        queues, in_flight, body = job.options["queues"], job.options["in_flight"], job.body
+        names = [f"{QUEUE}-{index}" for index in range(queues)]
+        wire = await Wire.connect(job.host, job.port)
+        async with telpher.connect(url(job)) as bus:
+            for name in names:
+                await bus.declare(name)
+        turn = [names[index % queues] for index in range(job.n)]
+        began = await begin_in_trio()
+        await wire.publish(turn, body, in_flight)
+        return span(began)
+
+    return trio.run(play)
+
+
 @on_one_bus
-async def spread(bus: Any, job: Job) -> Outcome:
-    """Publish n messages, to `queues` queues in turn, and pull each back."""
-    queues, body = job.options["queues"], job.body
-    names = [f"{QUEUE}-{index}" for index in range(queues)]
-    limiter = trio.CapacityLimiter(100)
-
-    async def one(name: str) -> None:
-        async with limiter:
-            await bus.publish(name, body)
-
+async def pass_through(bus: Any, job: Job) -> Outcome:
+    """Publish n messages and consume as many meanwhile, so that as many wait as before."""
+    body = job.body
+    most = max(1, PASS_BYTES // max(1, job.body_bytes))
+    taken = 0
     began = await begin_in_trio()
-    async with trio.open_nursery() as nursery:
-        for index in range(job.n):
-            nursery.start_soon(one, names[index % queues])
+    async with bus.producer(QUEUE) as producer, bus.consume(QUEUE, prefetch=most) as messages:
+        for sent in range(0, job.n, most):
+            count = min(most, job.n - sent)
+            await producer.send_many([body] * count)
+            await producer.flush()
+            while taken < sent + count:
+                message = await anext(messages)
+                assert message.body == body
+                message.ack()
+                taken += 1
     return span(began)
+
+
+@on_one_bus
+async def ping(bus: Any, job: Job) -> Outcome:
+    """Ask something small every millisecond until the next word: the longest wait."""
+    took: list[float] = []
+    began = await begin_in_trio()
+    enough = word_coming()
+    while not enough.is_set():
+        before = time.perf_counter()
+        await bus.call("list", limit=1)
+        took.append(time.perf_counter() - before)
+        await trio.sleep(PING_SECONDS)
+    return span(began, longest_ms=max(took) * 1000)
 
 
 # --- latency under load

@@ -25,6 +25,16 @@ class Beanstalkd(System):
         "rtt": ("sync client",),
         "small": ("1 connection",),
         "sync": ("1 in flight",),
+        "backlog": ("messages",),
+    }
+    lacks: ClassVar[Mapping[str, str]] = {
+        "queue": "it has no batches",
+        "backlog": "it has no batches",
+        "rtt": "greenstalk has no async client",
+        "small": "greenstalk waits for each answer: more connections want as many threads",
+        "sync": "greenstalk has one command in flight",
+        "fanout": "it has queues alone",
+        "*": "Redis or RabbitMQ is the peer here",
     }
 
     def server_version(self) -> str:

@@ -22,11 +22,14 @@ class Limit(System):
     packages = ("trio", "msgpack")
     cases: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "queue": ("batches",),
+        "ingest": ("confirmed",),
         "limit": ("batches of 100", "batches of 500", "batches of 1000", "batches of 2000"),
         "rtt": ("async client",),
         "small": ("1 connection", "100 connections", "1000 connections"),
         "sync": ("1 in flight", "64 in flight", "4096 in flight"),
     }
+
+    lacks: ClassVar[Mapping[str, str]] = {"*": "the relay keeps nothing and knows no queues"}
 
     def server_version(self) -> str:
         """It has none."""
@@ -44,6 +47,9 @@ class Limit(System):
 
     def prepare(self, server: Server, workload: str) -> None:
         """Channels are just there."""
+
+    def check_stored(self, server: Server, n: int) -> None:
+        """The relay counts frames; its producers have counted their confirms."""
 
     def check_drained(self, server: Server, n: int) -> None:
         """The relay counts frames; the consumer counts messages, and has checked them."""

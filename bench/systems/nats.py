@@ -25,6 +25,16 @@ class Nats(System):
         "queue": ("messages",),
         "rtt": ("async client",),
         "small": ("1 connection", "100 connections", "1000 connections"),
+        "backlog": ("messages",),
+        "memory": ("idle connection",),
+    }
+    lacks: ClassVar[Mapping[str, str]] = {
+        "queue": "it has no batches",
+        "backlog": "it has no batches",
+        "rtt": "nats-py has no sync client",
+        "sync": "this version has no option to sync before a confirm",
+        "memory": "a stream is far more than a queue",
+        "*": "Redis or RabbitMQ is the peer here",
     }
 
     def server_version(self) -> str:

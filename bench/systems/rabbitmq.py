@@ -38,8 +38,23 @@ class RabbitMQ(System):
     cases: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "queue": ("messages",),
         "rtt": ("sync client",),
-        "small": ("1 connection",),
+        "small": ("1 connection", "100 connections", "1000 connections"),
+        "workers": ("100 workers",),
+        "backlog": ("messages",),
+        "memory": ("idle connection", "idle queue"),
         "sync": ("1 in flight", "64 in flight", "4096 in flight"),
+    }
+
+    lacks: ClassVar[Mapping[str, str]] = {
+        "queue": "it has no batches",
+        "backlog": "it has no batches",
+        "rtt": "pika's async connections are callbacks; its blocking one is measured",
+        "sync": "one client with many in flight is the same to it, however many tasks wait",
+        "workers": "its acks are not answered",
+        "restart": "it has no log to load: its store is its own; Redis is the peer",
+        "large": "10 GB take its Python client half an hour",
+        "depth": "10 GB take its Python client half an hour",
+        "*": "Redis is the peer here",
     }
 
     def server_version(self) -> str:
@@ -52,7 +67,8 @@ class RabbitMQ(System):
             "queue": "classic, durable; persistent messages",
             "fsync": "its own: no option; it confirms persistent messages when it has stored them",
             "client": "SelectConnection, confirms in a window of 1,000, prefetch 1,000, "
-            "multiple acks; BlockingConnection where one at a time",
+            "multiple acks; BlockingConnection where one at a time on one connection; many "
+            "connections are SelectConnections on one loop in one process, faster than two or four processes",
         }
 
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:

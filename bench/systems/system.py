@@ -13,7 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..process import cpu_seconds, free_port, resident_bytes, stop, wait_for_port
+from ..process import (
+    cpu_seconds,
+    free_port,
+    peak_resident_bytes,
+    resident_bytes,
+    stop,
+    wait_for_port,
+)
+from ..rows import Figures
 
 
 @dataclass
@@ -32,6 +40,15 @@ class Server:
         """Resident memory now."""
         return resident_bytes(self.process.pid)
 
+    def peak_resident_bytes(self) -> int:
+        """The most resident memory so far."""
+        return peak_resident_bytes(self.process.pid)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut of the process would."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         """End it."""
         stop(self.process)
@@ -42,10 +59,16 @@ class System(ABC):
 
     name: ClassVar[str]
     cases: ClassVar[Mapping[str, tuple[str, ...]]]
+    # Why not, by workload: of those that it does not play, and of those it plays in few cases.
+    lacks: ClassVar[Mapping[str, str]] = {"*": "it has nothing like it"}
+    # What the server is given beside its usual settings, by workload.
+    options: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     programs: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
     # How much of a workload's n it is given: a slow system is not measured for an hour.
     share: ClassVar[float] = 1.0
+    # How many processes share the connections of `small` and `workers`: as many as are fastest.
+    client_processes: ClassVar[int] = 1
 
     def missing(self) -> str | None:
         """Why this system cannot be measured here; None if it can."""
@@ -58,6 +81,12 @@ class System(ABC):
             except PackageNotFoundError:
                 return f"the Python package {package} is not installed"
         return None
+
+    def why_not(self, workload: str, case: str) -> str | None:
+        """Why this case is not measured on it; None if it is."""
+        if case in self.cases.get(workload, ()):
+            return None
+        return self.lacks.get(workload) or self.lacks["*"]
 
     def versions(self) -> dict[str, str]:
         """Versions of the server and of its client."""
@@ -91,6 +120,17 @@ class System(ABC):
     @abstractmethod
     def prepare(self, server: Server, workload: str) -> None:
         """Make the channels of a workload."""
+
+    def answer(self, server: Server) -> None:  # noqa: B027 - most have nothing to do
+        """Return when it has answered a client, where `start` does not see to that."""
+
+    def check_stored(self, server: Server, n: int) -> None:
+        """Raise AssertionError unless n messages were stored, and wait."""
+        raise NotImplementedError
+
+    def snapshot(self, server: Server, case: str) -> Figures:
+        """Write a `snapshot` or do a `rewrite`, and return what is known when it is over."""
+        raise NotImplementedError
 
     @abstractmethod
     def check_drained(self, server: Server, n: int) -> None:

@@ -16,6 +16,7 @@ import telpher
 
 from ..job import QUEUE
 from ..process import stop
+from ..rows import Figures
 from .system import Server, System
 
 
@@ -40,14 +41,28 @@ class Telpher(System):
         "small": ("1 connection", "100 connections", "1000 connections"),
         "sync": ("1 in flight", "64 in flight", "4096 in flight", "64 tasks"),
         "backlog": ("batches", "messages"),
+        "ingest": ("confirmed",),
         "fanout": ("1 to 10", "1 to 1000"),
-        "workers": ("100 workers",),
-        "restart": ("after an orderly stop", "after a kill"),
+        "workers": ("100 workers", "100 workers, answered"),
+        "restart": ("after a kill", "after an orderly stop"),
+        "large": ("after a kill",),
+        "snapshot": ("snapshot", "rewrite", "rewrite, each a batch"),
+        "aof": ("constant depth",),
         "memory": ("idle connection", "idle queue"),
-        "channels": ("1 queue", "100 queues", "10000 queues", "100000 queues"),
+        "channels": ("1 queue", "1000 queues", "100000 queues"),
         "load-latency": ("10 %", "50 %", "80 %"),
-        "depth": ("0 waiting", "1 n waiting", "10 n waiting"),
-        "connections": ("1 connection", "10 connections", "100 connections", "1000 connections"),
+        "depth": ("0 GB waiting", "1 GB waiting", "10 GB waiting"),
+        "connections": (
+            "1 connection",
+            "100 connections",
+            "1000 connections",
+            "10000 connections",
+        ),
+    }
+    lacks: ClassVar[Mapping[str, str]] = {"*": "the workload is the relay's own"}
+    options: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "large": {"memory_limit": str(256 * 1024 * 1024)},
+        "connections": {"connections_max": "12000"},
     }
 
     def server_version(self) -> str:
@@ -56,7 +71,7 @@ class Telpher(System):
 
     def settings(self, workload: str, fsync: str) -> dict[str, Any]:
         """Only what differs from the defaults, and what durability rests on."""
-        return {"persistence": "aof+rdb", "fsync": fsync}
+        return {"persistence": "aof+rdb", "fsync": fsync, **self.options.get(workload, {})}
 
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:
         """Start the daemon on a free port."""
@@ -78,6 +93,20 @@ class Telpher(System):
         """Queues come by their first use; topics are declared."""
         if workload == "fanout":
             call(server, "declare", channel=QUEUE, kind="topic")
+
+    def answer(self, server: Server) -> None:
+        """It says that it is ready before it is asked anything."""
+        call(server, "stats")
+
+    def snapshot(self, server: Server, case: str) -> Figures:
+        """The verb of this name."""
+        told = call(server, case)
+        return {"longest_pause_ms": told["longest_pause_ms"], "seconds": told["seconds"]}
+
+    def check_stored(self, server: Server, n: int) -> None:
+        """As `inspect` tells it."""
+        channel = call(server, "inspect", channel=QUEUE)
+        assert channel["messages"] == n, f"{channel['messages']} of {n} were stored"
 
     def check_drained(self, server: Server, n: int) -> None:
         """As `inspect` tells it."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from ..workload import Workload
+from .files import AOF, SNAPSHOT
+from .ingest import INGEST
 from .latency import LOAD_LATENCY, RTT
 from .numbers import CHANNELS, CONNECTIONS, MEMORY
 from .queue import BACKLOG, DEPTH, LIMIT, QUEUE
 from .readers import FANOUT, WORKERS
-from .restart import RESTART
+from .restart import LARGE, RESTART
 from .single import SMALL, SYNC
 
 ALL: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         QUEUE,
+        INGEST,
         LIMIT,
         RTT,
         SMALL,
@@ -22,6 +25,9 @@ ALL: dict[str, Workload] = {
         FANOUT,
         WORKERS,
         RESTART,
+        LARGE,
+        SNAPSHOT,
+        AOF,
         MEMORY,
         CHANNELS,
         LOAD_LATENCY,

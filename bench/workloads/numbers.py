@@ -9,6 +9,9 @@ from ..stage import seconds, stage
 from ..workload import Request, Workload
 
 IDLE_SECONDS = 1.0
+IN_FLIGHT = 100
+CHANNELS_MESSAGES = 300_000
+CLIENT_PROCESSES = 4
 
 
 def memory(request: Request) -> Figures:
@@ -30,9 +33,10 @@ def memory(request: Request) -> Figures:
 
 
 def channels(request: Request) -> Figures:
-    """Single publishes to queues in turn, 100 in flight."""
+    """Single publishes to queues in turn that are there and empty."""
+    queues = max(1, min(request.number, request.number * request.n // CHANNELS_MESSAGES))
     with stage(request.system, "channels", request.n, request.body_bytes) as one:
-        outcome, cpu_us = one.play_counted("spread", queues=request.number)
+        outcome, cpu_us = one.play_counted("spread", queues=queues, in_flight=IN_FLIGHT)
     return {"msgs_per_s": request.n / seconds(outcome), "broker_cpu_us": cpu_us}
 
 
@@ -40,7 +44,8 @@ def connections(request: Request) -> Figures:
     """Batches from so many connections at once, and one consumer."""
     with stage(request.system, "connections", request.n, request.body_bytes) as one:
         consumer = one.player("consume_batches")
-        producers = one.player("produce_from_many", connections=request.number)
+        processes = min(request.number, CLIENT_PROCESSES)
+        producers = one.players("produce_from_many", processes, connections=request.number)
         before = one.server.cpu_seconds()
         consumer.say()
         producers.say()
@@ -54,20 +59,25 @@ def connections(request: Request) -> Figures:
 MEMORY = Workload(
     "memory",
     "What n idle connections, or n idle queues, take of the broker's memory.",
-    1_000,
+    2_000,
     memory,
     figure="each_bytes",
     more_is_better=False,
 )
 CHANNELS = Workload(
     "channels",
-    "Single publishes, 100 in flight, to so many queues in turn.",
-    100_000,
+    f"Single publishes to so many queues in turn, which are there and empty: one producer, "
+    f"{IN_FLIGHT} in flight, each a batch of its own. "
+    "With another n, the queues are in proportion.",
+    CHANNELS_MESSAGES,
     channels,
+    figure="broker_cpu_us",
+    more_is_better=False,
 )
 CONNECTIONS = Workload(
     "connections",
-    "Batches published from so many connections at once, and one consumer.",
+    "Batches published from so many connections at once, of up to "
+    f"{CLIENT_PROCESSES} processes, and one consumer.",
     500_000,
     connections,
 )

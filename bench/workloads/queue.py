@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from ..rows import Figures
 from ..stage import Stage, seconds, stage
-from ..workload import Request, Workload
+from ..workload import GIGABYTE, Request, Workload
+
+SIZES = (100, 16, 1024, 65_536, 1_048_576)
+DEPTH_MESSAGES = 200_000
+SINGLES = 1000
 
 
 def through(stage: Stage, kind: str, **options: int) -> Figures:
@@ -57,11 +61,13 @@ def backlog(request: Request) -> Figures:
 
 def depth(request: Request) -> Figures:
     """End to end beside messages that wait in front: the consumer reads old ones throughout."""
-    waiting = request.number * request.n if request.case[0] != "0" else 0
+    waiting = request.number * GIGABYTE // request.body_bytes * request.n // DEPTH_MESSAGES
     with stage(request.system, "queue", request.n, request.body_bytes) as one:
         if waiting:
             one.play("produce_batches", waiting)
-        return through(one, "batches", at_least=True)
+        single = one.play("publish_each", min(SINGLES, request.n), connections=1)
+        figures = through(one, "batches", at_least=True)
+    return {**figures, "p50_us": single["p50_us"], "p99_us": single["p99_us"]}
 
 
 QUEUE = Workload(
@@ -70,6 +76,7 @@ QUEUE = Workload(
     1_000_000,
     queue,
     is_bulk=True,
+    sizes=SIZES,
 )
 LIMIT = Workload(
     "limit",
@@ -86,11 +93,17 @@ BACKLOG = Workload(
     backlog,
     figure="drain_msgs_per_s",
     is_bulk=True,
+    sizes=SIZES,
 )
 DEPTH = Workload(
     "depth",
-    "The queue workload with messages waiting in front: 0, as many as are sent, ten times that.",
-    200_000,
+    "The queue workload with so much waiting in front, which the consumer reads meanwhile; "
+    "p50 and p99 are of single publishes at that depth. "
+    "With another n, the depth is in proportion.",
+    DEPTH_MESSAGES,
     depth,
-    is_bulk=True,
+    figure="broker_cpu_us",
+    more_is_better=False,
+    sizes=(1024,),
+    runs_max=1,
 )

@@ -6,6 +6,8 @@ from ..rows import Figures
 from ..stage import seconds, stage
 from ..workload import Request, Workload
 
+WORKERS_NUMBER = 100
+
 
 def fanout(request: Request) -> Figures:
     """One publisher; every subscriber receives every message."""
@@ -22,10 +24,12 @@ def fanout(request: Request) -> Figures:
 
 
 def workers(request: Request) -> Figures:
-    """Messages wait; workers take them one at a time, each ack answered before the next."""
+    """Messages wait; workers take them one at a time."""
     with stage(request.system, "workers", request.n, request.body_bytes) as one:
         one.play("produce_batches")
-        outcome, cpu_us = one.play_counted("work_all", connections=request.number)
+        outcome, cpu_us = one.play_counted(
+            "work_all", connections=WORKERS_NUMBER, is_answered=request.case.endswith("answered")
+        )
         request.system.check_drained(one.server, request.n)
     return {"msgs_per_s": request.n / seconds(outcome), "broker_cpu_us": cpu_us}
 
@@ -40,7 +44,8 @@ FANOUT = Workload(
 )
 WORKERS = Workload(
     "workers",
-    "100 workers with prefetch 1 share what waits in a queue; all workers in one process.",
+    "Workers with prefetch 1 share what waits in a queue, all of them in one process: they send "
+    "an ack and take the next, or (answered) wait for the answer to the ack first.",
     20_000,
     workers,
 )

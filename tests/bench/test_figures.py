@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from click.testing import CliRunner
 
 import bench.__main__
 from bench import guard
+from bench.book import record, recorded
 from bench.latency import latencies, percentile
+from bench.measure import Skipped, measure
 from bench.ratios import ratios
 from bench.rows import Row, middle
 from bench.systems.registry import SYSTEMS
+from bench.targets import TARGETS, Target, results
 from bench.workloads import ALL
 
 
@@ -55,6 +59,57 @@ def test_a_ratio_of_times_is_turned_round() -> None:
 def test_every_case_of_every_system_is_of_a_workload() -> None:
     for system in SYSTEMS.values():
         assert set(system.cases) <= set(ALL)
+
+
+def test_what_a_peer_does_not_play_has_a_reason() -> None:
+    for system in SYSTEMS.values():
+        for workload, cases in SYSTEMS["telpher"].cases.items():
+            played = [case for case in cases if system.why_not(workload, case) is None]
+            assert played or system.why_not(workload, cases[0])
+
+
+def test_a_case_that_a_peer_lacks_is_named_as_skipped() -> None:
+    workload = replace(ALL["workers"], measure=lambda _: {"msgs_per_s": 1.0})
+    systems = [SYSTEMS["telpher"], SYSTEMS["beanstalkd"]]
+    found = list(measure(workload, systems, 10, 100, 1))
+    skipped = [one.to_text() for one in found if isinstance(one, Skipped)]
+    assert skipped[0].startswith("beanstalkd, workers, 100 workers: ")
+    assert [one.system for one in found if isinstance(one, Row)] == ["telpher", "telpher"]
+
+
+def test_what_takes_minutes_is_not_run_again_and_again() -> None:
+    assert ALL["large"].runs(3) == 1
+    assert ALL["queue"].runs(3) == 3
+
+
+def test_a_row_replaces_the_one_that_it_is_the_figure_of(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    record(
+        [row("telpher", "batches", msgs_per_s=1.0), row("redis", "batches", msgs_per_s=2.0)], file
+    )
+    record([row("telpher", "batches", msgs_per_s=3.0)], file)
+    assert [(one.system, one.figures["msgs_per_s"]) for one in recorded(file)] == [
+        ("telpher", 3.0),
+        ("redis", 2.0),
+    ]
+
+
+def test_a_target_is_met_from_its_bound_on() -> None:
+    over = Target("q", "queue", "batches", 100, "msgs_per_s", 18, over=("redis", "batches"))
+    most = Target("p", "queue", "batches", 100, "p50_us", 5, True, unit=(1000, " ms"))
+    mine = row("telpher", "batches", msgs_per_s=180.0, p50_us=5001.0)
+    met, missed = results([mine, row("redis", "batches", msgs_per_s=10.0)], [over, most])
+    assert (met.verdict, met.measured) == ("met", "18×")
+    assert (missed.verdict, missed.measured) == ("not met", "5 ms")
+    assert [one.verdict for one in results([mine], [over])] == ["not measured"]
+
+
+def test_every_target_is_of_rows_that_can_be_measured() -> None:
+    for target in TARGETS:
+        workload = ALL[target.workload]
+        assert target.body_bytes in workload.sizes
+        for system, case in [("telpher", target.case), *filter(None, [target.over])]:
+            assert SYSTEMS[system].why_not(workload.name, case) is None, target
 
 
 def test_the_guard_fails_at_more_than_ten_percent(

@@ -23,6 +23,12 @@ class Briefly(Telpher):
 
     cases: ClassVar[Mapping[str, tuple[str, ...]]] = {
         workload: cases[:1] for workload, cases in Telpher.cases.items()
+    } | {
+        "snapshot": ("rewrite, each a batch",),
+        "memory": ("idle queue",),
+        "workers": ("100 workers, answered",),
+        "depth": ("10 GB waiting",),
+        "channels": ("100000 queues",),
     }
 
 
