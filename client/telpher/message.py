@@ -117,9 +117,9 @@ class Message(MessageView):
     def ack(self) -> Settlement:
         """Settle it: it is gone for this subscription. Nothing is waited for, unless you await it.
 
-        Acks gather and go out together: when the consumer waits for more, after a quarter of the
-        prefetch, or after 5 ms. A second ack does nothing. Raises LeaseLost, or Closed after the
-        end of the consumer.
+        Acks gather and go out together: when the consumer waits for more, with the next publish,
+        after a quarter of the prefetch, or after 5 ms. A second ack does nothing. Raises LeaseLost,
+        or Closed after the end of the consumer.
         """
         delivery = self._delivery
         consumer = delivery.consumer
