@@ -68,7 +68,8 @@ class RabbitMQ(System):
             "fsync": "its own: no option; it confirms persistent messages when it has stored them",
             "client": "SelectConnection, confirms in a window of 1,000, prefetch 1,000, "
             "multiple acks; BlockingConnection where one at a time on one connection; many "
-            "connections are SelectConnections on one loop in one process, faster than two or four processes",
+            "connections are SelectConnections on one loop in one process, faster than two or four "
+            "processes",
         }
 
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:

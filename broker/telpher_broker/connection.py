@@ -87,8 +87,8 @@ class ClientConnection:
             return None
         self.heard_at = trio.current_time()
         frames = self.protocol.receive_data(data)
-        # Large frames are read by the megabyte; of small ones that would be thousands, and everybody
-        # else would wait until they are done.
+        # Large frames are read by the megabyte; of small ones that would be thousands, and all the
+        # others would wait until they are done.
         self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
         return frames
 
