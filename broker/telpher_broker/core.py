@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-import structlog
 import trio
 
 from telpher.protocol import frames as f
@@ -26,12 +25,13 @@ from .connection import ClientConnection
 from .engine.engine import Engine
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
+from .logs import get_logger
 from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .version import SERVER
 
-log = structlog.get_logger("telpher")
+log = get_logger()
 
 _HEARTBEAT_BOUNDS_MS: Final = (5000, 120_000)
 _WATCH_SECONDS: Final = 1.0

@@ -15,23 +15,25 @@ import json
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Final, TextIO
-
-import structlog
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TextIO
 
 from .escape import escape
 
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
-_COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
-_FIRST: Final = ("time", "level", "event")
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
-Event = MutableMapping[str, Any]
+Event = dict[str, Any]
+
+
+class _Output(NamedTuple):
+    """Where lines go, from which level on, and what makes a line of an event."""
+
+    least: int
+    render: Callable[[Event], str]
+    stream: TextIO | None
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -39,47 +41,74 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
     May be called again at any time; what was configured last holds.
     """
-    out = sys.stderr if stream is None else stream
-    terminal = out.isatty()
+    terminal = (stream or sys.stderr).isatty()
     human = form == "human" or (form == "auto" and terminal)
     colour = human and terminal and not os.environ.get("NO_COLOR")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
-            _escape_values,
-            _Human(colour) if human else _render_json,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: _Writer(out),
-        cache_logger_on_first_use=False,
-    )
+    global _output
+    _output = _Output(_LEVELS[level], _Human(colour) if human else json.dumps, stream)
     # Other libraries speak through the standard library's logging.
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
 
 
-def get_logger() -> structlog.typing.FilteringBoundLogger:
+class Logger:
+    """One method a level: what happened, and the event's own fields.
+
+    The field `exc_info` is an exception, whose traceback is then logged.
+    """
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """What helps to find a fault."""
+        _log("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """What is as it should be."""
+        _log("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """What somebody should look at some time."""
+        _log("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """What somebody should look at now."""
+        _log("error", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """An error, with the traceback of the exception that is being handled."""
+        _log("error", event, {**fields, "exc_info": sys.exception()})
+
+
+def get_logger() -> Logger:
     """The logger: `log.info("what happened", field=value)`. Usable before configure()."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-    return logger
+    return _LOGGER
 
 
-def _escape_values(_logger: object, _method: str, event: Event) -> Event:
-    safe: dict[str, Any] = {}
-    for name, value in event.items():
-        if isinstance(value, str) and name == "exception":
-            safe[name] = "\n".join(map(escape, value.split("\n")))
-        elif isinstance(value, (bool, int, float)):
+def _log(level: str, event: str, fields: Event) -> None:
+    least, render, stream = _output
+    if _LEVELS[level] < least:
+        return
+    error = fields.pop("exc_info", None)
+    line = render(_safe(level, event, fields, error))
+    try:  # whole lines; a standard error that is gone is not worth dying for
+        out = sys.stderr if stream is None else stream
+        out.write(line + "\n")
+        out.flush()
+    except (OSError, ValueError):
+        return
+
+
+def _safe(level: str, event: str, fields: Event, error: BaseException | None) -> Event:
+    """The whole event, in its order, with no control character in it."""
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    safe: Event = {"time": time, "level": level, "event": escape(event)}
+    for name, value in fields.items():
+        if isinstance(value, (bool, int, float)):
             safe[escape(name)] = value
         elif value is not None:
             safe[escape(name)] = escape(str(value))
+    if error is not None:
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        safe["exception"] = "\n".join(map(escape, text.split("\n")))
     return safe
-
-
-def _render_json(_logger: object, _method: str, event: Event) -> str:
-    first = {name: event.pop(name) for name in _FIRST if name in event}
-    return json.dumps({**first, **event})
 
 
 class _Human:
@@ -88,15 +117,13 @@ class _Human:
     def __init__(self, colour: bool) -> None:
         self._colour = colour
 
-    def __call__(self, _logger: object, _method: str, event: Event) -> str:
-        time, level, what = (str(event.pop(name, "")) for name in _FIRST)
+    def __call__(self, event: Event) -> str:
+        time, level, what = (event.pop(name) for name in ("time", "level", "event"))
         exception = event.pop("exception", None)
-        fields = "".join(
-            f"  {name}={_field(row)}" for name, row in event.items() if row is not None
-        )
+        fields = "".join(f"  {name}={_field(row)}" for name, row in event.items())
         lines = [f"{time[:23]}Z {self._tint(level)} {what}{fields}"]
         if exception is not None:
-            lines += [f"    | {line}" for line in str(exception).split("\n")]
+            lines += [f"    | {line}" for line in exception.split("\n")]
         return "\n".join(lines)
 
     def _tint(self, level: str) -> str:
@@ -109,26 +136,14 @@ def _field(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
 
 
-class _Writer:
-    """Writes whole lines; a standard error that is gone is not worth dying for."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
-
-    debug = info = warning = error = critical = exception = msg
-
-
 class _Forward(logging.Handler):
     """The standard library's log records as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = logging.getLevelName(min(record.levelno, logging.ERROR)).lower()
-        emit = getattr(get_logger(), level, get_logger().warning)
-        emit(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        level = next((name for name in _LEVELS if record.levelno <= _LEVELS[name]), "error")
+        error = record.exc_info[1] if record.exc_info else None
+        _log(level, record.getMessage(), {"logger": record.name, "exc_info": error})
+
+
+_LOGGER: Final = Logger()
+_output = _Output(_LEVELS["info"], _Human(colour=False), None)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import structlog
 import trio
 
 from telpher.protocol import frames as f
@@ -18,9 +17,10 @@ from telpher_storage import Position, SnapshotFailed, SnapshotReport, Storage
 
 from .engine.dump import Frozen
 from .engine.engine import Engine
+from .logs import get_logger
 from .options import Settings
 
-log = structlog.get_logger("telpher")
+log = get_logger()
 
 _SECOND: Final = 1.0
 # How much of the live content the log may have beside it before a save rule is worth a snapshot.

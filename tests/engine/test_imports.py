@@ -35,7 +35,6 @@ TABLE = [
             "outcome",
             "rich",
             "sortedcontainers",
-            "structlog",
             "trio",
         },
     ),
