@@ -7,10 +7,8 @@ option, where it came from, what it was, and what would do.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -116,6 +114,8 @@ def _from_file(file: Path | None, faults: list[Fault]) -> Iterator[_Given]:
 
 
 def _read_toml(file: Path, faults: list[Fault]) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -143,6 +143,8 @@ def _from_environment(environment: Mapping[str, str], faults: list[Fault]) -> It
 
 
 def _suggestion(name: str, closeness: float) -> str:
+    from difflib import get_close_matches
+
     close = get_close_matches(name.lower().replace("-", "_"), BY_NAME, n=1, cutoff=closeness)
     return f"; did you mean {close[0]}?" if close else ""
 

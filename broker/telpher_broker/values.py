@@ -11,7 +11,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -200,6 +199,8 @@ def persistence() -> Kind[str]:
     def read(value: object) -> str:
         text = _text(value).strip()
         if text not in PERSISTENCE_MODES:
+            from importlib.metadata import entry_points
+
             others = sorted(entry_points(group=STORAGE_GROUP).names)
             if text not in others:
                 found = f"registered: {', '.join(others)}" if others else "none is registered"

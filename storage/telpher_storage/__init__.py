@@ -1,6 +1,8 @@
 """Durable bytes in order: append-only files, snapshots, recovery, check and repair.
 
-Knows nothing of messages. Read `api.py` for the contract, docs/storage.md for the bytes.
+Knows nothing of messages. Read `api.py` for the contract, docs/storage.md for the bytes. What
+examines a directory is imported by its own name, and not at every start: `check.py`, `repair.py`,
+`entries.py`.
 """
 
 from .api import (
@@ -18,26 +20,19 @@ from .api import (
     StorageSettings,
     StorageStatistics,
 )
-from .check import CheckReport, Finding, check
-from .entries import StoredEntry, entries
 from .file_storage import FileStorage
 from .memory import MemoryRecordsStorage, MemoryStorage
 from .registry import MODES, open_storage
-from .repair import Dropped, RepairReport, repair
 
 __all__ = [
     "MODES",
-    "CheckReport",
-    "Dropped",
     "Entry",
     "FileStorage",
-    "Finding",
     "MemoryRecordsStorage",
     "MemoryStorage",
     "Position",
     "Recovery",
     "RecoveryReport",
-    "RepairReport",
     "SnapshotFailed",
     "SnapshotReport",
     "Storage",
@@ -47,9 +42,5 @@ __all__ = [
     "StorageLocked",
     "StorageSettings",
     "StorageStatistics",
-    "StoredEntry",
-    "check",
-    "entries",
     "open_storage",
-    "repair",
 ]

@@ -6,8 +6,6 @@ group `telpher.storage`.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from .api import Storage, StorageError, StorageSettings
 from .file_storage import FileStorage
 from .memory import MemoryStorage
@@ -27,6 +25,8 @@ def open_storage(settings: StorageSettings) -> Storage:
         return MemoryStorage()
     if name in MODES:
         return FileStorage(settings, journal=name != "rdb")
+    from importlib.metadata import entry_points
+
     registered = {found.name: found for found in entry_points(group=GROUP)}
     if name not in registered:
         known = ", ".join([*MODES, *sorted(registered)])

@@ -140,7 +140,7 @@ def test_a_registered_storage_is_accepted_by_name(monkeypatch: pytest.MonkeyPatc
     (fault,) = faults(persistence="cloud")
     assert "none is registered" in fault
     registered = EntryPoints([EntryPoint("cloud", "cloud:make", values.STORAGE_GROUP)])
-    monkeypatch.setattr(values, "entry_points", registered.select)
+    monkeypatch.setattr("importlib.metadata.entry_points", registered.select)
     assert load(None, {}, {"persistence": "cloud"}).settings.persistence == "cloud"
     (fault,) = faults(persistence="clod")
     assert "registered: cloud" in fault

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from telpher_storage import check, repair
 from telpher_storage.block import HEADER_BYTES, decode_header, encode_header
+from telpher_storage.check import check
 from telpher_storage.clean import CLEAN
 from telpher_storage.file_header import FILE_HEADER_BYTES, increment_name
 from telpher_storage.files import READ, Files
 from telpher_storage.manifest import MANIFEST, decode_manifest
 from telpher_storage.reader import BlockReader
+from telpher_storage.repair import repair
 
 from .worlds import (
     QuickFiles,

@@ -20,12 +20,11 @@ from telpher_storage import (
     StorageFailed,
     StorageLocked,
     StorageSettings,
-    check,
-    entries,
     open_storage,
-    registry,
-    repair,
 )
+from telpher_storage.check import check
+from telpher_storage.entries import entries
+from telpher_storage.repair import repair
 from telpher_storage.syncer import QUICK_US
 
 from .disk import Disk
@@ -107,7 +106,7 @@ def test_a_registered_back_end_is_found_by_name(
         def load() -> object:
             return lambda settings: ("mine", settings)
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point] * (group != ""))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point] * (group != ""))
     wanted = StorageSettings(tmp_path, "mine")
     assert open_storage(wanted) == ("mine", wanted)
 
