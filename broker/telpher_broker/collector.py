@@ -32,3 +32,9 @@ def calm() -> None:
 def set_aside() -> None:
     """Leave what there is now out of all passes; it is freed all the same when it is dropped."""
     gc.freeze()
+    gc.enable()
+
+
+def pause() -> None:
+    """No pass until `set_aside`: what a start makes, it keeps."""
+    gc.disable()

@@ -22,7 +22,7 @@ from .block import (
 from .file_header import FILE_HEADER_BYTES
 from .files import Files
 
-READ_BYTES = 4 * 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from telpher_broker import collector
+
 from .settings_flags import (
     SettingsCommand,
     load_configuration,
@@ -27,6 +29,7 @@ def serve(config_file: Path | None, **flags: Any) -> int:
     error.
     """
     configuration = load_configuration(config_file, flags)
+    collector.pause()
     from telpher_broker import daemon
 
     return daemon.run(configuration, partial(read_configuration, config_file, flags))
