@@ -33,7 +33,7 @@ from .content import (
 )
 from .dial import HOST_SECONDS, Dialer, dialers
 from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
-from .eventloop import clock
+from .eventloop import Signal, clock, signal_class
 from .lane import Lane, Receipt, Waiting
 from .link import Link
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
@@ -74,12 +74,14 @@ class Bus(Administration):
         )
         self._session.on_output = self._pump
         self._session.on_push = self.push
+        self._session.on_gather = self._on_gather
         self._session.on_open = self._on_open
         self._session.wake = self._wake
         self._link: Link | None = None
         self._is_corked = False
         self._is_timer_short = False
         self._now: Callable[[], float] = monotonic  # until there is an event loop
+        self._signal: type[Signal]  # when there is an event loop
         self._timer = anyio.Event()
         self._opened = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -155,7 +157,7 @@ class Bus(Administration):
             self._raise_if_ended()
             if len(self._lanes) >= LANES_MAX:
                 self._drop_idle_lanes()
-            lane = Lane(self._session, as_name(channel), secrets.token_bytes(16))
+            lane = Lane(self._session, as_name(channel), secrets.token_bytes(16), self._signal)
             self._lanes[channel] = lane
         return lane
 
@@ -291,7 +293,7 @@ class Bus(Administration):
     # --- life
 
     async def __aenter__(self) -> Bus:
-        self._now = clock()
+        self._now, self._signal = clock(), signal_class()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         try:
@@ -416,7 +418,7 @@ class Bus(Administration):
         return None
 
     async def _serve(self, name: str, stream: ByteStream) -> None:
-        link = self._link = Link(stream, self._take)
+        link = self._link = Link(stream, self._take, self._on_turn_end)
         self._session.begin(self._now())
         self._wake()
         try:
@@ -476,6 +478,15 @@ class Bus(Administration):
             pieces = self._session.take_output(self._now())
             if pieces:
                 self._link.send(pieces)
+
+    def _on_gather(self) -> None:
+        """Acks gather; most are sent before the turn is over, and need no timer."""
+        if self._link is not None:
+            self._link.ring()
+
+    def _on_turn_end(self) -> None:
+        if self._session.unsaid:
+            self._wake()
 
     # --- the clock's task
 

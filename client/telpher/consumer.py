@@ -12,6 +12,7 @@ import anyio
 from .answer import answer_of
 from .batch import Batch
 from .errors import Closed, LeaseLost
+from .eventloop import signal_class
 from .message import Message, Settlement
 from .session.consumer import ConsumerState
 
@@ -61,8 +62,9 @@ class Consumer:
         self._session = session
         self.state = state
         self._ready: Iterator[Message] = iter(())
-        self._delivered = anyio.Event()
-        self._settled = anyio.Event()
+        signal = signal_class()
+        self._delivered = signal()
+        self._settled = signal()
         self.settlement = Settlement(self)
         self.opened: set[Message] = set()
         state.owner = self
@@ -190,8 +192,6 @@ class Consumer:
                 raise state.ended
             state.flush()
             self._session.on_push()
-            if self._delivered.is_set():
-                self._delivered = anyio.Event()
             await self._delivered.wait()
 
     # --- settling
@@ -203,9 +203,8 @@ class Consumer:
         """
         state = self.state
         state.flush()
+        self._session.on_push()
         while state.settling:
-            if self._settled.is_set():
-                self._settled = anyio.Event()
             await self._settled.wait()
         if state.lost_acks:
             lost = state.lost_acks.flat()

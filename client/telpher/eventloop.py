@@ -1,4 +1,4 @@
-"""Where going past anyio pays: the clock, the end of a turn, and a socket that is readable.
+"""Where going past anyio pays: the clock, signals, the end of a turn, a socket that is readable.
 
 They are wanted with every message. anyio looks up the event loop each time, and has a task wait
 for each piece that comes.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import sniffio
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def clock() -> Callable[[], float]:
@@ -21,6 +25,62 @@ def clock() -> Callable[[], float]:
     import asyncio
 
     return asyncio.get_running_loop().time
+
+
+class Signal(Protocol):
+    """Wakes up who waits. It remembers nothing: look first, and wait while it is not as wanted."""
+
+    def set(self) -> None:
+        """Wake up all that wait now."""
+
+    async def wait(self) -> None:
+        """Wait for the next `set`."""
+
+
+def signal_class() -> type[Signal]:
+    """The running event loop's signals."""
+    return _TrioSignal if sniffio.current_async_library() == "trio" else _AsyncioSignal
+
+
+class _TrioSignal:
+    __slots__ = ("_waiters",)
+
+    def __init__(self) -> None:
+        import trio
+
+        self._waiters = trio.lowlevel.ParkingLot()
+
+    def set(self) -> None:
+        self._waiters.unpark_all()
+
+    async def wait(self) -> None:
+        await self._waiters.park()
+
+
+class _AsyncioSignal:
+    __slots__ = ("_loop", "_waiters")
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
 
 def ringing(act: Callable[[], None]) -> Callable[[], object] | None:

@@ -15,6 +15,7 @@ from telpher.protocol.batch import Columns, encode
 
 from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
 from .errors import TelpherError, Timeout
+from .eventloop import Signal
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
 from .session.exchange import Exchange
 from .session.session import Session
@@ -44,7 +45,7 @@ class Waiting:
         self.body = body
         self.key = key
         self.headers = headers
-        self._done: anyio.Event | None = None
+        self._done: Signal | None = None
         self.receipt: Receipt | None = None
         self.error: TelpherError | None = None
         self.sent = False
@@ -61,11 +62,11 @@ class Waiting:
         if self._done is not None:
             self._done.set()
 
-    async def wait(self) -> None:
-        """Wait until there is an answer."""
-        if self.receipt is None and self.error is None:
-            self._done = anyio.Event()
-            await self._done.wait()
+    async def wait(self, done: Signal) -> None:
+        """Wait until there is an answer, which sets `done`."""
+        self._done = done
+        while self.receipt is None and self.error is None:
+            await done.wait()
 
     @property
     def weight_bytes(self) -> int:
@@ -77,11 +78,14 @@ class Waiting:
 class Lane:
     """All single publishes of a bus to one channel, as one producer."""
 
-    def __init__(self, session: Session, channel: str, producer: bytes) -> None:
+    def __init__(
+        self, session: Session, channel: str, producer: bytes, signal: type[Signal]
+    ) -> None:
         self._session = session
         self._channel = channel
         self._window = session.window(channel, producer, WINDOW_BATCHES)
         self._gathered: dict[Common, list[Waiting]] = {}
+        self._signal = signal
 
     @property
     def is_idle(self) -> bool:
@@ -104,7 +108,7 @@ class Lane:
         self._session.on_push()
         try:
             with anyio.move_on_after(deadline) if deadline is not None else nullcontext():
-                await waiting.wait()
+                await waiting.wait(self._signal())
         finally:
             waiting.withdrawn = True
         receipt = waiting.outcome()

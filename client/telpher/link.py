@@ -36,9 +36,15 @@ class Link:
     be sent is bounded by the windows and credits of the session, not here.
     """
 
-    def __init__(self, stream: ByteStream, take: Callable[[bytes | memoryview], bool]) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        take: Callable[[bytes | memoryview], bool],
+        on_turn_end: Callable[[], None],
+    ) -> None:
         self._stream = stream
         self._take = take
+        self._on_turn_end = on_turn_end
         self._descriptor = _direct_descriptor(stream)
         # Zeroes take no memory until something arrives there.
         self._arrived = memoryview(bytearray(RECEIVE_BYTES if self._descriptor >= 0 else 0))
@@ -48,7 +54,7 @@ class Link:
         self._work = anyio.Event()
         self._idle = anyio.Event()
         self._is_rung = False
-        self._ring = ringing(self.push) or self._wake_writer
+        self._ring = ringing(self._end_turn) or self._wake_writer
         self.scope: anyio.CancelScope = anyio.CancelScope()
 
     # --- sending
@@ -59,13 +65,22 @@ class Link:
         self._queued_bytes += sum(map(len, pieces))
         if self._queued_bytes >= GATHERED_BYTES_MAX:
             self.push()
-        elif not self._is_rung:
+        else:
+            self.ring()
+
+    def ring(self) -> None:
+        """Have what has gathered sent, and `on_turn_end` called, when the loop's turn is over."""
+        if not self._is_rung:
             self._is_rung = True
             self._ring()
 
+    def _end_turn(self) -> None:
+        self._is_rung = False
+        self.push()
+        self._on_turn_end()
+
     def push(self) -> None:
         """Send what has gathered, now and as far as the kernel takes it."""
-        self._is_rung = False
         if not self._queue or self._is_writing:
             return
         if self._descriptor >= 0:
@@ -92,7 +107,7 @@ class Link:
             await self._work.wait()
             self._work = anyio.Event()
             if self._is_rung:
-                self.push()
+                self._end_turn()
             while self._queue:
                 data = b"".join(self._queue)
                 self._queue.clear()

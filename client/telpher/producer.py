@@ -12,12 +12,11 @@ from itertools import accumulate, islice
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-import anyio
-
 from telpher.protocol.batch import Columns, decode, encode
 
 from .content import Body, Properties, as_body, as_headers, as_key, header_bytes, too_large
 from .errors import Closed, PublishFailed
+from .eventloop import signal_class
 from .session.exchange import Exchange
 from .session.session import Session
 from .session.window import Publishing
@@ -82,7 +81,7 @@ class Producer:
         self._is_blocked = False
         self._is_closed = False
         self._failures: list[Publishing] = []
-        self._change = anyio.Event()
+        self._change = signal_class()()
         self._submitted = self._confirmed = self._failed = 0
 
     # --- sending
@@ -230,8 +229,7 @@ class Producer:
             raise self._session.ending
 
     async def _wait_change(self) -> None:
-        if self._change.is_set():
-            self._change = anyio.Event()
+        self._session.on_push()
         await self._change.wait()
 
     def _failure(self) -> PublishFailed:

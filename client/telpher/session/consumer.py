@@ -274,7 +274,7 @@ class ConsumerState:
             self._runs.append((self._run_first, self._run_end))
         else:
             self.session.unsaid[self.number] = self
-            self.session.wake()
+            self.session.on_gather()
         self._run_first = first
 
     def _forget_gathered(self) -> None:

@@ -4,6 +4,7 @@ It is pure: bytes and times come in, bytes and callbacks go out. The shell
 
 - calls `begin` with a new connection, `receive` with what came, `cut` when it broke;
 - sends what `take_output` gives, whenever `on_output` is called, and with `on_push` at once;
+- looks at `next_deadline` anew if, some time after `on_gather`, there still are acks `unsaid`;
 - calls `tick` at `next_deadline`, and looks at the clock anew when `wake` is called;
 - closes the connection when `fault` is set or `is_drained` turns true.
 
@@ -82,6 +83,7 @@ class Session:
         self.on_output: Callable[[], None] = _nothing
         self.on_open: Callable[[], None] = _nothing
         self.on_push: Callable[[], None] = _nothing
+        self.on_gather: Callable[[], None] = _nothing
         self.wake: Callable[[], None] = _nothing
 
     # --- connections
