@@ -12,6 +12,7 @@ from telpher_broker.engine.log import CHUNK_ENTRIES, Log, Stored
 from telpher_broker.engine.memory import Memory
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, Span
 from telpher_broker.engine.sessions import Consumer, Session
+from telpher_broker.engine.state import QUEUE, Channel
 
 from .invariants import check_log, check_ranges
 
@@ -40,9 +41,9 @@ class RangesAgainstDict(RuleBasedStateMachine):
         self.model: dict[int, Standing] = {}
         self.now_ms = 1000
         session = Session(1, 1)
+        subscription = Channel(1, "q", QUEUE, {}, Memory()).subscriptions[""]
         self.consumers: list[Any] = [
-            Consumer(n, session, None, 0, 0, None)  # type: ignore[arg-type]
-            for n in range(2)
+            Consumer(n, session, subscription, 0, 0, None) for n in range(2)
         ]
 
     @rule(
