@@ -22,6 +22,7 @@ TABLE = [
     ("telpher.protocol", {"telpher.protocol", "msgpack"}),
     ("telpher_broker.engine", {"telpher_broker.engine", "telpher.protocol", "sortedcontainers"}),
     ("telpher_storage", {"telpher_storage", "trio", "google_crc32c"}),
+    ("telpher.eventloop", {"telpher", "sniffio", "trio"}),
     ("telpher", {"telpher", "anyio"}),
     (
         "telpher_broker",
