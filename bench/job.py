@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import trio
+import anyio.to_thread
 
 Outcome = dict[str, float]
 Role = Callable[["Job"], Outcome]
@@ -66,10 +66,10 @@ def begin() -> float:
     return time.monotonic()
 
 
-async def begin_in_trio() -> float:
-    """The same, while other tasks go on."""
+async def begin_async() -> float:
+    """The same, while other tasks go on; on asyncio too."""
     print("ready", flush=True)
-    await trio.to_thread.run_sync(sys.stdin.readline)
+    await anyio.to_thread.run_sync(sys.stdin.readline)
     return time.monotonic()
 
 

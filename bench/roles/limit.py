@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import trio
 
-from ..job import Job, Outcome, begin_in_trio, span
+from ..job import Job, Outcome, begin_async, span
 from ..latency import latencies
 from ..relay import COUNT, RECEIVE_BYTES, Frames
 
@@ -95,7 +95,7 @@ async def produce_batches(job: Job) -> Outcome:
     body = job.body
     most = max(1, min(job.options.get("batch", BATCH_MESSAGES), BATCH_BYTES // len(body)))
     publisher = Publisher(await connect(job, b"P", FORTH), WINDOW_FRAMES)
-    began = await begin_in_trio()
+    began = await begin_async()
     for sent in range(0, job.n, most):
         await publisher.send(frame_of([body] * min(most, job.n - sent)))
     await publisher.flush()
@@ -107,7 +107,7 @@ async def consume_batches(job: Job) -> Outcome:
     """Receive n messages and acknowledge their frames."""
     body, received, cutter = job.body, 0, Frames()
     stream = await connect(job, b"C", FORTH)
-    began = await begin_in_trio()
+    began = await begin_async()
     while received < job.n:
         frames, count = cutter.cut(await receive(stream))
         for bodies in bodies_of(frames):
@@ -135,7 +135,7 @@ async def publish_each(job: Job) -> Outcome:
             await receive(stream, 4)
             took.append(time.perf_counter() - before)
 
-    began = await begin_in_trio()
+    began = await begin_async()
     async with trio.open_nursery() as nursery:
         for stream, count in zip(connections, job.shares(len(connections)), strict=True):
             nursery.start_soon(publish, stream, count)
@@ -148,7 +148,7 @@ async def publish_in_flight(job: Job) -> Outcome:
     body, most = job.body, job.options["in_flight"]
     took: list[float] = []
     publisher = Publisher(await connect(job, b"P", FORTH), 1)
-    began = await begin_in_trio()
+    began = await begin_async()
     for sent in range(0, job.n, most):
         before = time.perf_counter()
         count = min(most, job.n - sent)
@@ -171,7 +171,7 @@ async def ask(job: Job) -> Outcome:
     frame, cutter = frame_of([job.body]), Frames()
     jobs, replies = await connect(job, b"P", FORTH), await connect(job, b"C", BACK)
     publisher = Publisher(jobs, 2)
-    began = await begin_in_trio()
+    began = await begin_async()
     for _ in range(job.n):
         before = time.perf_counter()
         await publisher.send(frame)
@@ -187,7 +187,7 @@ async def answer(job: Job) -> Outcome:
     cutter = Frames()
     jobs, replies = await connect(job, b"C", FORTH), await connect(job, b"P", BACK)
     publisher = Publisher(replies, 2)
-    began = await begin_in_trio()
+    began = await begin_async()
     for _ in range(job.n):
         await publisher.send(await _receive_one(jobs, cutter))
         await jobs.send_all(COUNT.pack(1))

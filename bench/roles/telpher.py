@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ from ..job import (
     Job,
     Outcome,
     begin,
-    begin_in_trio,
+    begin_async,
     span,
     word_coming,
 )
@@ -53,6 +54,8 @@ def on_one_bus(role: Callable[[Any, Job], Awaitable[Outcome]]) -> Callable[[Job]
             return await role(bus, job)
 
     def play(job: Job) -> Outcome:
+        if job.options.get("loop") == "asyncio":
+            return asyncio.run(connected(job))
         return trio.run(connected, job)
 
     play.__doc__ = role.__doc__
@@ -85,7 +88,7 @@ async def connect_all(stack: AsyncExitStack, job: Job, count: int) -> list[Any]:
 async def produce_batches(bus: Any, job: Job) -> Outcome:
     """Publish n messages by `send_many`, all confirmed."""
     body = job.body
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.producer(QUEUE) as producer:
         for sent in range(0, job.n, SEND_MANY):
             await producer.send_many([body] * min(SEND_MANY, job.n - sent))
@@ -96,7 +99,7 @@ async def produce_batches(bus: Any, job: Job) -> Outcome:
 async def produce_messages(bus: Any, job: Job) -> Outcome:
     """Publish n messages by `send`, one by one, all confirmed."""
     body = job.body
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.producer(QUEUE) as producer:
         for _ in range(job.n):
             await producer.send(body)
@@ -107,7 +110,7 @@ async def produce_messages(bus: Any, job: Job) -> Outcome:
 async def produce_unbatched(bus: Any, job: Job) -> Outcome:
     """Publish n messages, each a batch of its own, all confirmed."""
     body = job.body
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.producer(QUEUE, batch_messages=1, window=32) as producer:
         for _ in range(job.n):
             await producer.send(body)
@@ -123,7 +126,7 @@ async def produce_from_many(buses: list[Any], job: Job) -> Outcome:
         async with bus.producer(QUEUE) as producer:
             await producer.send_many([body] * count)
 
-    began = await begin_in_trio()
+    began = await begin_async()
     async with trio.open_nursery() as nursery:
         for bus, count in zip(buses, job.shares(len(buses)), strict=True):
             nursery.start_soon(produce, bus, count)
@@ -134,7 +137,7 @@ async def produce_from_many(buses: list[Any], job: Job) -> Outcome:
 async def consume_batches(bus: Any, job: Job) -> Outcome:
     """Receive and acknowledge n messages (or `at_least` n), a delivered batch at a time."""
     body, received = job.body, 0
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
         async for batch in messages.batches():
             bodies = batch.bodies
@@ -151,7 +154,7 @@ async def consume_batches(bus: Any, job: Job) -> Outcome:
 async def consume_messages(bus: Any, job: Job) -> Outcome:
     """Receive and acknowledge n messages, one at a time."""
     body, received = job.body, 0
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
         async for message in messages:
             received += 1
@@ -178,7 +181,7 @@ async def publish_each(buses: list[Any], job: Job) -> Outcome:
             await bus.publish(QUEUE, body)
             took.append(time.perf_counter() - before)
 
-    began = await begin_in_trio()
+    began = await begin_async()
     async with trio.open_nursery() as nursery:
         for bus, count in zip(buses, job.shares(len(buses)), strict=True):
             nursery.start_soon(publish, bus, count)
@@ -190,7 +193,7 @@ async def publish_in_flight(bus: Any, job: Job) -> Outcome:
     """Hand over `in_flight` messages and wait until they are on the disk, until it is n."""
     body, most = job.body, job.options["in_flight"]
     took: list[float] = []
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.producer(QUEUE, confirm="fsynced") as producer:
         for sent in range(0, job.n, most):
             before = time.perf_counter()
@@ -214,7 +217,7 @@ async def publish_from_tasks(bus: Any, job: Job) -> Outcome:
             took.append(time.perf_counter() - before)
             assert receipt.level == "fsynced"
 
-    began = await begin_in_trio()
+    began = await begin_async()
     async with trio.open_nursery() as nursery:
         for count in job.shares(job.options["in_flight"]):
             nursery.start_soon(publish, count)
@@ -227,7 +230,7 @@ async def ask(bus: Any, job: Job) -> Outcome:
     body = job.body
     took: list[float] = []
     async with bus.producer(JOBS) as producer, bus.consume(REPLIES, prefetch=1) as replies:
-        began = await begin_in_trio()
+        began = await begin_async()
         for _ in range(job.n):
             before = time.perf_counter()
             await producer.send(body)
@@ -242,7 +245,7 @@ async def ask(bus: Any, job: Job) -> Outcome:
 async def answer(bus: Any, job: Job) -> Outcome:
     """Take n jobs and send back what came with each."""
     async with bus.producer(REPLIES) as producer, bus.consume(JOBS, prefetch=1) as jobs:
-        began = await begin_in_trio()
+        began = await begin_async()
         for _ in range(job.n):
             message = await anext(jobs)
             await producer.send(message.body)
@@ -318,7 +321,7 @@ async def subscribe_all(buses: list[Any], job: Job) -> Outcome:
         for index in range(len(buses)):
             nursery.start_soon(read, index, ready)
         await ready.wait()
-        began = await begin_in_trio()
+        began = await begin_async()
     return {"began": began, "ended": max(ended)}
 
 
@@ -340,7 +343,7 @@ async def work_all(buses: list[Any], job: Job) -> Outcome:
                 if is_last:
                     nursery.cancel_scope.cancel()
 
-    began = await begin_in_trio()
+    began = await begin_async()
     async with trio.open_nursery() as nursery:
         for bus in buses:
             nursery.start_soon(work, bus)
@@ -354,13 +357,13 @@ async def work_all(buses: list[Any], job: Job) -> Outcome:
 @on_many_buses
 async def stay_connected(buses: list[Any], job: Job) -> Outcome:
     """Do nothing until the word."""
-    return span(await begin_in_trio())
+    return span(await begin_async())
 
 
 @on_one_bus
 async def declare_queues(bus: Any, job: Job) -> Outcome:
     """Declare `queues` queues and leave them empty."""
-    began = await begin_in_trio()
+    began = await begin_async()
     for index in range(job.options["queues"]):
         await bus.declare(f"{QUEUE}-{index}")
     return span(began)
@@ -377,7 +380,7 @@ def spread(job: Job) -> Outcome:
             for name in names:
                 await bus.declare(name)
         turn = [names[index % queues] for index in range(job.n)]
-        began = await begin_in_trio()
+        began = await begin_async()
         await wire.publish(turn, body, in_flight)
         return span(began)
 
@@ -390,7 +393,7 @@ async def pass_through(bus: Any, job: Job) -> Outcome:
     body = job.body
     most = max(1, PASS_BYTES // max(1, job.body_bytes))
     taken = 0
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.producer(QUEUE) as producer, bus.consume(QUEUE, prefetch=most) as messages:
         for sent in range(0, job.n, most):
             count = min(most, job.n - sent)
@@ -408,7 +411,7 @@ async def pass_through(bus: Any, job: Job) -> Outcome:
 async def ping(bus: Any, job: Job) -> Outcome:
     """Ask something small every millisecond until the next word: the longest wait."""
     took: list[float] = []
-    began = await begin_in_trio()
+    began = await begin_async()
     enough = word_coming()
     while not enough.is_set():
         before = time.perf_counter()
@@ -429,7 +432,7 @@ async def produce_at_rate(bus: Any, job: Job) -> Outcome:
     """Publish n messages at `msgs_per_s`, each stamped with the time when it was due."""
     rate = job.options["msgs_per_s"]
     padding = job.body[_STAMP.size :]
-    began = await begin_in_trio()
+    began = await begin_async()
     sent = 0
     async with bus.producer(QUEUE) as producer:
         while sent < job.n:
@@ -445,7 +448,7 @@ async def produce_at_rate(bus: Any, job: Job) -> Outcome:
 async def consume_stamped(bus: Any, job: Job) -> Outcome:
     """Receive n stamped messages; how old each was when it came."""
     took: list[float] = []
-    began = await begin_in_trio()
+    began = await begin_async()
     async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
         async for batch in messages.batches():
             now = time.monotonic()

@@ -29,7 +29,12 @@ class Limit(System):
         "sync": ("1 in flight", "64 in flight", "4096 in flight"),
     }
 
-    lacks: ClassVar[Mapping[str, str]] = {"*": "the relay keeps nothing and knows no queues"}
+    lacks: ClassVar[Mapping[str, str]] = {
+        "queue": "it knows batches alone",
+        "rtt": "its client is async",
+        "sync": "its client has one frame in flight",
+        "*": "the relay keeps nothing and knows no queues",
+    }
 
     def server_version(self) -> str:
         """It has none."""

@@ -46,7 +46,7 @@ class Redis(System):
     lacks: ClassVar[Mapping[str, str]] = {
         "queue": "one message at a time is its `rtt`; its case is batches, by pipelines",
         "backlog": "an entry costs the same, however it came",
-        "sync": "a client without pipelines waits for each; that is its `small`",
+        "sync": "tasks of one client share no pipeline; its pipelines are measured",
         "restart": "it loads the same file after either end",
         "large": "it keeps everything in memory",
         "depth": "it keeps everything in memory, and reads from the front in any case",

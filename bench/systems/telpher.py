@@ -71,7 +71,9 @@ class Telpher(System):
 
     def settings(self, workload: str, fsync: str) -> dict[str, Any]:
         """Only what differs from the defaults, and what durability rests on."""
-        return {"persistence": "aof+rdb", "fsync": fsync, **self.options.get(workload, {})}
+        loop = {"async client": "on asyncio"} if workload == "rtt" else {}
+        given = self.options.get(workload, {})
+        return {"persistence": "aof+rdb", "fsync": fsync, **given, **loop}
 
     def start(self, directory: Path, fsync: str, options: Mapping[str, str]) -> Server:
         """Start the daemon on a free port."""

@@ -7,13 +7,16 @@ from ..stage import stage
 from ..workload import Request, Workload
 from .queue import through
 
+# The event loop of Telpher's async client here: the round trip is some percent faster than on trio.
+LOOP = "asyncio"
+
 
 def rtt(request: Request) -> Figures:
     """One in flight, through a worker and back."""
     suffix = "_sync" if request.case == "sync client" else ""
     with stage(request.system, "rtt", request.n, request.body_bytes) as one:
-        worker = one.player(f"answer{suffix}")
-        asker = one.player(f"ask{suffix}")
+        worker = one.player(f"answer{suffix}", loop=LOOP)
+        asker = one.player(f"ask{suffix}", loop=LOOP)
         worker.say()
         asker.say()
         outcome = asker.outcome()

@@ -73,6 +73,7 @@ CHANNELS = Workload(
     channels,
     figure="broker_cpu_us",
     more_is_better=False,
+    runs_max=1,
 )
 CONNECTIONS = Workload(
     "connections",
@@ -80,4 +81,5 @@ CONNECTIONS = Workload(
     f"{CLIENT_PROCESSES} processes, and one consumer.",
     500_000,
     connections,
+    runs_max=1,
 )
