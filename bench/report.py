@@ -34,8 +34,8 @@ METHOD = """\
 ## How it is measured
 
 Producer, broker and consumer are separate processes on one machine, and the clients are Python.
-Each run starts a fresh server with empty data, and fails unless all that was published was received
-and acknowledged. Telpher and the others take turns, and medians over the runs are shown. `limit` is
+Each run starts a fresh server with empty data, and fails unless all that was published was
+confirmed and, where it is consumed, received and acknowledged. Telpher and the others take turns, and medians over the runs are shown. `limit` is
 a bare relay (trio, opaque batches, a log and CRCs, no semantics): what a broker in Python could
 reach here. Figures of other machines will differ; the ratios of one run differ less.
 
@@ -49,7 +49,8 @@ reach here. Figures of other machines will differ; the ratios of one run differ 
    temporary files.
 4. One workload: `python -m bench WORKLOAD --against redis,rabbitmq,nats,beanstalkd,limit`, with
    `--n`, `--size` and `--runs` for less or more, `--json` for machines and `--plot FILE`. With
-   `--record` its rows replace those here; `python -m bench report` writes the page anew.
+   `--record` its rows replace those here (name the peers too, so that ratios stay of one run);
+   `python -m bench report` writes the page anew.
 5. `python -m bench targets` for the table above; `python -m bench guard` says whether the plain
    path has become dearer than its recorded figure.
 """
