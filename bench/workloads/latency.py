@@ -7,7 +7,7 @@ from ..stage import stage
 from ..workload import Request, Workload
 from .queue import through
 
-# The event loop of Telpher's async client here: the round trip is some percent faster than on trio.
+# The event loop of Telpher's async client here, some percent faster than trio.
 LOOP = "asyncio"
 
 
