@@ -35,9 +35,10 @@ METHOD = """\
 
 Producer, broker and consumer are separate processes on one machine, and the clients are Python.
 Each run starts a fresh server with empty data, and fails unless all that was published was
-confirmed and, where it is consumed, received and acknowledged. Telpher and the others take turns, and medians over the runs are shown. `limit` is
-a bare relay (trio, opaque batches, a log and CRCs, no semantics): what a broker in Python could
-reach here. Figures of other machines will differ; the ratios of one run differ less.
+confirmed and, where it is consumed, received and acknowledged. Telpher and the others take turns,
+and medians over the runs are shown. `limit` is a bare relay (trio, opaque batches, a log and CRCs,
+no semantics): what a broker in Python could reach here. Figures of other machines will differ; the
+ratios of one run differ less.
 
 ## How to repeat it
 
