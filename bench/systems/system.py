@@ -151,9 +151,11 @@ def launch(command: list[str], directory: Path, port: int, **more: Any) -> Serve
     return Server(process, f"127.0.0.1:{port}", directory)
 
 
-def output_of(*command: str) -> str:
+def output_of(*command: str, given: str = "") -> str:
     """What a program prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=60, check=False
+    )
     return (done.stdout + done.stderr).strip()
 
 
