@@ -114,6 +114,7 @@ class Broker:
             storage,
             sync_always=waits_for_sync,
             speak=self._speak,
+            appended=self.persistence.appended,
         )
         self._draining = False
         self._deserted = trio.Event()

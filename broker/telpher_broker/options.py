@@ -87,7 +87,7 @@ class Settings:
     rewrite_growth_percent: int = _option(
         "Durability",
         values.percent(0, 100_000),
-        100,
+        65,
         "With aof and aof+rdb: rewrite the log when it has outgrown its live content by so much; "
         "0: only on demand.",
     )

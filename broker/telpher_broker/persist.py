@@ -23,6 +23,8 @@ from .options import Settings
 log = get_logger()
 
 _SECOND: Final = 1.0
+# A log that grows fast has to be looked at more often than once a second.
+_LOOK_EVERY_BLOCKS: Final = 16
 # How much of the live content the log may have beside it before a save rule is worth a snapshot.
 _WORTH: Final = 0.5
 # How long a snapshot that found no space waits until it is tried again.
@@ -42,19 +44,35 @@ class Persistence:
         self._saved_records = 0
         self._saved_at = 0.0
         self._not_before = 0.0
+        self._outgrown = trio.Event()
+        self._blocks = 0
         self._last: dict[str, Any] = {}
 
     async def run(self) -> None:
-        """Once a second: sync if the policy says so, look at the space, save if it is time."""
+        """Once a second: sync if the policy says so, look at the space, save if it is time; that
+        also as soon as the log has outgrown its content.
+        """
         self._saved_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             if self._settings.fsync == "everysec" and self._storage.syncs:
                 nursery.start_soon(self._sync_every_second)
             while True:
-                await trio.sleep(_SECOND)
+                self._outgrown = trio.Event()
+                with trio.move_on_after(_SECOND):
+                    await self._outgrown.wait()
                 self._engine.set_disk_full(self._storage.poll_space())
                 if not self._snapshot_under_way.locked() and self._is_due():
                     nursery.start_soon(self._snapshot_by_rule)
+
+    def appended(self) -> None:
+        """A block was written; it may have made the log outgrow its content."""
+        self._blocks += 1
+        if self._blocks < _LOOK_EVERY_BLOCKS:
+            return
+        self._blocks = 0
+        may_save = trio.current_time() >= self._not_before
+        if may_save and not self._snapshot_under_way.locked() and self._has_outgrown():
+            self._outgrown.set()
 
     async def close(self) -> None:
         """Bring everything to the disk, in the mode's way, and mark the end as CLEAN."""

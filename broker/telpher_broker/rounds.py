@@ -38,17 +38,24 @@ class Rounds:
     """The one writer of the engine and its journal.
 
     `speak` gets the effects of a round when they may be said. With `sync_always` that is after
-    a sync, for all of them. A round is synchronous: between two awaits of any task, the state
-    and the journal agree.
+    a sync, for all of them. `appended` is called after each block. A round is synchronous: between
+    two awaits of any task, the state and the journal agree.
     """
 
     def __init__(
-        self, engine: Engine, storage: Storage, *, sync_always: bool, speak: Speak
+        self,
+        engine: Engine,
+        storage: Storage,
+        *,
+        sync_always: bool,
+        speak: Speak,
+        appended: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._storage = storage
         self._sync_always = sync_always
         self._speak = speak
+        self._appended = appended
         self._inbox: list[tuple[int, ClientFrame | Gone]] = []
         self._work = trio.Event()
         self._taken: trio.Event | None = None
@@ -139,6 +146,7 @@ class Rounds:
         if taken.records:
             engine.written(self._storage.append(taken.records))
             engine.set_disk_full(self._storage.full)
+            self._appended()
         if self._sync_always:
             self._line_up(taken.effects + taken.synced_effects)
         else:

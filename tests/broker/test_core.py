@@ -403,6 +403,24 @@ async def test_after_a_restart_what_was_delivered_comes_before_what_was_not(
         assert [part[:2] for part in delivery.parts] == [(1, 2), (2, 1)]
 
 
+async def test_a_log_that_outgrows_its_content_is_rewritten_within_the_second(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    class Growing(MemoryRecordsStorage):
+        def statistics(self) -> StorageStatistics:
+            increment_bytes = sum(map(len, self._log))
+            return replace(super().statistics(), increment_bytes=increment_bytes)
+
+    storage = Growing()
+    async with house(storage, rewrite_min_bytes=1000, rewrite_growth_percent=100) as place:
+        peer = await place.peer()
+        for request in range(1, 100):
+            await peer.ask(publish(request))
+        await trio.testing.wait_all_tasks_blocked()
+        assert storage.statistics().snapshots
+        assert trio.current_time() == 0
+
+
 async def test_a_snapshot_without_space_is_refused_and_the_broker_goes_on() -> None:
     class NoSpace(MemoryRecordsStorage):
         async def write_snapshot(self, upto: int, chunks: Iterable[bytes]) -> SnapshotReport:
