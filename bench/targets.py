@@ -278,16 +278,6 @@ TARGETS = (
         True,
         unit=(1, "×"),
     ),
-    Target(
-        "all files over the live content, constant depth",
-        "aof",
-        "constant depth",
-        1024,
-        "directory_times_live",
-        2.2,
-        True,
-        unit=(1, "×"),
-    ),
 )
 
 
