@@ -21,6 +21,10 @@ from ..rows import Figures
 from .system import Server, System
 
 
+# One message at a time, or many connections: asyncio is faster there; the others are on trio.
+_ON_ASYNCIO = ("rtt", "sync", "small", "workers", "fanout", "memory", "connections")
+
+
 class Daemon(Server):
     """A daemon, which must also end well."""
 
@@ -72,7 +76,7 @@ class Telpher(System):
 
     def settings(self, workload: str, fsync: str) -> dict[str, Any]:
         """Only what differs from the defaults, and what durability rests on."""
-        loop = {"async client": "on asyncio"} if workload == "rtt" else {}
+        loop = {"async client": "on asyncio"} if workload in _ON_ASYNCIO else {}
         given = self.options.get(workload, {})
         return {"persistence": "aof+rdb", "fsync": fsync, **given, **loop}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..rows import Figures
 from ..stage import Stage, seconds, stage
 from ..workload import Request, Workload
@@ -18,10 +20,10 @@ def sync(request: Request) -> Figures:
     """Each publish confirmed when it is on the disk, so many at a time."""
     with stage(request.system, "sync", request.n, request.body_bytes, "always") as one:
         role = "publish_from_tasks" if request.case.endswith("tasks") else "publish_in_flight"
-        return _publish(one, role, 1, in_flight=request.number)
+        return _publish(one, role, 1, in_flight=request.number, loop="asyncio")
 
 
-def _publish(one: Stage, role: str, processes: int, **options: int) -> Figures:
+def _publish(one: Stage, role: str, processes: int, **options: Any) -> Figures:
     outcome, cpu_us = one.play_counted(role, processes, **options)
     percentiles = {name: outcome[name] for name in ("p50_us", "p99_us", "p999_us")}
     return {"msgs_per_s": one.n / seconds(outcome), **percentiles, "broker_cpu_us": cpu_us}
