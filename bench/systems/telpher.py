@@ -20,7 +20,6 @@ from ..process import stop
 from ..rows import Figures
 from .system import Server, System
 
-
 # One message at a time, or many connections: asyncio is faster there; the others are on trio.
 _ON_ASYNCIO = ("rtt", "sync", "small", "workers", "fanout", "memory", "connections")
 
