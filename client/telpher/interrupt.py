@@ -3,7 +3,8 @@ own tasks. So while a call holds it, it asks that call to end, which then raises
 
 Python keeps one handler for the process. Setting it for each call would cost a message its double,
 so it stays from the first call until the last bus is left; between calls it does what Python does.
-Another handler than Python's own, set before or meanwhile, is left alone.
+Another handler than Python's own, set before or meanwhile, is left alone. An event loop run in the
+main thread meanwhile finds this one there, so Ctrl-C is raised in it as it comes.
 """
 
 from __future__ import annotations
