@@ -321,6 +321,7 @@ class Bus(Administration):
             raise
         finally:
             self._session.say_goodbye()
+            self.push()
             self._end(Closed("the bus was closed; connect again"))
             # Only a cancellation is the task group's business: any other exception is the caller's,
             # and is not to come out wrapped in a group.

@@ -162,6 +162,22 @@ async def test_a_killed_daemon_loses_nothing_and_stores_nothing_twice(tmp_path, 
             daemon.stop()
 
 
+@pytest.mark.anyio
+async def test_a_block_left_by_an_exception_gives_its_leases_back_at_once(daemon, name):
+    async def hold_and_fail():
+        async with telpher.connect(daemon.url) as bus:
+            (message,) = await bus.fetch(name)
+            assert message.attempt == 1
+            raise ValueError("the block's")
+
+    async with telpher.connect(daemon.url) as other:
+        await other.publish(name, b"held")
+        with pytest.raises(ValueError, match="the block's"):
+            await hold_and_fail()
+        (message,) = await other.fetch(name, wait=0.9)  # less than resume_ms
+        assert message.attempt == 2
+
+
 def test_the_sync_facade_has_the_same_names(daemon, name):
     with connect_sync(daemon.url) as bus:
         bus.declare(name)
