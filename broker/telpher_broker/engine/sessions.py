@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from telpher.protocol.frames import Part
@@ -10,19 +10,30 @@ if TYPE_CHECKING:
     from .ranges import Span
     from .subscription import Subscription
 
+DEFAULT_NAMESPACE: Final = "default"
+
 
 class Session:
     """One connection.
 
     `window_bytes` is how much may still be delivered before what was sent has left the broker;
-    `blocked` are its consumers that wait for that.
+    `blocked` are its consumers that wait for that. `user` is who has authenticated, or None;
+    `namespace` is the one that all its channels are in.
     """
 
-    __slots__ = ("blocked", "consumers", "number", "window_bytes")
+    __slots__ = ("blocked", "consumers", "namespace", "number", "user", "window_bytes")
 
-    def __init__(self, number: int, window_bytes: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        window_bytes: int,
+        user: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> None:
         self.number = number
         self.window_bytes = window_bytes
+        self.user = user
+        self.namespace = namespace
         self.consumers: dict[int, Consumer] = {}
         self.blocked: dict[Consumer, None] = {}
 
