@@ -6,6 +6,7 @@ A batch is refused whole; so one caller's bad header must not reach the batch of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
@@ -69,14 +70,35 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return copy
 
 
-def as_properties(delay: float | None, ttl: float | None, priority: int | None) -> Properties:
-    """The common properties of a batch, from seconds; raises TypeError, ValueError."""
+def as_properties(
+    delay: float | None,
+    ttl: float | None,
+    priority: int | None,
+    due: datetime | None = None,
+) -> Properties:
+    """The common properties of a batch, from seconds and a time; raises TypeError, ValueError."""
+    if due is not None and delay is not None:
+        raise ValueError("give either delay, in seconds, or due, a datetime")
     given = {
         "priority": _scaled("priority", "priority", priority, 1) or None,
         "delay_ms": _scaled("delay", "delay_ms", delay, 1000) or None,
+        "due_ms": None if due is None else as_time_ms("due", due),
         "ttl_ms": _scaled("ttl", "ttl_ms", ttl, 1000),
     }
     return tuple((name, value) for name, value in given.items() if value is not None)
+
+
+def as_time_ms(argument: str, time: datetime) -> int:
+    """A datetime with a time zone as milliseconds since 1970; raises TypeError, ValueError.
+
+    >>> as_time_ms("due", datetime.fromisoformat("2026-01-31T12:00:00+01:00"))
+    1769857200000
+    """
+    if not isinstance(time, datetime):
+        raise TypeError(f"{argument} is a datetime with a time zone, not {type(time).__name__}")
+    if time.tzinfo is None:
+        raise ValueError(f"{argument} needs a time zone: datetime.now(timezone.utc), say")
+    return max(round(time.timestamp() * 1000), 0)
 
 
 def _scaled(argument: str, name: str, value: float | None, per_unit: int) -> int | None:

@@ -32,8 +32,9 @@ class Message:
 
     @property
     def due_ms(self) -> int:
-        delay = (self.properties or {}).get("delay_ms", 0)
-        return self.published_ms + delay if delay else 0
+        properties = self.properties or {}
+        due_ms = properties.get("due_ms", self.published_ms + properties.get("delay_ms", 0))
+        return due_ms if due_ms > self.published_ms else 0
 
     @property
     def expires_ms(self) -> float:
@@ -89,7 +90,15 @@ class Sub:
             and place.due_ms <= now_ms
             and place.message.expires_ms > now_ms
         ]
-        return [m.offset for m in sorted(ready, key=lambda m: (-m.priority, m.offset))]
+        return [message.offset for message in sorted(ready, key=self.line_key)]
+
+    def line_key(self, message: Message) -> tuple[int, int, int, int]:
+        """By priority, then by offset; a delay that is over as if published when it was due."""
+        due_ms = self.places[message.offset].due_ms
+        if not due_ms or self.places[message.offset].attempt:
+            return -message.priority, message.offset, 0, message.offset
+        later = (m.offset for m in self.channel.messages if m.published_ms >= due_ms)
+        return -message.priority, next(later, self.channel.next) - 1, due_ms, message.offset
 
     def held(self, consumer: Consumer) -> list[int]:
         return [o for o, place in sorted(self.places.items()) if place.consumer is consumer]
@@ -227,6 +236,7 @@ class Model:
                 continue  # due, and the engine has not looked yet
             assert may == (offset not in lost), (offset, place)
             if may:
+                place.due_ms = place.due_ms if place.attempt else 0
                 place.attempt = max(place.attempt, 1)
                 place.delivery = place.delivery if place.consumer else place.attempt
                 place.consumer = consumer
@@ -409,7 +419,7 @@ class Model:
         consumer = self.consumer(session, frame.request)
         sub = consumer.sub
         assert not (sub.missed and not sub.durable), "what was missed is told first"
-        keys = []
+        lines = []
         for first, attempt, published_ms, batch in frame.parts:
             columns = batches.decode(batch)
             size = len(batch) + PART_BYTES
@@ -420,10 +430,10 @@ class Model:
                 message = place.message
                 assert (body, columns.properties) == (message.body, message.properties)
                 assert published_ms == message.published_ms
+                lines.append(sub.line_key(message))
                 self._deliver(consumer, place, attempt)
-                keys.append((-message.priority, offset))
                 delivered[sub].append(offset)
-        assert keys == sorted(keys)
+        assert lines == sorted(lines)
 
     def _deliver(self, consumer: Consumer, place: Place, attempt: int) -> None:
         assert place.consumer is None
@@ -435,6 +445,7 @@ class Model:
         else:
             place.consumer, place.delivery = consumer, attempt
             place.attempt = max(place.attempt, 1)
+            place.due_ms = 0 if attempt == 1 else place.due_ms
             place.deadline_ms = self.now_ms + consumer.lease_ms
             consumer.credit -= 1
         assert consumer.credit >= 0

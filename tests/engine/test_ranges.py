@@ -28,8 +28,8 @@ edges = st.tuples(st.integers(0, SPACE - 1), st.integers(1, 10)).map(
     lambda pair: (pair[0], min(pair[0] + pair[1], SPACE))
 )
 
-# state, attempt, priority, due_ms, consumer, deadline_ms
-Standing = tuple[int, int, int, int, int | None, int]
+# state, attempt, priority, due_ms, consumer, deadline_ms, behind
+Standing = tuple[int, int, int, int, int | None, int, int | None]
 
 
 class RangesAgainstDict(RuleBasedStateMachine):
@@ -60,7 +60,7 @@ class RangesAgainstDict(RuleBasedStateMachine):
         self.ranges.put(Span(first, end, attempt, priority, due_ms))
         state = DELAYED if due_ms else READY
         for offset in range(first, end):
-            self.model[offset] = (state, attempt, priority, due_ms, None, 0)
+            self.model[offset] = (state, attempt, priority, due_ms, None, 0, None)
 
     @rule(edge=edges)
     def carve(self, edge: tuple[int, int]) -> None:
@@ -80,17 +80,23 @@ class RangesAgainstDict(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6), which=st.integers(0, 1), deadline=st.integers(1, 20))
     def lease_next(self, count: int, which: int, deadline: int) -> None:
         span = self.ranges.next_ready()
-        ready = [(-row[2], offset) for offset, row in self.model.items() if row[0] == READY]
+        ready = [offset for offset, row in self.model.items() if row[0] == READY]
         assert (span is None) == (not ready)
         if span is None:
             return
-        assert (-span.priority, span.first) == min(ready)
-        end = min(span.end, span.first + count)
+        end = self.ranges.turn_end(span)
+        assert sorted(ready, key=self.line)[: end - span.first] == list(range(span.first, end))
+        end = min(end, span.first + count)
         deadline_ms = self.now_ms + deadline
         leased = self.ranges.lease(span, end, self.consumers[which], deadline_ms)
         assert (leased.end, leased.state) == (end, LEASED)
         for offset in range(leased.first, end):
-            self.model[offset] = (LEASED, *self.model[offset][1:4], which, deadline_ms)
+            row = self.model[offset]
+            self.model[offset] = (LEASED, *row[1:4], which, deadline_ms, row[6])
+
+    def line(self, offset: int) -> tuple[int, int, int, int]:
+        _, _, priority, due_ms, _, _, behind = self.model[offset]
+        return (-priority, *((offset, 0) if behind is None else (behind, due_ms)), offset)
 
     @rule(edge=edges, deadline=st.integers(1, 20))
     def renew(self, edge: tuple[int, int], deadline: int) -> None:
@@ -99,15 +105,17 @@ class RangesAgainstDict(RuleBasedStateMachine):
                 self.ranges.renew(span, *edge, self.now_ms + deadline)
         for offset, row in self.slice(edge).items():
             if row[0] == LEASED:
-                self.model[offset] = (*row[:5], self.now_ms + deadline)
+                self.model[offset] = (*row[:5], self.now_ms + deadline, row[6])
 
     @rule(ms=st.integers(1, 10))
     def pass_time(self, ms: int) -> None:
         self.now_ms += ms
         due = {o for o, row in self.model.items() if row[0] == DELAYED and row[3] <= self.now_ms}
-        assert self.ranges.mature(self.now_ms) == bool(due)
+        assert self.ranges.mature(self.now_ms, lambda due_ms: due_ms % SPACE) == bool(due)
         for offset in due:
-            self.model[offset] = (READY, *self.model[offset][1:])
+            _, attempt, priority, due_ms, *rest, _ = self.model[offset]
+            behind = None if attempt else due_ms % SPACE
+            self.model[offset] = (READY, attempt, priority, due_ms, *rest, behind)
         ended = self.ranges.ended(self.now_ms)
         assert [s.deadline_ms for s in ended] == sorted(s.deadline_ms for s in ended)
         assert set(self.spread(ended)) == {
@@ -136,6 +144,7 @@ class RangesAgainstDict(RuleBasedStateMachine):
                 span.due_ms,
                 None if span.consumer is None else span.consumer.request,
                 span.deadline_ms,
+                span.behind,
             )
             for span in spans
             for offset in range(span.first, span.end)
@@ -200,6 +209,7 @@ class LogAgainstList(RuleBasedStateMachine):
         time_ms = int(at * (self.now_ms + 2))
         later = [s.first for s, _ in self.model if s.published_ms >= time_ms]
         assert self.log.at_time(time_ms) == (later[0] if later else self.log.next)
+        assert self.log.last_before(time_ms) == (later[0] if later else self.log.next) - 1
 
     @invariant()
     def agrees(self) -> None:

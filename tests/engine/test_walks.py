@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .driver import START_MS
 from .test_model import PRODUCER_WINDOW, EngineAgainstModel
 
 NAMES = ["jobs", "jobs", "jobs", "news", "kept", "short"]
@@ -22,8 +23,10 @@ def _properties(random: Random) -> dict[str, int] | None:
     chosen = {
         "priority": random.randint(0, 2),
         "delay_ms": random.choice([0, 300, 2000]),
+        "due_ms": START_MS + random.choice([0, 5000, 20_000, 60_000]),
         "ttl_ms": random.choice([200, 1500, 4000]),
     }
+    chosen.pop(random.choice(["delay_ms", "due_ms"]))
     return {key: value for key, value in chosen.items() if random.random() < 0.4}
 
 

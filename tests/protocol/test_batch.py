@@ -23,7 +23,7 @@ properties = st.one_of(
     st.none(),
     st.fixed_dictionaries(
         {}, optional={k: st.integers(*bounds) for k, bounds in b.PROPERTY_BOUNDS.items()}
-    ),
+    ).filter(lambda given: not {"due_ms", "delay_ms"} <= given.keys()),
 )
 
 
@@ -140,6 +140,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "priority": (raw(1, {"priority": 256}, pack((b"x",))), "bad_batch"),
     "priority a bool": (raw(1, {"priority": True}, pack((b"x",))), "bad_batch"),
     "delay": (raw(1, {"delay_ms": -1}, pack((b"x",))), "bad_batch"),
+    "due": (raw(1, {"due_ms": 253_402_300_800_000}, pack((b"x",))), "bad_batch"),
+    "both": (raw(1, {"due_ms": 1, "delay_ms": 0}, pack((b"x",))), "bad_batch"),
     "ttl": (raw(1, {"ttl_ms": 0}, pack((b"x",))), "bad_batch"),
 }
 

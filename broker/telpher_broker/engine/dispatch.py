@@ -40,7 +40,7 @@ def dispatch(turn: Turn) -> None:
 
 
 def _serve(turn: Turn, subscription: Subscription) -> None:
-    subscription.ranges.mature(turn.now_ms)
+    subscription.mature(turn.now_ms)
     waiting = subscription.waiting
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
@@ -67,21 +67,16 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
 
 def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session: Session) -> bool:
     """Give the consumer the next part; whether there was one."""
-    span = subscription.ranges.next_ready()
     log = subscription.channel.log
-    first = subscription.cursor if span is None else span.first
+    span, first, end = subscription.next_in_line()
     stored = log.find(first)
     while stored is not None and stored.properties is not None and _expired(turn, stored):
-        _expire(
-            turn, subscription, first, stored.end if span is None else min(span.end, stored.end)
-        )
-        span = subscription.ranges.next_ready()
-        first = subscription.cursor if span is None else span.first
+        _expire(turn, subscription, first, min(end, stored.end))
+        span, first, end = subscription.next_in_line()
         stored = log.find(first)
     if stored is None:
         return False
-    end = stored.end if span is None or stored.end < span.end else span.end
-    end = min(end, first + consumer.credit)
+    end = min(end, stored.end, first + consumer.credit)
     attempt = _take(turn, subscription, consumer, span, first, end)
     _add_part(turn, consumer, session, stored, first, end, attempt)
     return True

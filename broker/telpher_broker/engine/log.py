@@ -47,9 +47,7 @@ class Stored:
     def is_special(self) -> bool:
         """Whether its messages are not simply next in line: a priority or a delay."""
         properties = self.properties
-        return properties is not None and bool(
-            properties.get("priority") or properties.get("delay_ms")
-        )
+        return properties is not None and bool(properties.get("priority") or self.due_ms)
 
     @property
     def priority(self) -> int:
@@ -59,8 +57,12 @@ class Stored:
     @property
     def due_ms(self) -> int:
         """Before when its messages may not be delivered, in ms since 1970; 0: no delay."""
-        delay_ms = self.properties.get("delay_ms", 0) if self.properties else 0
-        return self.published_ms + delay_ms if delay_ms else 0
+        if not self.properties:
+            return 0
+        due_ms = self.properties.get("due_ms", 0)
+        delay_ms = self.properties.get("delay_ms", 0)
+        due_ms = due_ms or self.published_ms + delay_ms
+        return due_ms if due_ms > self.published_ms else 0
 
     @property
     def expires_ms(self) -> int | None:
@@ -171,6 +173,13 @@ class Log:
             return self.next
         entries = self._chunks[number].entries
         return entries[bisect_left(entries, time_ms, key=lambda entry: entry.published_ms)].first
+
+    def last_before(self, time_ms: int) -> int:
+        """The last offset that was published before `time_ms`; -1 if there is none."""
+        last = self.last
+        if last is None or last.published_ms < time_ms:
+            return self.next - 1
+        return self.at_time(time_ms) - 1
 
     def within(self, body_bytes: int) -> int:
         """The lowest offset from which on at most that many bytes were appended; maybe `next`."""

@@ -5,14 +5,16 @@ exactly one state by construction; an offset in no span is settled (or still in 
 subscription's tail). There is no object per message: a span is cut only where credit, a
 settlement or a redelivery cuts.
 
-    ready    waits for credit, in order of (-priority, first): a redelivery keeps its place
+    ready    waits for credit, by priority and then by place in line: by offset, so that a
+             redelivery keeps its place; a delay that is over stands where it would if its messages
+             had been published when they were due
     delayed  becomes ready at `due_ms`
     leased   with a consumer until `deadline_ms`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from . import ordered
@@ -30,12 +32,14 @@ class Span:
     """Messages `first` to `end` (exclusive) that stand alike.
 
     Durable are `attempt` (the number of the last delivery known to have begun; 0: none),
-    `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms` and
-    `delivery` (the attempt under way).
+    `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms`,
+    `delivery` (the attempt under way) and `behind`: the offset behind which a span whose delay is
+    over stands in line (None: in its own place).
     """
 
     __slots__ = (
         "attempt",
+        "behind",
         "consumer",
         "deadline_ms",
         "delivery",
@@ -55,6 +59,7 @@ class Span:
         self.priority = priority
         self.due_ms = due_ms
         self.state = DELAYED if due_ms else READY
+        self.behind: int | None = None
         self.consumer: Consumer | None = None
         self.deadline_ms = 0
         self.delivery = 0
@@ -67,6 +72,7 @@ class Span:
         """A span of the same standing over other offsets."""
         span = Span(first, end, self.attempt, self.priority, self.due_ms)
         span.state = self.state
+        span.behind = self.behind
         span.consumer = self.consumer
         span.deadline_ms = self.deadline_ms
         span.delivery = self.delivery
@@ -79,6 +85,7 @@ class Span:
             and self.attempt == other.attempt
             and self.priority == other.priority
             and self.due_ms == other.due_ms
+            and self.behind == other.behind
             and self.consumer is other.consumer
             and self.deadline_ms == other.deadline_ms
             and self.delivery == other.delivery
@@ -97,7 +104,7 @@ class Ranges:
     def __init__(self) -> None:
         self._spans: dict[int, Span] = {}
         self._firsts: Ordered[int] = ()
-        self._ready: Ordered[tuple[int, int]] = ()
+        self._ready: Ordered[tuple[int, int, int, int]] = ()
         self._delayed: Ordered[tuple[int, int]] = ()
         self._leased: Ordered[tuple[int, int]] = ()
         self.counts = [0, 0, 0]
@@ -120,7 +127,15 @@ class Ranges:
 
     def next_ready(self) -> Span | None:
         """The span to be delivered next."""
-        return self._spans[self._ready[0][1]] if self._ready else None
+        return self._spans[self._ready[0][3]] if self._ready else None
+
+    def turn_end(self, span: Span) -> int:
+        """Up to where `span`, which is next in line, goes before a delay that is over."""
+        if span.behind is None and len(self._ready) > 1:
+            priority, behind, *_ = self._ready[1]
+            if priority == -span.priority:
+                return min(span.end, behind + 1)
+        return span.end
 
     def at(self, first: int) -> Span:
         """The span that begins at `first`."""
@@ -185,13 +200,18 @@ class Ranges:
         part.deadline_ms = deadline_ms
         self._add(part)
 
-    def mature(self, now_ms: int) -> bool:
-        """Make ready what is due; whether anything was."""
+    def mature(self, now_ms: int, before: Callable[[int], int]) -> bool:
+        """Make ready what is due; whether anything was.
+
+        `before` gives the last offset that was published before a time. A span that was never
+        delivered stands in line behind that, one that was goes back to its own place.
+        """
         matured = False
         while self._delayed and self._delayed[0][0] <= now_ms:
             span = self._spans[self._delayed[0][1]]
             self._remove(span)
             span.state = READY
+            span.behind = None if span.attempt else before(span.due_ms)
             self.put(span)
             matured = True
         return matured
@@ -223,7 +243,7 @@ class Ranges:
             span.consumer.leases[span.first] = span
             self._leased = ordered.add(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready = ordered.add(self._ready, (-span.priority, span.first))
+            self._ready = ordered.add(self._ready, _in_line(span))
         else:
             self._delayed = ordered.add(self._delayed, (span.due_ms, span.first))
 
@@ -235,7 +255,7 @@ class Ranges:
             del span.consumer.leases[span.first]
             self._leased = ordered.remove(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready = ordered.remove(self._ready, (-span.priority, span.first))
+            self._ready = ordered.remove(self._ready, _in_line(span))
         else:
             self._delayed = ordered.remove(self._delayed, (span.due_ms, span.first))
 
@@ -261,3 +281,10 @@ class Ranges:
             self._remove(after)
             span = span.part(span.first, after.end)
         return span
+
+
+def _in_line(span: Span) -> tuple[int, int, int, int]:
+    """What ready spans are sorted by; the last is the span's first offset."""
+    if span.behind is None:
+        return -span.priority, span.first, 0, span.first
+    return -span.priority, span.behind, span.due_ms, span.first

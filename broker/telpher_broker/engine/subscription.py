@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .ranges import LEASED, Ranges, Span
+from .ranges import DELAYED, LEASED, READY, Ranges, Span
 
 if TYPE_CHECKING:
     from .sessions import Consumer
@@ -70,6 +70,21 @@ class Subscription:
         """How many messages are in the tail."""
         return max(self.channel.log.next - max(self.cursor, self.channel.log.start), 0)
 
+    def next_in_line(self) -> tuple[Span | None, int, int]:
+        """What is to be delivered next: a ready span or None for the tail, and which offsets."""
+        span = self.ranges.next_ready()
+        if span is None:
+            return None, self.cursor, self.channel.log.next
+        if span.behind is None:
+            return span, span.first, self.ranges.turn_end(span)
+        if span.priority == 0 and span.behind >= self.cursor:
+            return None, self.cursor, span.behind + 1
+        return span, span.first, span.end
+
+    def mature(self, now_ms: int) -> bool:
+        """Make ready what is due; whether anything was."""
+        return self.ranges.mature(now_ms, self.channel.log.last_before)
+
     def place(self, span: Span) -> None:
         """Put newly published messages that are not plain; the tail before them becomes a span."""
         if self.cursor < span.first:
@@ -78,10 +93,13 @@ class Subscription:
         self.ranges.put(span)
 
     def start(self, first: int, end: int) -> None:
-        """The first delivery of `first` to `end` begins: from now on they have an attempt."""
+        """The first delivery of `first` to `end` begins: from now on they have an attempt, and
+        their delay is over."""
         if first < self.cursor:
             for span in self.ranges.carve(first, min(end, self.cursor)):
                 span.attempt = max(span.attempt, 1)
+                span.due_ms, span.behind = 0, None
+                span.state = READY if span.state == DELAYED else span.state
                 self.ranges.put(span)
         if end > self.cursor:
             first = max(first, self.cursor)

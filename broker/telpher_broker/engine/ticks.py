@@ -45,7 +45,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     ):
         return
     ranges = subscription.ranges
-    if ranges.mature(turn.now_ms):
+    if subscription.mature(turn.now_ms):
         turn.wakeful[subscription] = None
     ended: dict[Consumer, Held] = {}
     for span in ranges.ended(turn.now_ms):

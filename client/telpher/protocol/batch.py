@@ -22,10 +22,12 @@ Key = str | None
 Headers = dict[str, Any] | None
 Properties = dict[str, int] | None
 
-# Common properties of a batch: name -> (least, most). Times are in milliseconds from the publish.
+# Common properties of a batch: name -> (least, most). Times are in milliseconds: `due_ms` since
+# 1970 (to the end of the year 9999), the others from the publish.
 PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "priority": (0, 255),
     "delay_ms": (0, 10 * 365 * 86_400_000),
+    "due_ms": (0, 253_402_300_799_999),
     "ttl_ms": (1, 10 * 365 * 86_400_000),
 }
 KEY_BYTES_MAX: Final = 1024
@@ -196,3 +198,5 @@ def _check_properties(properties: dict[Any, Any]) -> None:
                 "bad_batch",
                 f"property {name} is {value!r:.40}; it may be {bounds[0]} to {bounds[1]}",
             )
+    if "due_ms" in properties and "delay_ms" in properties:
+        raise BatchError("bad_batch", "a batch has either delay_ms or due_ms, not both")
