@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "channels": ("channels", "List the channels."),
         "subscriptions": ("channels", "List the subscriptions of a channel."),
         "declare": ("channels", "Make a queue or a topic."),
+        "configure": ("channels", "Change options of a channel while it lives."),
         "delete": ("channels", "Delete a channel, or a subscription of a topic."),
         "purge": ("channels", "Drop everything that waits in a channel."),
         "seek": ("channels", "Move a subscription back or forth."),

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from telpher.protocol.channel_options import why_not_config
+
+from .channel_flags import channel_flags, config_of
 from .network import json_option, url_option, with_bus
 from .output import print_json, print_table
-from .parameters import SECONDS, SIZE, START
+from .parameters import START
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -68,12 +71,7 @@ def subscriptions(channel: str, url: str | None, as_json: bool) -> None:
     "--subscription", metavar="NAME", help="Make a durable subscription of the topic too."
 )
 @click.option("--start", type=START, default="latest", help="Where a new subscription begins.")
-@click.option("--retain-seconds", type=SECONDS, help="Keep for replay for so long.")
-@click.option("--retain-bytes", type=SIZE, help="Keep so much for replay.")
-@click.option("--retain-count", type=click.IntRange(0), help="Keep so many messages for replay.")
-@click.option("--limit-seconds", type=SECONDS, help="Drop what is older, read or not.")
-@click.option("--limit-bytes", type=SIZE, help="Drop the oldest beyond this, read or not.")
-@click.option("--limit-count", type=click.IntRange(1), help="Drop the oldest beyond this many.")
+@channel_flags
 @url_option
 def declare(
     channel: str,
@@ -85,15 +83,14 @@ def declare(
 ) -> None:
     """Make CHANNEL, or check that it exists with this kind and configuration.
 
-    Retention and limits are for topics; times and sizes may have units: 7d, 1GiB.
+    Times and sizes may have units: 7d, 1GiB.
     """
-    given = {
-        name: int(value) if name.endswith("_seconds") else value
-        for name, value in config.items()
-        if value is not None
-    }
-    if not topic and (given or subscription is not None):
-        raise click.UsageError("retention, limits and subscriptions are for topics: give --topic")
+    if not topic and subscription is not None:
+        raise click.UsageError("subscriptions are for topics: give --topic")
+    given = config_of(config)
+    fault = why_not_config("topic" if topic else "queue", given)
+    if fault is not None:
+        raise click.UsageError(fault + ("" if topic else "; --topic makes a topic"))
 
     async def work(bus: Bus) -> None:
         make = bus.declare_topic if topic else bus.declare
@@ -103,6 +100,24 @@ def declare(
 
     with_bus(url, work)
     click.echo(f"{'topic' if topic else 'queue'} {channel}")
+
+
+@click.command()
+@click.argument("channel")
+@click.option("--unset", multiple=True, metavar="OPTION", help="No longer have this option.")
+@channel_flags
+@url_option
+def configure(channel: str, unset: tuple[str, ...], url: str | None, **config: Any) -> None:
+    """Change options of CHANNEL while it lives; those not named stay as they are.
+
+    Options are named in --unset as in the protocol: retain_seconds.
+    """
+    changes = dict.fromkeys(unset) | config_of(config)
+    if not changes:
+        raise click.UsageError("name an option to change, or --unset one")
+    found = with_bus(url, lambda bus: bus.configure(channel, **changes))
+    told = ", ".join(f"{name}={value}" for name, value in found.config.items())
+    click.echo(f"{found.kind} {channel}: {told or 'no options'}")
 
 
 @click.command()

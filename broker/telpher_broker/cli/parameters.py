@@ -59,7 +59,15 @@ def _read_header(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _read_count(text: str) -> tuple[str, int]:
+    name, equals, number = text.rpartition("=")
+    if not (name and equals and number.isascii() and number.isdigit()):
+        raise ValueError("write NAME=NUMBER")
+    return name, int(number)
+
+
 SECONDS = _Parsed("seconds", _read_seconds)
 SIZE = _Parsed("size", values.size(0, 1 << 60).read)
 START = _Parsed("start", _read_start)
 HEADER = _Parsed("name=value", _read_header)
+COUNT_OF = _Parsed("name=number", _read_count)

@@ -1,0 +1,181 @@
+"""The configuration of a channel, each option declared once.
+
+The broker checks by this table, the command line's `declare` makes its flags of it, and the table
+in `docs/protocol.md` is generated from it. To add an option, add a row.
+
+A value of an option is an integer, a bool, a string, or a map of strings to integers; a *domain*
+says which, within which bounds. Options that a channel does not set are absent from its
+configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from .names import is_name
+
+QUEUE: Final = "queue"
+TOPIC: Final = "topic"
+_YEARS_100_SECONDS: Final = 100 * 365 * 86_400
+
+
+class Domain(Protocol):
+    """The values that an option may have."""
+
+    def allowed(self) -> str:
+        """They, in words, for messages and documentation."""
+
+    def has(self, value: Any) -> bool:
+        """Whether `value` is one of them."""
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Integers from `least` to `most`, in `unit`: "seconds", "ms", "bytes", or a count."""
+
+    least: int
+    most: int
+    unit: str = ""
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return f"{self.least} to {self.most}"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return type(value) is int and self.least <= value <= self.most
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return "true or false"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return type(value) is bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return ", ".join(map(repr, self.words))
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return type(value) is str and value in self.words
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a channel or an exchange, which need not exist yet."""
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return "the name of a channel or an exchange"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return type(value) is str and is_name(value)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A map of at most `entries_max` strings to integers from `least` to `most`."""
+
+    least: int
+    most: int
+    entries_max: int = 1000
+    text_max: int = 1024
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return f"a map of at most {self.entries_max} strings to {self.least} to {self.most}"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return (
+            type(value) is dict
+            and len(value) <= self.entries_max
+            and all(type(key) is str and len(key) <= self.text_max for key in value)
+            and all(type(n) is int and self.least <= n <= self.most for n in value.values())
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """An array of 1 to `words_max` strings, each once."""
+
+    words_max: int = 100
+    text_max: int = 255
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return f"an array of 1 to {self.words_max} different strings"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return (
+            type(value) is tuple
+            and 1 <= len(value) <= self.words_max
+            and all(type(word) is str and 1 <= len(word) <= self.text_max for word in value)
+            and len(set(value)) == len(value)
+        )
+
+
+class ChannelOption(NamedTuple):
+    """What may be said of an option: the kinds of channel that have it, its values, its meaning.
+
+    `rules_publishes`: a channel that sets it is not plain: each publish to it is looked at.
+    """
+
+    kinds: tuple[str, ...]
+    domain: Domain
+    help: str
+    rules_publishes: bool = False
+
+
+_BOTH: Final = (QUEUE, TOPIC)
+_AGE: Final = Integer(1, _YEARS_100_SECONDS, "seconds")
+_SIZE: Final = Integer(1, 2**60, "bytes")
+_COUNT: Final = Integer(1, 2**60)
+
+OPTIONS: Final[dict[str, ChannelOption]] = {
+    "retain_seconds": ChannelOption((TOPIC,), _AGE, "Keep what is settled for so long."),
+    "retain_bytes": ChannelOption((TOPIC,), _SIZE, "Keep so much of what is settled."),
+    "retain_count": ChannelOption((TOPIC,), _COUNT, "Keep so many messages that are settled."),
+    "limit_seconds": ChannelOption((TOPIC,), _AGE, "Drop what is older, read or not."),
+    "limit_bytes": ChannelOption((TOPIC,), _SIZE, "Drop the oldest beyond this, read or not."),
+    "limit_count": ChannelOption((TOPIC,), _COUNT, "Drop the oldest beyond this many."),
+}
+
+
+def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
+    """What is wrong with the configuration of a `kind`, for an error message; None if nothing is.
+
+    >>> why_not_config("queue", {"retain_seconds": 5})
+    "a queue has no configuration 'retain_seconds'; it has none"
+    """
+    for name, value in config.items():
+        option = OPTIONS.get(name)
+        if option is None or kind not in option.kinds:
+            known = [name for name, option in OPTIONS.items() if kind in option.kinds]
+            has = ", ".join(known) if known else "none"
+            return f"a {kind} has no configuration {name!r:.40}; it has {has}"
+        if not option.domain.has(value):
+            return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
+    return None
+
+
+def is_plain(config: dict[str, Any]) -> bool:
+    """Whether nothing in the configuration has to look at a publish."""
+    return not any(OPTIONS[name].rules_publishes for name in config if name in OPTIONS)
