@@ -15,6 +15,7 @@ import msgpack
 
 from telpher.protocol import batch as b
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import OPTIONS
 from telpher.protocol.codec import LENGTH, encode
 from telpher.protocol.errors import CODES
 from telpher_broker import reference
@@ -70,6 +71,8 @@ def protocol(docs: Path) -> None:
     path = docs / "protocol.md"
     page = path.read_text("utf-8")
     page = _between(page, "codes: generated from telpher.protocol.errors", "codes", _code_table())
+    options = "options: generated from telpher.protocol.channel_options"
+    page = _between(page, options, "options", _option_table())
     for name, frames in FRAMES.items():
         page = _between(page, f"example: {name}", "example", "\n".join(map(_example, frames)))
     page = _between(page, "example: batch", "example", _batch_example())
@@ -113,6 +116,14 @@ def _between(page: str, begin: str, end: str, text: str) -> str:
 def _code_table() -> str:
     rows = [f"| `{code}` | {text} |\n" for code, text in CODES.items()]
     return "".join(["| code | meaning |\n", "| --- | --- |\n", *rows])
+
+
+def _option_table() -> str:
+    rows = [
+        f"| `{name}` | {', '.join(option.kinds)} | {option.domain.allowed()} | {option.help} |\n"
+        for name, option in OPTIONS.items()
+    ]
+    return "".join(["| option | of a | value | meaning |\n", "| --- | --- | --- | --- |\n", *rows])
 
 
 def _example(frame: f.Frame) -> str:

@@ -71,7 +71,8 @@ def channel_info(told: Mapping[str, Any]) -> ChannelInfo:
 
 
 class Browsed(NamedTuple):
-    """A message that was looked at and not consumed; `attempt` is of its last delivery."""
+    """A message that was looked at and not consumed; `attempt` is of its last delivery, `about`
+    what the broker says of it beside what it says itself."""
 
     offset: int
     body: bytes
@@ -79,6 +80,7 @@ class Browsed(NamedTuple):
     headers: dict[str, Any]
     attempt: int
     published_at: float
+    about: Mapping[str, Any]
 
 
 class Channels:
@@ -136,6 +138,14 @@ class Administration:
             await self.call("declare", channel=as_name(channel), kind=kind, config=config)
         )
 
+    async def configure(self, channel: str, **changes: Any) -> ChannelInfo:
+        """Change options of a channel while it lives; None takes an option away, those not named
+        stay. Returns what `inspect` returns.
+
+            await bus.configure("prices", retain_seconds=3600, limit_count=None)
+        """
+        return channel_info(await self.call("configure", channel=as_name(channel), config=changes))
+
     async def delete(
         self, channel: str, *, if_empty: bool = False, if_unused: bool = False
     ) -> None:
@@ -171,11 +181,7 @@ class Administration:
         result = await self.call(
             "browse", channel=as_name(channel), subscription=subscription, start=start, count=count
         )
-        return [
-            message
-            for first, attempt, published_ms, batch in result["parts"]
-            for message in _browsed(first, attempt, published_ms, batch)
-        ]
+        return [message for part in result["parts"] for message in _browsed(*part)]
 
     async def create_subscription(
         self, topic: str, name: str, *, start: Start = "latest"
@@ -232,12 +238,18 @@ def start_value(start: Start) -> Any:
     raise ValueError(f"start={start!r}; it may be 'earliest', 'latest', an offset or a datetime")
 
 
-def _browsed(first: int, attempt: int, published_ms: int, batch: bytes) -> list[Browsed]:
+def _browsed(
+    first: int,
+    attempt: int,
+    published_ms: int,
+    batch: bytes,
+    about: Mapping[str, Any] | None = None,
+) -> list[Browsed]:
     columns = decode(batch)
     count = len(columns.bodies)
     keys = columns.keys or (None,) * count
     headers = columns.headers or (None,) * count
     return [
-        Browsed(first + index, body, key, row or {}, attempt, published_ms / 1000)
+        Browsed(first + index, body, key, row or {}, attempt, published_ms / 1000, about or {})
         for index, (body, key, row) in enumerate(zip(columns.bodies, keys, headers, strict=True))
     ]

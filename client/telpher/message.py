@@ -71,6 +71,12 @@ class MessageView:
         return self._delivery.consumer.channel
 
     @property
+    def origin(self) -> str:
+        """The channel it was published to, where the broker moved it to another one since."""
+        origin: str = self._delivery.about.get("channel", self.channel)
+        return origin
+
+    @property
     def attempt(self) -> int:
         """Which delivery of it this is: 1 for the first."""
         return self._delivery.attempt

@@ -408,6 +408,10 @@ class Bus:
         """Make a topic; `retain_…` and `limit_…` as in `telpher.Bus.declare_topic`."""
         return self._run(partial(self._bus.declare_topic, channel, **config))
 
+    def configure(self, channel: str, **changes: Any) -> ChannelInfo:
+        """Change options of a channel while it lives; None takes an option away."""
+        return self._run(partial(self._bus.configure, channel, **changes))
+
     def delete(self, channel: str, *, if_empty: bool = False, if_unused: bool = False) -> None:
         """Delete a channel with all that is in it."""
         self._run(partial(self._bus.delete, channel, if_empty=if_empty, if_unused=if_unused))

@@ -229,7 +229,7 @@ def delivered(said: Said, consumer: int | None = None) -> list[tuple[int, int, b
     found = []
     for _, frame in said:
         if isinstance(frame, f.Deliver) and consumer in (None, frame.request):
-            for first, attempt, _, batch in frame.parts:
+            for first, attempt, _, batch, *_ in frame.parts:
                 for index, body in enumerate(batches.decode(batch).bodies):
                     found.append((first + index, attempt, body))
     return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from telpher.protocol.channel_options import QUEUE
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
 from telpher_broker.engine.memory import size_of
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, _in_line
-from telpher_broker.engine.state import QUEUE, Channel
+from telpher_broker.engine.state import Channel
 from telpher_broker.engine.subscription import Subscription
 
 

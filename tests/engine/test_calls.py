@@ -127,3 +127,30 @@ def test_what_waits_long_is_not_remembered_for_as_long(driver: Driver) -> None:
     assert driver.pass_time(2000) == [(session, f.Reply(91, {"count": 0}))]
     (inspected,) = driver.call(session, "inspect", channel="later")["subscriptions"]
     assert (inspected["ready"], inspected["delayed"]) == (1, 0)
+
+
+def test_a_living_channel_is_configured(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"retain_count": 2})
+    found = driver.call(
+        session, "configure", channel="news", config={"retain_count": None, "limit_count": 3}
+    )
+    assert found["config"] == {"limit_count": 3}
+    driver.call(session, "subscribe", channel="news", subscription="s", start="earliest")
+    for body in b"abcde":
+        driver.publish(session, "news", bytes([body]))
+    assert driver.call(session, "inspect", channel="news")["start"] == 2
+    driver.check_replay(range(len(driver.journal)))
+
+
+def test_a_wrong_configuration_changes_nothing(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"retain_count": 2})
+    refused = driver.call(session, "configure", channel="news", config={"limit_count": 0})
+    assert (refused.code, refused.text) == (
+        "bad_request",
+        f"limit_count is 0; it may be 1 to {2**60}",
+    )
+    records = len(driver.journal)
+    driver.call(session, "configure", channel="news", config={"retain_count": 2})
+    assert len(driver.journal) == records

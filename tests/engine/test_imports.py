@@ -74,6 +74,7 @@ ENGINE_ORDER = [
     "turn",
     "arguments",
     "decide",
+    "publish",
     "membership",
     "calls",
     "retention",

@@ -8,11 +8,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from telpher.protocol.channel_options import QUEUE
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log, Stored
 from telpher_broker.engine.memory import Memory
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, Span
 from telpher_broker.engine.sessions import Consumer, Session
-from telpher_broker.engine.state import QUEUE, Channel
+from telpher_broker.engine.state import Channel
 
 from .invariants import check_log, check_ranges
 

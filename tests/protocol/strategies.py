@@ -26,7 +26,10 @@ rows = st.lists(values, max_size=5).map(tuple)
 offset_rows = st.lists(st.integers(0, 2**63), max_size=8, unique=True).map(
     lambda row: tuple(sorted(row[: len(row) // 2 * 2]))
 )
-parts = st.lists(st.tuples(numbers, numbers, numbers, blobs), max_size=3).map(tuple)
+_part = st.tuples(numbers, numbers, numbers, blobs)
+parts = st.lists(
+    st.one_of(_part, st.tuples(_part, options).map(lambda pair: (*pair[0], pair[1]))), max_size=3
+).map(tuple)
 
 _BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
     int: integers,

@@ -54,7 +54,9 @@ def test_pieces_are_the_same_bytes(frame: f.Frame) -> None:
 @pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, (1 << 16) - 1, 1 << 16, 1 << 20])
 def test_a_large_batch_is_a_piece_of_its_own_and_not_copied(size: int) -> None:
     small, batch = b"small" * 100, bytes(size)
-    deliver = f.Deliver(7, ((1, 1, 5, b""), (2, 1, 6, batch), (9, 2, 7, small)))
+    deliver = f.Deliver(
+        7, ((1, 1, 5, b"", {"a": 1}), (2, 1, 6, batch, {"b": "x"}), (9, 2, 7, small, {}))
+    )
     for frame in (f.Publish(1, "jobs", b"p" * 16, 3, None, batch), deliver):
         pieces = encode_pieces(frame)
         assert b"".join(pieces) == encode(frame)

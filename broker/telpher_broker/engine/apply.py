@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
 from .log import Stored
 from .ranges import Span
-from .state import QUEUE, Channel, Producer, State, View
+from .state import Channel, Producer, State, View
 from .subscription import Subscription
 
 
@@ -30,8 +31,9 @@ def _keep(view: View, record: r.Record) -> None:
         for producer in record.producers:
             view.keep_producer(producer)
         return
-    view.keep_channel(record.channel)
-    if isinstance(record, r.Published) and record.producer is not None:
+    for number in r.channels_of(record):
+        view.keep_channel(number)
+    if isinstance(record, (r.Published, r.Routed)) and record.producer is not None:
         view.keep_producer(record.producer)
 
 
@@ -87,6 +89,10 @@ def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
     channel.subscriptions.clear()
 
 
+def _channel_configured(state: State, record: r.ChannelConfigured) -> None:
+    state.numbered[record.channel].configure(record.config)
+
+
 def _subscribed(state: State, record: r.Subscribed) -> None:
     channel = state.numbered[record.channel]
     channel.subscriptions[record.subscription] = subscribed(
@@ -124,13 +130,26 @@ def _published(state: State, record: r.Published) -> None:
     stored = Stored(record.first, end, record.published_ms, record.properties, record.batch)
     place(state.numbered[record.channel], stored)
     if record.producer is not None:
-        _remember(state, record, record.producer)
+        _remember(state, record.channel, record, record.producer)
 
 
-def _remember(state: State, record: r.Published, name: bytes) -> None:
+def _routed(state: State, record: r.Routed) -> None:
+    for messages, properties, about, targets, batch in record.parts:
+        share = (targets[0], targets[1]) if len(targets) > 2 else None
+        for index in range(0, len(targets), 2):
+            first = targets[index + 1]
+            stored = Stored(
+                first, first + messages, record.published_ms, properties, batch, about, share
+            )
+            place(state.numbered[targets[index]], stored)
+    if record.producer is not None:
+        _remember(state, record.source, record, record.producer)
+
+
+def _remember(state: State, source: int, record: r.Published | r.Routed, name: bytes) -> None:
     producer = state.producers.pop(name, None)
-    if producer is None or producer.channel != record.channel:
-        producer = Producer(record.channel)
+    if producer is None or producer.source != source:
+        producer = Producer(source)
     state.producers[name] = producer
     producer.remember(record.sequence, record.first)
     if len(producer.recent) > PRODUCER_WINDOW:
@@ -176,9 +195,11 @@ def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
 _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChannelDeclared: _channel_declared,
     r.ChannelDeleted: _channel_deleted,
+    r.ChannelConfigured: _channel_configured,
     r.Subscribed: _subscribed,
     r.Unsubscribed: _unsubscribed,
     r.Published: _published,
+    r.Routed: _routed,
     r.Started: _started,
     r.Settled: _settled,
     r.Returned: _returned,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
 from . import records as r
@@ -14,21 +15,13 @@ from .decide import channel_of, make_channel
 from .membership import close, durable_subscription, position, take_away
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
-from .state import QUEUE, TOPIC, Channel
+from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
 
-BROWSE_BYTES: Final = 1024 * 1024
+Verb = Callable[[Turn, Arguments], dict[str, Any]]
 
-# The configuration of a channel: name -> (least, most, kinds that have it).
-CONFIG_BOUNDS: Final[dict[str, tuple[int, int, tuple[str, ...]]]] = {
-    "retain_seconds": (1, 100 * 365 * 86_400, (TOPIC,)),
-    "retain_bytes": (1, 2**60, (TOPIC,)),
-    "retain_count": (1, 2**60, (TOPIC,)),
-    "limit_seconds": (1, 100 * 365 * 86_400, (TOPIC,)),
-    "limit_bytes": (1, 2**60, (TOPIC,)),
-    "limit_count": (1, 2**60, (TOPIC,)),
-}
+BROWSE_BYTES: Final = 1024 * 1024
 
 
 def call(turn: Turn, session: Session, frame: f.Call) -> None:
@@ -57,25 +50,31 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
         raise Refusal(
             "channel_differs",
             f"{name!r} is a {channel.kind} with {channel.config or 'no configuration'}; "
-            "delete it first, or declare it alike",
+            "declare it alike, or change it with the verb configure",
         )
     return inspect(channel)
 
 
+def _configure(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    changes = arguments.options("config")
+    arguments.done()
+    config = {
+        name: value for name, value in (channel.config | changes).items() if value is not None
+    }
+    _check_config(channel.kind, config)
+    if config != channel.config:
+        turn.commit(r.ChannelConfigured(channel.number, config))
+        turn.loosened[channel] = None
+        for subscription in channel.subscriptions.values():
+            turn.wakeful[subscription] = None
+    return inspect(channel)
+
+
 def _check_config(kind: str, config: Options) -> None:
-    for name, value in config.items():
-        bounds = CONFIG_BOUNDS.get(name)
-        if bounds is None or kind not in bounds[2]:
-            known = [name for name, bound in CONFIG_BOUNDS.items() if kind in bound[2]]
-            raise Refusal(
-                "bad_request",
-                f"a {kind} has no configuration {name!r:.40}; "
-                f"it has {', '.join(known) if known else 'none'}",
-            )
-        if type(value) is not int or not bounds[0] <= value <= bounds[1]:
-            raise Refusal(
-                "bad_request", f"{name} is {value!r:.40}; it may be {bounds[0]} to {bounds[1]}"
-            )
+    fault = why_not_config(kind, config)
+    if fault is not None:
+        raise Refusal("bad_request", fault)
 
 
 def _delete(turn: Turn, arguments: Arguments) -> Options:
@@ -184,7 +183,8 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
             if low >= high or size > BROWSE_BYTES:
                 break
             batch = turn.cut(stored, low, high)
-            parts.append((low, attempt, stored.published_ms, batch))
+            about = () if stored.about is None else (stored.about,)
+            parts.append((low, attempt, stored.published_ms, batch, *about))
             count -= high - low
             size += len(batch)
             reached = high
@@ -255,8 +255,10 @@ def _subscription(channel: Channel, name: str | None) -> Subscription:
     return subscription
 
 
-VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+# Each noun has the verbs of its own; here they meet.
+VERBS: Final[dict[str, Verb]] = {
     "declare": _declare,
+    "configure": _configure,
     "delete": _delete,
     "purge": _purge,
     "list": _list,

@@ -1,7 +1,7 @@
 """Decide: read, check, choose; what is chosen becomes records.
 
-The two requests that carry the load, publish and settle. The rest is in `membership` (who
-consumes) and `calls`.
+Settling, and the look-ups that every decision begins with. Publishing has a file of its own,
+`publish`; the rest is in `membership` (who consumes) and `calls`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher.protocol.errors import BatchError
-from telpher.protocol.frames import Level, Offsets, Outcome
+from telpher.protocol.frames import Offsets, Outcome
 from telpher.protocol.names import is_name, why_not_name
 
 from . import records as r
@@ -23,93 +22,6 @@ DELAY_MS_MAX: Final = batches.PROPERTY_BOUNDS["delay_ms"][1]
 
 # Leased messages of one consumer: (first, end, the number of the delivery).
 Held = list[tuple[int, int, int]]
-
-
-def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
-    """Append a batch, unless the producer's number says that it is there already."""
-    level = _level(turn, frame.confirm)
-    first = _stored_before(turn, frame)
-    if first is None:
-        first = _store(turn, frame)
-    turn.reply(session, f.Confirm(frame.request, first, level), level)
-
-
-def _store(turn: Turn, frame: f.Publish) -> int:
-    if turn.disk_full:
-        raise Refusal(
-            "disk_full",
-            f"the disk is nearly full; {frame.channel!r:.80} takes messages when there is space",
-        )
-    if len(frame.batch) > turn.settings.batch_bytes_max:
-        raise Refusal(
-            "batch_too_large",
-            f"a batch of {len(frame.batch)} bytes; it may have {turn.settings.batch_bytes_max}",
-        )
-    try:
-        count, properties = batches.check(frame.batch, turn.settings.batch)
-    except BatchError as error:
-        raise Refusal(error.code, str(error)) from None
-    channel = channel_for_use(turn, frame.channel)
-    first = channel.log.next
-    turn.commit(
-        r.Published(
-            channel.number,
-            first,
-            count,
-            turn.now_ms,
-            properties,
-            frame.producer,
-            frame.sequence,
-            frame.batch,
-        )
-    )
-    if turn.state.memory.spills(frame.batch):
-        turn.spill_last(channel.log)
-    turn.counters["published"] += count
-    turn.counters["published_bytes"] += len(frame.batch)
-    turn.published[channel] = None
-    return first
-
-
-def _level(turn: Turn, asked: int | None) -> Level:
-    if asked is None:
-        return turn.settings.level
-    if not 0 <= asked <= Level.FSYNCED:
-        raise Refusal("bad_request", f"confirm is {asked}; a level is 0, 1 or 2, or nil")
-    if asked > turn.settings.level_max:
-        raise Refusal(
-            "durability_unavailable",
-            f"level {Level(asked).name.lower()} needs persistence aof or aof+rdb; "
-            f"this broker reaches {turn.settings.level_max.name.lower()}",
-        )
-    return max(Level(asked), turn.settings.level)
-
-
-def _stored_before(turn: Turn, frame: f.Publish) -> int | None:
-    """The first offset that this very batch got when it came before, or None."""
-    if frame.producer is None:
-        return None
-    if len(frame.producer) != 16 or frame.sequence < 1:
-        raise Refusal("bad_request", "a producer is 16 bytes and its sequence begins with 1")
-    channel = turn.state.channels.get(frame.channel)
-    producer = turn.state.producers.get(frame.producer)
-    if producer is None:
-        return None
-    if channel is None or producer.channel != channel.number:
-        if producer.channel in turn.state.numbered:
-            name = turn.state.numbered[producer.channel].name
-            raise Refusal("bad_request", f"this producer's batches go to {name!r} and nowhere else")
-        return None
-    first = producer.recent.get(frame.sequence)
-    if first is not None:
-        turn.counters["duplicates"] += 1
-    elif len(producer.recent) >= f.PRODUCER_WINDOW and frame.sequence < producer.lowest():
-        raise Refusal(
-            "sequence_too_old",
-            f"sequence {frame.sequence} is before the last {f.PRODUCER_WINDOW} of this producer; "
-            "whether it was stored is no longer known",
-        )
-    return first
 
 
 def settle(turn: Turn, session: Session, frame: f.Settle) -> None:

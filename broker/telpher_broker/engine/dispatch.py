@@ -122,7 +122,12 @@ def _add_part(
     batch = turn.cut(stored, first, end)
     if not consumer.parts:
         turn.delivering.append(consumer)
-    consumer.parts.append((first, attempt, stored.published_ms, batch))
+    about = stored.about
+    consumer.parts.append(
+        (first, attempt, stored.published_ms, batch)
+        if about is None
+        else (first, attempt, stored.published_ms, batch, about)
+    )
     size = len(batch) + PART_BYTES
     session.window_bytes -= size
     turn.budget_bytes -= size

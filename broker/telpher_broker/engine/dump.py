@@ -9,12 +9,13 @@ Chunks, each one msgpack array:
 
     [1, next_channel]
     [2, channel, name, kind, config, next]
-    [3, channel, [[first, end, published_ms, properties, batch], ...]]
+    [3, channel, [[first, end, published_ms, properties, batch (, about, share)], ...]]
     [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
-    [5, [[producer, channel, last_ms, [sequence, first, ...]], ...]]
+    [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
 
 A channel's 2 comes before its 3s, and those before its 4s; spans that fill more than one 4 go
-on in the next.
+on in the next. A batch has its last two fields only if one of them says something. Of a batch that
+several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
+from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
-from .log import Stored
+from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Span
 from .records import summary_of
-from .state import QUEUE, Channel, Producer, State
+from .state import Channel, Producer, State
 from .subscription import Subscription
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -48,9 +50,9 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     4: ("Subscription", ("channel", "name", "cursor", "missed", "spans")),
     5: ("Producers", ("producers",)),
 }
-_BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch")
+_BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
-BatchRow = tuple[int, int, int, dict[str, int] | None, bytes]
+BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
 ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
 
@@ -83,6 +85,8 @@ class Frozen:
         self._memory = state.memory
         # Of each chunk with spilled batches: its number, those, and where in it each begins.
         self._spilled: list[tuple[int, list[Stored], list[int]]] = []
+        # Of each shared batch that is encoded: the chunk it is in, and where in it.
+        self._shared: dict[Share, tuple[int, int]] = {}
         self._next_channel = state.next_channel
         # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
@@ -144,8 +148,16 @@ class Frozen:
         return _freeze_producer(name, producer) if isinstance(producer, Producer) else producer
 
     def _row(self, entry: Stored) -> BatchRow:
-        batch = self._memory.load(entry.batch)
-        return (entry.first, entry.end, entry.published_ms, entry.properties, batch)
+        row = (entry.first, entry.end, entry.published_ms, entry.properties)
+        share = entry.share
+        if share is None and entry.about is None:
+            return (*row, self._memory.load(entry.batch))
+        if share is None:
+            return (*row, self._memory.load(entry.batch), entry.about, None)
+        if share in self._shared:
+            return (*row, None, entry.about, share)
+        self._shared[share] = (-1, 0)  # until its chunk is made
+        return (*row, self._memory.load(entry.batch), entry.about, share)
 
     def _note_spilled(
         self, number: int, chunk: bytes, entries: Sequence[Stored], rows: Sequence[BatchRow]
@@ -154,8 +166,19 @@ class Frozen:
         starts: list[int] = []
         start = 0
         for entry, row in zip(entries, rows, strict=True):
+            share, batch = entry.share, row[4]
+            if batch is None:
+                assert share is not None
+                if not isinstance(entry.batch, bytes):
+                    elsewhere, there = self._shared[share]
+                    self._spilled.append((elsewhere, [entry], [there]))
+                continue
+            if share is None and isinstance(entry.batch, bytes):
+                continue
+            start = chunk.index(batch, start)
+            if share is not None:
+                self._shared[share] = (number, start)
             if not isinstance(entry.batch, bytes):
-                start = chunk.index(row[4], start)
                 spilled.append(entry)
                 starts.append(start)
         if spilled:
@@ -187,7 +210,9 @@ def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[st
     fields = dict(zip(names, values, strict=False))
     if name == "Batches":
         rows = [dict(zip(_BATCH_NAMES, row, strict=False)) for row in fields["batches"]]
-        fields["batches"] = [{**row, "batch": show(row["batch"])} for row in rows]
+        fields["batches"] = [
+            {**row, "batch": None if row["batch"] is None else show(row["batch"])} for row in rows
+        ]
     if name == "Producers":
         fields["producers"] = [(row[0].hex(), *row[1:]) for row in fields["producers"]]
     return {"chunk": name, **fields}
@@ -198,6 +223,7 @@ def loaded(state: State) -> None:
     for channel in state.numbered.values():
         if channel.kind == QUEUE:
             _count_live(channel)
+    state.shared.clear()
 
 
 def _bytes(value: Any) -> bytes:
@@ -239,7 +265,7 @@ def _span_rows(subscription: Subscription) -> list[SpanRow]:
 
 def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
     recent = tuple(number for pair in producer.recent.items() for number in pair)
-    return (name, producer.channel, producer.last_ms, recent)
+    return (name, producer.source, producer.last_ms, recent)
 
 
 def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[Stored]]:
@@ -284,10 +310,14 @@ def _load_batches(
     log, following, start = channel.log, channel.log.next, 0
     for row in rows:
         stored = Stored(*row)
+        batch = row[4]
+        if batch is None:
+            stored.batch = state.shared[row[6]].batch
+        elif stored.share is not None:
+            state.shared[stored.share] = stored
         log.append(stored)
         channel.expect_expiry(stored)
-        batch = row[4]
-        if place is not None and state.memory.spills(batch):
+        if batch is not None and place is not None and state.memory.spills(batch):
             start = chunk.index(batch, start)
             log.spill(stored, place.part(start, batch))
     log.next = following
@@ -307,8 +337,8 @@ def _load_subscription(
 
 
 def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
-    for name, channel, last_ms, recent in rows:
-        producer = Producer(channel)
+    for name, source, last_ms, recent in rows:
+        producer = Producer(source)
         producer.last_ms = last_ms
         producer.recent = dict(sorted(zip(recent[::2], recent[1::2], strict=True)))
         state.producers[name] = producer

@@ -21,7 +21,7 @@ from telpher.protocol.frames import ClientFrame
 from . import records as r
 from .apply import apply
 from .calls import call
-from .decide import publish, settle
+from .decide import settle
 from .dispatch import dispatch
 from .dump import Frozen, load, loaded
 from .membership import (
@@ -35,6 +35,7 @@ from .membership import (
     renew,
 )
 from .memory import Memory, Place, Read
+from .publish import publish
 from .retention import retain
 from .settings import EngineSettings
 from .state import State
@@ -64,6 +65,9 @@ _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
     f.Cancel: cancel,
     f.Call: call,
 }
+
+
+_BRING_BATCHES: Final = frozenset({r.Published, r.Routed})
 
 
 class Engine:
@@ -151,10 +155,10 @@ class Engine:
     def written(self, places: Sequence[Place]) -> None:
         """The records of the last round are written, each at its place: spill what is over."""
         turn = self._turn
-        for index, log, stored in turn.spilling:
+        for index, at, log, stored in turn.spilling:
             batch = stored.batch
             if type(batch) is bytes:
-                log.spill(stored, r.place_of_batch(places[index], batch))
+                log.spill(stored, places[index].part(at, batch))
         turn.spilling.clear()
 
     def load(self, chunk: bytes, place: Place | None = None) -> None:
@@ -172,14 +176,17 @@ class Engine:
         """
         record = r.decode(data)
         apply(self.state, record)
-        if type(record) is r.Published and place is not None:
-            self._spill_replayed(record, place)
+        if type(record) in _BRING_BATCHES and place is not None and self.state.memory.is_over:
+            self._spill_replayed(record, data, place)
 
-    def _spill_replayed(self, record: r.Published, place: Place) -> None:
-        if self.state.memory.spills(record.batch):
-            log = self.state.numbered[record.channel].log
-            assert log.last is not None
-            log.spill(log.last, r.place_of_batch(place, record.batch))
+    def _spill_replayed(self, record: r.Record, data: bytes, place: Place) -> None:
+        for number, first, at in r.batches_at(record, data):
+            log = self.state.numbered[number].log
+            stored = log.find(first)
+            if stored is not None and isinstance(stored.batch, bytes):
+                batch = stored.batch
+                if self.state.memory.spills(batch):
+                    log.spill(stored, place.part(at, batch))
 
     def recovered(self) -> None:
         """Replay is over: set the alarms, and never let time go back behind what was published."""

@@ -12,20 +12,38 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
+from telpher.protocol.frames import Options
+
 from .memory import Batch, Memory, Place, size_of
 
 CHUNK_ENTRIES: Final = 512
 
 
+# The identity of a batch that several logs hold: the number of the first one, and its offset there.
+Share = tuple[int, int]
+
+
 class Stored:
     """A batch in a log: messages `first` to `end` (exclusive).
 
-    `batch` is its bytes, or where they are if it is spilled. `live` counts the messages that a
+    `batch` is its bytes, or where they are if it is spilled. `about` is what the broker says of its
+    messages beside what they say themselves, such as where they were published to first. `share`
+    tells which batches of several logs are one and the same. `live` counts the messages that a
     queue has not settled yet; topics leave it alone. `before` is how many bytes of batches were
     appended to its log earlier.
     """
 
-    __slots__ = ("batch", "before", "end", "first", "live", "properties", "published_ms")
+    __slots__ = (
+        "about",
+        "batch",
+        "before",
+        "end",
+        "first",
+        "live",
+        "properties",
+        "published_ms",
+        "share",
+    )
 
     def __init__(
         self,
@@ -34,12 +52,16 @@ class Stored:
         published_ms: int,
         properties: dict[str, int] | None,
         batch: Batch,
+        about: Options | None = None,
+        share: Share | None = None,
     ) -> None:
         self.first = first
         self.end = end
         self.published_ms = published_ms
         self.properties = properties
         self.batch = batch
+        self.about = about
+        self.share = share
         self.live = end - first
         self.before = 0
 

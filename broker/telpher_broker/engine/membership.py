@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets
 
 from . import records as r
@@ -13,7 +14,7 @@ from .arguments import Arguments
 from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
 from .ranges import LEASED, READY
 from .sessions import Consumer, Fetching, Session
-from .state import QUEUE, Channel
+from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
 

@@ -57,13 +57,14 @@ class Memory:
         self._read = read
         self._last: tuple[Place | None, bytes] = (None, b"")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether more is in memory than may stay there."""
+        return self._limit_bytes is not None and self.memory_bytes > self._limit_bytes
+
     def spills(self, batch: bytes) -> bool:
         """Whether this batch, just added, is to leave memory."""
-        return (
-            self._limit_bytes is not None
-            and self.memory_bytes > self._limit_bytes
-            and len(batch) >= self._spill_bytes_min
-        )
+        return self.is_over and len(batch) >= self._spill_bytes_min
 
     def load(self, batch: Batch) -> bytes:
         """The bytes of a batch; the last one read is at hand, for many subscribers of a topic."""

@@ -10,15 +10,13 @@ To change a record: give the new shape a new kind, keep applying the old one, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
 from telpher.protocol.frames import Offsets, Options
-
-from .memory import Place
 
 
 class Reason(IntEnum):
@@ -27,6 +25,10 @@ class Reason(IntEnum):
     ACKED = 0
     EXPIRED = 1
     PURGED = 2
+
+
+# (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
+RoutedPart = tuple[int, dict[str, int] | None, Options | None, tuple[int, ...], bytes]
 
 
 class ChannelDeclared(NamedTuple):
@@ -38,6 +40,11 @@ class ChannelDeclared(NamedTuple):
 
 class ChannelDeleted(NamedTuple):
     channel: int
+
+
+class ChannelConfigured(NamedTuple):
+    channel: int
+    config: Options
 
 
 class Subscribed(NamedTuple):
@@ -60,6 +67,21 @@ class Published(NamedTuple):
     producer: bytes | None
     sequence: int
     batch: bytes
+
+
+class Routed(NamedTuple):
+    """Batches that go to several channels, or that the broker has something to say about.
+
+    `source` is the number of what they were published to and `first` the place they got there; both
+    0 where the broker itself moves messages.
+    """
+
+    source: int
+    first: int
+    published_ms: int
+    producer: bytes | None
+    sequence: int
+    parts: tuple[RoutedPart, ...]
 
 
 class Started(NamedTuple):
@@ -105,9 +127,11 @@ class ProducersForgotten(NamedTuple):
 Record = (
     ChannelDeclared
     | ChannelDeleted
+    | ChannelConfigured
     | Subscribed
     | Unsubscribed
     | Published
+    | Routed
     | Started
     | Settled
     | Returned
@@ -128,6 +152,8 @@ KINDS: Final[dict[int, type[Record]]] = {
     9: Trimmed,
     10: Sought,
     11: ProducersForgotten,
+    12: Routed,
+    25: ChannelConfigured,
 }
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
@@ -151,9 +177,26 @@ def decode(data: bytes) -> Record:
     return record._make(fields)
 
 
-def place_of_batch(place: Place, batch: bytes) -> Place:
-    """Where the batch of a Published record is, given where the record is: it stands last."""
-    return place.part(place.length - len(batch), batch)
+def channels_of(record: Record) -> Iterator[int]:
+    """The numbers of the channels that a record changes."""
+    if isinstance(record, Routed):
+        for _, _, _, targets, _ in record.parts:
+            yield from targets[::2]
+    elif not isinstance(record, ProducersForgotten):
+        yield record.channel
+
+
+def batches_at(record: Record, data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where in its bytes a record has batches, as (channel, first, at)."""
+    if isinstance(record, Published):
+        yield record.channel, record.first, len(data) - len(record.batch)
+    elif isinstance(record, Routed):
+        at = 0
+        for _, _, _, targets, batch in record.parts:
+            at = data.index(batch, at)
+            for index in range(0, len(targets), 2):
+                yield targets[index], targets[index + 1], at
+            at += len(batch)
 
 
 def summary_of(batch: bytes) -> str:
@@ -167,6 +210,9 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
     fields = record._asdict()
     if isinstance(record, Published):
         fields["batch"] = show(record.batch)
+        fields["producer"] = record.producer.hex() if record.producer else None
+    if isinstance(record, Routed):
+        fields["parts"] = [(*part[:4], show(part[4])) for part in record.parts]
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]

@@ -6,9 +6,11 @@ not the rule. (A queue's log drops a batch with its last live message, when that
 
 from __future__ import annotations
 
+from telpher.protocol.channel_options import QUEUE
+
 from . import records as r
 from .membership import take_away
-from .state import QUEUE, Channel
+from .state import Channel
 from .turn import Turn
 
 

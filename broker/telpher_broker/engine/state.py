@@ -8,25 +8,37 @@ Durable are `channels` with all but leases and ephemeral subscriptions, `next_ch
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Protocol
 
+from telpher.protocol.channel_options import QUEUE, is_plain
 from telpher.protocol.frames import Options
 
 from . import ordered
-from .log import Log, Stored
+from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
 from .sessions import Consumer, Session
 from .subscription import Subscription
 
-QUEUE: Final = "queue"
-TOPIC: Final = "topic"
-
 
 class Channel:
-    """A queue or a topic. `number` is its identity in records, never used again."""
+    """A queue or a topic. `number` is its identity in records, never used again.
 
-    __slots__ = ("alarm_ms", "config", "expiring", "kind", "log", "name", "number", "subscriptions")
+    `is_plain`: a publish to it is stored as it comes, with nothing to look at. It follows from
+    the rest by `derive`, and is no state.
+    """
+
+    __slots__ = (
+        "alarm_ms",
+        "config",
+        "expiring",
+        "is_plain",
+        "kind",
+        "log",
+        "name",
+        "number",
+        "subscriptions",
+    )
 
     def __init__(self, number: int, name: str, kind: str, config: Options, memory: Memory) -> None:
         self.number = number
@@ -40,6 +52,16 @@ class Channel:
         self.expiring: Ordered[tuple[int, int, int]] = ()
         if kind == QUEUE:
             self.subscriptions[""] = Subscription(self, "", 0)
+        self.derive()
+
+    def configure(self, config: Options) -> None:
+        """Have another configuration from now on."""
+        self.config = config
+        self.derive()
+
+    def derive(self) -> None:
+        """Work out what follows from the configuration; to be called when it has changed."""
+        self.is_plain = is_plain(self.config)
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""
@@ -66,13 +88,14 @@ class Channel:
 class Producer:
     """What is remembered of a producer.
 
-    `recent` maps sequence to the first offset it got, in order of sequence.
+    `source` is the number of what it publishes to. `recent` maps sequence to the first offset it
+    got there, in order of sequence.
     """
 
-    __slots__ = ("channel", "last_ms", "recent")
+    __slots__ = ("last_ms", "recent", "source")
 
-    def __init__(self, channel: int) -> None:
-        self.channel = channel
+    def __init__(self, source: int) -> None:
+        self.source = source
         self.recent: dict[int, int] = {}
         self.last_ms = 0
 
@@ -108,11 +131,18 @@ class State:
         self.channels: dict[str, Channel] = {}
         self.numbered: dict[int, Channel] = {}
         self.next_channel = 1
+        # While a snapshot is loaded: who has a shared batch already, by the batch's identity.
+        self.shared: dict[Share, Stored] = {}
         # In order of last publish, so that the ones to forget stand first.
         self.producers: dict[bytes, Producer] = {}
         self.sessions: dict[int, Session] = {}
         # Consumers that may come back after a broken connection.
         self.tokens: dict[bytes, Consumer] = {}
+
+    def name_of(self, source: int) -> str | None:
+        """What has this number, as it is shown; None if it is gone."""
+        channel = self.numbered.get(source)
+        return None if channel is None else repr(channel.name)
 
     def subscription(self, channel: int, name: str) -> Subscription:
         """The subscription that a record names."""

@@ -68,8 +68,9 @@ class Turn:
         self.records: list[bytes] = []
         self.effects: list[Effect] = []
         self.synced_effects: list[Effect] = []
-        # What is to be spilled when it is written: (index of its record, its log, the batch).
-        self.spilling: list[tuple[int, Log, Stored]] = []
+        # What is to be spilled when it is written: (index of its record, at which byte of it, its
+        # log, the batch).
+        self.spilling: list[tuple[int, int, Log, Stored]] = []
         self.budget_bytes = ROUND_BYTES
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
@@ -89,10 +90,19 @@ class Turn:
             if self.settings.journal:
                 self.records.append(r.encode(record))
 
-    def spill_last(self, log: Log) -> None:
-        """Let the batch just published leave memory once its record is written."""
-        if self.settings.journal and log.last is not None:
-            self.spilling.append((len(self.records) - 1, log, log.last))
+    def commit_batches(self, record: r.Published | r.Routed) -> None:
+        """`commit` for what brings batches: those above the bound leave memory once written."""
+        self.commit(record)
+        if not self.settings.journal or not self.state.memory.is_over:
+            return
+        data = self.records[-1]
+        for number, first, at in r.batches_at(record, data):
+            log = self.state.numbered[number].log
+            stored = log.find(first)
+            assert stored is not None
+            assert isinstance(stored.batch, bytes)
+            if self.state.memory.spills(stored.batch):
+                self.spilling.append((len(self.records) - 1, at, log, stored))
 
     def reply(self, session: Session, frame: ServerFrame, level: Level = Level.RECEIVED) -> None:
         """Say something to a session, when this turn's block has reached `level`."""

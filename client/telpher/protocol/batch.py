@@ -105,6 +105,17 @@ def cut(columns: Columns, start: int, stop: int) -> bytes:
     )
 
 
+def pick(columns: Columns, indexes: Sequence[int]) -> Columns:
+    """The messages at `indexes` of a decoded batch, in that order."""
+    properties, bodies, keys, headers = columns
+    return Columns(
+        properties,
+        [bodies[index] for index in indexes],
+        None if keys is None else [keys[index] for index in indexes],
+        None if headers is None else [headers[index] for index in indexes],
+    )
+
+
 def check(batch: bytes, limits: BatchLimits) -> Summary:
     """Whether anyone may ever see this batch: well formed, its count right, its sizes in bounds.
 

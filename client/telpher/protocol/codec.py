@@ -89,16 +89,19 @@ def _deliver_pieces(frame: Deliver) -> list[bytes]:
     head = parts[: -len(frame.parts)]
     pieces = []
     for part in frame.parts:
-        batch = part[3]
-        pieces += [head + _head_of(part[:3], batch), batch]
-        head = b""
+        batch, *about = part[3:]
+        pieces += [head + _head_of(part[:3], batch, len(about)), batch]
+        head = cast(bytes, _pack(about[0])) if about else b""
+    if head:
+        pieces.append(head)
     pieces[0] = LENGTH.pack(sum(map(len, pieces))) + pieces[0]
     return pieces
 
 
-def _head_of(values: tuple[Any, ...], batch: bytes) -> bytes:
-    """An array of these values and a bin, up to the bytes of the bin."""
-    packed = cast(bytes, _pack((*values, b"")))[:-_EMPTY_BIN_BYTES]
+def _head_of(values: tuple[Any, ...], batch: bytes, following: int = 0) -> bytes:
+    """An array of these values, a bin, and so many values `following`, up to the bin's bytes."""
+    empty = cast(bytes, _pack((*values, b"", *(None,) * following)))
+    packed = empty[: -_EMPTY_BIN_BYTES - following]
     size = len(batch)
     if size < 1 << 8:
         return packed + _BIN_8.pack(0xC4, size)
@@ -151,8 +154,10 @@ def _misfit(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> str:
 
 def _check_parts(name: str, frame: Any) -> None:
     for part in frame.parts:
-        if type(part) is not tuple or tuple(map(type, part)) != _PART_TYPES or min(part[:3]) < 0:
-            raise RemoteProtocolError("bad_frame", f"{name}: a part is [int, int, int, bin]")
+        if type(part) is not tuple or tuple(map(type, part)) not in _PARTS or min(part[:3]) < 0:
+            raise RemoteProtocolError(
+                "bad_frame", f"{name}: a part is [int, int, int, bin], or that and a map"
+            )
 
 
 def _check_offsets(name: str, frame: Any) -> None:
@@ -166,7 +171,7 @@ _Check = Callable[[str, Any], None]
 _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 
 # What the broker says must be right; bad offsets from a client are a bad request, and refused.
-_PART_TYPES: Final = (int, int, int, bytes)
+_PARTS: Final = frozenset({(int, int, int, bytes), (int, int, int, bytes, dict)})
 _ROWS: Final[dict[type[Frame], _Check]] = {
     Deliver: _check_parts,
     Settled: _check_offsets,

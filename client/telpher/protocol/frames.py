@@ -21,8 +21,9 @@ PRODUCER_WINDOW: Final = 32
 
 Offsets = tuple[int, ...]
 Options = dict[str, Any]
-# (first offset, attempt, published at in ms since 1970, encoded batch)
-Part = tuple[int, int, int, bytes]
+# (first offset, attempt, published at in ms since 1970, encoded batch), and behind it, if there is
+# something to say, what the broker says of the messages
+Part = tuple[int, int, int, bytes] | tuple[int, int, int, bytes, Options]
 
 
 class Level(IntEnum):

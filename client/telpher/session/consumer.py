@@ -180,8 +180,7 @@ class ConsumerState:
 
     def _read(self, part: f.Part) -> Delivery:
         try:
-            first, attempt, published_ms, batch = part
-            return Delivery(self, self._serial, first, attempt, published_ms, batch)
+            return Delivery(self, self._serial, *part)
         except (TypeError, ValueError) as error:
             raise RemoteProtocolError("bad_frame", f"DELIVER: {error}") from None
 

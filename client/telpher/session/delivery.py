@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from telpher.protocol.batch import Columns, decode
 
@@ -13,15 +14,20 @@ if TYPE_CHECKING:
     from .consumer import ConsumerState
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 class Delivery:
     """Messages `first` to `end` (exclusive) as one consumer got them.
 
     `serial` counts the deliveries of the consumer: an offset that was lost and delivered again is
-    told from its earlier delivery by it. `is_opened`: single messages of it were handed out, which
-    may have been settled one by one.
+    told from its earlier delivery by it. `about` is what the broker says of the messages beside
+    what they say themselves, see `docs/protocol.md`. `is_opened`: single messages of it were handed
+    out, which may have been settled one by one.
     """
 
     __slots__ = (
+        "about",
         "attempt",
         "bodies",
         "consumer",
@@ -47,12 +53,14 @@ class Delivery:
         attempt: int,
         published_ms: int,
         batch: bytes,
+        about: Mapping[str, Any] = _NOTHING,
     ) -> None:
         self.consumer = consumer
         self.serial = serial
         self.first = first
         self.attempt = attempt
         self.published_ms = published_ms
+        self.about = about
         self._set_columns(decode(batch))
 
     def _set_columns(self, columns: Columns) -> None:
@@ -71,6 +79,7 @@ class Delivery:
         part = Delivery.__new__(Delivery)
         part.consumer, part.serial, part.first = self.consumer, self.serial, first
         part.attempt, part.published_ms = self.attempt, self.published_ms
+        part.about = self.about
         keys, headers = self.keys, self.headers
         part._set_columns(
             Columns(

@@ -147,5 +147,15 @@ class Cancelling(Exchange):
 # Said twice, these do what they do once. The others may not be repeated unasked: a purge sent again
 # after a reconnect would take what was published in between.
 REPEATABLE_VERBS = frozenset(
-    {"declare", "list", "inspect", "browse", "subscribe", "stats", "snapshot", "rewrite"}
+    {
+        "declare",
+        "configure",
+        "list",
+        "inspect",
+        "browse",
+        "subscribe",
+        "stats",
+        "snapshot",
+        "rewrite",
+    }
 )
