@@ -62,6 +62,9 @@ ENGINE_FORBIDDEN = {
 ENGINE_ORDER = [
     "__init__",
     "ordered",
+    "patterns",
+    "hashring",
+    "headers",
     "ranges",
     "memory",
     "log",
