@@ -53,7 +53,9 @@ def test_names_come_from_the_package():
         telpher.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["session.ranges", "session.backoff", "url", "admin"])
+@pytest.mark.parametrize(
+    "module", ["session.ranges", "session.backoff", "url", "admin.told", "protocol.channel_options"]
+)
 def test_the_examples_in_docstrings_are_true(module):
     results = doctest.testmod(importlib.import_module(f"telpher.{module}"))
     assert results.attempted > 0

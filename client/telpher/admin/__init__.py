@@ -1,0 +1,18 @@
+"""Administration: one method for each verb of the protocol, a file for each noun.
+
+`told` has what the broker answers, as objects. `telpher/sync/admin` has the same without await.
+"""
+
+from __future__ import annotations
+
+from .broker import BrokerAdministration
+from .channels import ChannelAdministration
+from .told import Browsed as Browsed
+from .told import ChannelInfo as ChannelInfo
+from .told import Start as Start
+from .told import SubscriptionInfo as SubscriptionInfo
+from .told import start_value as start_value
+
+
+class Administration(ChannelAdministration, BrokerAdministration):
+    """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""

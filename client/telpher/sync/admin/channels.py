@@ -1,0 +1,67 @@
+"""Channels and their subscriptions, as `telpher.admin.channels`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from telpher.admin import Browsed, ChannelInfo, Start, SubscriptionInfo
+
+from .asking import Asking
+
+
+class ChannelAdministration(Asking):
+    """The verbs about channels and subscriptions."""
+
+    def declare(self, channel: str, **config: Any) -> ChannelInfo:
+        """Make a queue, or check that there is one of this configuration."""
+        return self._run(partial(self._bus.declare, channel, **config))
+
+    def declare_topic(self, channel: str, **config: Any) -> ChannelInfo:
+        """Make a topic; `retain_…` and `limit_…` as in `telpher.Bus.declare_topic`."""
+        return self._run(partial(self._bus.declare_topic, channel, **config))
+
+    def configure(self, channel: str, **changes: Any) -> ChannelInfo:
+        """Change options of a channel while it lives; None takes an option away."""
+        return self._run(partial(self._bus.configure, channel, **changes))
+
+    def delete(self, channel: str, *, if_empty: bool = False, if_unused: bool = False) -> None:
+        """Delete a channel with all that is in it."""
+        self._run(partial(self._bus.delete, channel, if_empty=if_empty, if_unused=if_unused))
+
+    def purge(self, channel: str, *, subscription: str | None = None) -> int:
+        """Drop what is ready or delayed; returns how many messages."""
+        return self._run(partial(self._bus.purge, channel, subscription=subscription))
+
+    def channels(self, prefix: str = "") -> list[ChannelInfo]:
+        """Every channel whose name begins so, in order of name."""
+
+        async def listed() -> list[ChannelInfo]:
+            return [channel async for channel in self._bus.channels(prefix)]
+
+        return self._run(listed)
+
+    def inspect(self, channel: str) -> ChannelInfo:
+        """A channel and its subscriptions, with their counts."""
+        return self._run(partial(self._bus.inspect, channel))
+
+    def browse(
+        self, channel: str, *, start: int = 0, count: int = 100, subscription: str | None = None
+    ) -> list[Browsed]:
+        """Look at messages and consume nothing."""
+        browse = partial(self._bus.browse, channel, start=start, count=count)
+        return self._run(partial(browse, subscription=subscription))
+
+    def create_subscription(
+        self, topic: str, name: str, *, start: Start = "latest"
+    ) -> SubscriptionInfo:
+        """Make a durable subscription before anybody consumes it."""
+        return self._run(partial(self._bus.create_subscription, topic, name, start=start))
+
+    def delete_subscription(self, topic: str, name: str) -> None:
+        """Delete a durable subscription."""
+        self._run(partial(self._bus.delete_subscription, topic, name))
+
+    def seek(self, topic: str, name: str, to: Start) -> int:
+        """Set a subscription back or forth; returns the next offset."""
+        return self._run(partial(self._bus.seek, topic, name, to))

@@ -1,0 +1,104 @@
+"""A consumer without await."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from types import TracebackType
+
+from .. import consumer, message
+from ..driver import Driver
+from ..errors import LeaseLost
+from ..handoff import Handoff
+from ..session.delivery import Delivery
+from .message import Batch, Message
+
+
+class Consumer:
+    """A context manager and an iterator of messages.
+
+    Leaving it without an exception waits for the answer to all acks; raises LeaseLost.
+    """
+
+    def __init__(self, driver: Driver, inner: consumer.Consumer) -> None:
+        self._driver = driver
+        self._inner = inner
+        self._ready: Iterator[Message] = iter(())
+        self.handoff = Handoff(driver)
+        inner.state.facade = self
+
+    def check(self, one: message.MessageView) -> None:
+        """Raise LeaseLost or Closed if a message may not be settled any more."""
+        state = self._inner.state
+        if state.ended is not None and not state.automatic:
+            raise state.ended
+        if state.losses and one.is_lost:
+            raise LeaseLost(one.channel, (one.offset, one.offset + 1))
+
+    @property
+    def missed(self) -> int:
+        """How many messages an ephemeral subscription lost by lagging or a broken connection."""
+        return self._inner.missed
+
+    def statistics(self) -> consumer.ConsumerStatistics:
+        """Counts since the consumer began."""
+        return self._driver.call(self._inner.statistics)
+
+    def batches(self) -> Iterator[Batch]:
+        """The deliveries as they come, each a Batch: the fastest way."""
+        while True:
+            yield Batch(self, self._driver.wait(self._take_parts, self._next_parts))
+
+    def flush_acks(self) -> None:
+        """Wait until the broker has answered for everything settled so far; raises LeaseLost."""
+        self._driver.call(self._flush)
+        self.handoff.raise_error()
+
+    async def _flush(self) -> None:
+        self.handoff.run()
+        await self._inner.flush_acks()
+
+    def _take_parts(self) -> Sequence[Delivery] | None:
+        self.handoff.run()
+        state = self._inner.state
+        if state.deliveries:
+            return self._inner.take_nowait().parts
+        if state.ended is not None:
+            raise state.ended
+        state.flush()
+        return None
+
+    async def _next_parts(self) -> Sequence[Delivery]:
+        self.handoff.run()
+        return (await self._inner.next_batch()).parts
+
+    def __iter__(self) -> Consumer:
+        return self
+
+    def __next__(self) -> Message:
+        while True:
+            for one in self._ready:
+                if not (self._inner.state.losses and one.is_lost):
+                    return one
+            parts = self._driver.wait(self._take_parts, self._next_parts)
+            self._ready = (
+                one for part in parts for one in map(Message, repeat(part), range(len(part)))
+            )
+
+    def __enter__(self) -> Consumer:
+        self._driver.call(self._inner.join)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._driver.call(self._leave, exc is None)
+        if exc is None:
+            self.handoff.raise_error()
+
+    async def _leave(self, wait: bool) -> None:
+        self.handoff.run()
+        await self._inner.leave(wait=wait)
