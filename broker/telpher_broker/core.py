@@ -23,6 +23,7 @@ from telpher_storage import Storage, StorageFailed
 
 from .connection import ClientConnection
 from .engine.engine import Engine
+from .engine.ports import Ports
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
 from .logs import get_logger
@@ -102,7 +103,7 @@ class Broker:
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.settings = settings
         self.storage = storage
-        self.engine = Engine(engine_settings(settings, storage), storage.read)
+        self.engine = Engine(engine_settings(settings, storage), Ports(read=storage.read))
         self.persistence = Persistence(settings, storage, self.engine)
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1

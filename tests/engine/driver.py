@@ -19,12 +19,14 @@ from telpher_broker.engine import engine as engine_module
 from telpher_broker.engine.dispatch import PART_BYTES
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.engine import Engine, Round
+from telpher_broker.engine.ports import Ports
 from telpher_broker.engine.settings import EngineSettings
 
 from .invariants import check_engine
 from .shelf import Shelf, read
 
 START_MS = 1_700_000_000_000
+PORTS = Ports(read=read)
 Said = list[tuple[int, ServerFrame]]
 
 
@@ -50,7 +52,7 @@ def recovering(
 ) -> tuple[Engine, Shelf]:
     """A new engine with what a snapshot's chunks and the records after it hold, and its shelf."""
     shelf = Shelf()
-    engine = Engine(settings, read)
+    engine = Engine(settings, PORTS)
     for chunk in chunks:
         engine.load(chunk, *shelf.keep([chunk]))
     engine.loaded()
@@ -68,7 +70,7 @@ class Driver:
         self.settings = settings or EngineSettings(**options)
         self.shelf = Shelf()
         self._base = Shelf()
-        self.engine = Engine(self.settings, read)
+        self.engine = Engine(self.settings, PORTS)
         self.journal: list[bytes] = []
         self.now_ms = START_MS
         self.rounds: list[Round] = []

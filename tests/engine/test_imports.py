@@ -67,6 +67,7 @@ ENGINE_ORDER = [
     "headers",
     "ranges",
     "memory",
+    "ports",
     "log",
     "subscription",
     "sessions",

@@ -34,7 +34,8 @@ from .membership import (
     hold_for_resume,
     renew,
 )
-from .memory import Memory, Place, Read
+from .memory import Memory, Place
+from .ports import Ports
 from .publish import publish
 from .retention import retain
 from .settings import EngineSettings
@@ -73,10 +74,11 @@ _BRING_BATCHES: Final = frozenset({r.Published, r.Routed})
 class Engine:
     """The deterministic state machine of the broker."""
 
-    def __init__(self, settings: EngineSettings, read: Read | None = None) -> None:
-        """`read` gives back what the storage keeps at a place; without it nothing is spilled."""
-        limit_bytes = settings.memory_limit_bytes if read is not None else None
-        self.state = State(Memory(limit_bytes, settings.spill_bytes_min, read))
+    def __init__(self, settings: EngineSettings, ports: Ports | None = None) -> None:
+        """Without `ports` nothing is spilled, and what needs another of them is refused."""
+        ports = ports or Ports()
+        limit_bytes = settings.memory_limit_bytes if ports.read is not None else None
+        self.state = State(Memory(limit_bytes, settings.spill_bytes_min, ports.read))
         self.settings = settings
         self._turn = Turn(self.state, settings)
 
