@@ -32,6 +32,7 @@ TABLE = [
             "telpher",
             "anyio",
             "click",
+            "cronsim",
             "msgpack",
             "outcome",
             "rich",
