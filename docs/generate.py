@@ -19,6 +19,7 @@ from telpher.protocol.channel_options import OPTIONS
 from telpher.protocol.codec import LENGTH, encode
 from telpher.protocol.errors import CODES
 from telpher_broker import reference
+from telpher_broker.engine import records
 
 _HEX_PER_LINE: Final = 12
 _BATCH: Final = b.Columns({"priority": 3}, (b"hello", b"world"), ("cust-7", None), None)
@@ -79,7 +80,14 @@ def protocol(docs: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-GENERATORS: Final[list[Callable[[Path], None]]] = [protocol, reference.write]
+def records_page(docs: Path) -> None:
+    """The table of record kinds in `records.md`."""
+    path = docs / "records.md"
+    mark = "records: generated from telpher_broker.engine.records"
+    path.write_text(_between(path.read_text("utf-8"), mark, "records", _record_table()))
+
+
+GENERATORS: Final[list[Callable[[Path], None]]] = [protocol, records_page, reference.write]
 
 
 def generate(docs: Path) -> None:
@@ -116,6 +124,16 @@ def _between(page: str, begin: str, end: str, text: str) -> str:
 def _code_table() -> str:
     rows = [f"| `{code}` | {text} |\n" for code, text in CODES.items()]
     return "".join(["| code | meaning |\n", "| --- | --- |\n", *rows])
+
+
+def _record_table() -> str:
+    rows = []
+    for number, record in sorted(records.KINDS.items()):
+        meaning = " ".join((record.__doc__ or "").split()).replace("|", "\\|")
+        fields = ", ".join(f"`{name}`" for name in record._fields)
+        rows.append(f"| {number} | {record.__name__} | {fields} | {meaning} |\n")
+    head = "| kind | record | fields | meaning |\n| --- | --- | --- | --- |\n"
+    return "".join([head, *rows])
 
 
 def _option_table() -> str:

@@ -32,6 +32,8 @@ RoutedPart = tuple[int, dict[str, int] | None, Options | None, tuple[int, ...], 
 
 
 class ChannelDeclared(NamedTuple):
+    """A channel was made; `channel` is its number from now on."""
+
     channel: int
     name: str
     kind: str
@@ -39,26 +41,36 @@ class ChannelDeclared(NamedTuple):
 
 
 class ChannelDeleted(NamedTuple):
+    """A channel is gone, with all that was in it."""
+
     channel: int
 
 
 class ChannelConfigured(NamedTuple):
+    """A channel has another configuration from now on; all of it, not only what changed."""
+
     channel: int
     config: Options
 
 
 class Subscribed(NamedTuple):
+    """A durable subscription was made, which begins at `cursor`."""
+
     channel: int
     subscription: str
     cursor: int
 
 
 class Unsubscribed(NamedTuple):
+    """A durable subscription is gone."""
+
     channel: int
     subscription: str
 
 
 class Published(NamedTuple):
+    """A batch of so many `messages` stands in a channel's log from offset `first` on."""
+
     channel: int
     first: int
     messages: int
@@ -93,6 +105,8 @@ class Started(NamedTuple):
 
 
 class Settled(NamedTuple):
+    """These are gone for a subscription; `reason` is a `Reason`."""
+
     channel: int
     subscription: str
     reason: int
@@ -110,17 +124,23 @@ class Returned(NamedTuple):
 
 
 class Trimmed(NamedTuple):
+    """A topic's log has dropped what is before `start`."""
+
     channel: int
     start: int
 
 
 class Sought(NamedTuple):
+    """A subscription was moved: all from `cursor` on is ready, all before it settled."""
+
     channel: int
     subscription: str
     cursor: int
 
 
 class ProducersForgotten(NamedTuple):
+    """What was remembered of these producers is forgotten."""
+
     producers: tuple[bytes, ...]
 
 
