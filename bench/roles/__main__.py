@@ -14,10 +14,11 @@ ROLE_SECONDS_MAX = 900
 
 
 def main(system: str, role: str, job: str) -> None:
-    """Play one role and print what was measured."""
+    """Play one role and print what was measured; `MODULE.ROLE` is in a module of its own."""
     signal.alarm(ROLE_SECONDS_MAX)
-    module = importlib.import_module(f".{system}", __package__)
-    outcome = getattr(module, role)(Job(**json.loads(job)))
+    name, _, function = role.rpartition(".")
+    module = importlib.import_module(f".{name or system}", __package__)
+    outcome = getattr(module, function)(Job(**json.loads(job)))
     print(json.dumps(outcome), flush=True)
 
 

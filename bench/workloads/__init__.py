@@ -10,6 +10,7 @@ from .numbers import CHANNELS, CONNECTIONS, MEMORY
 from .queue import BACKLOG, DEPTH, LIMIT, QUEUE
 from .readers import FANOUT, WORKERS
 from .restart import LARGE, RESTART
+from .semantics import FLAT, SEMANTICS
 from .single import SMALL, SYNC
 
 ALL: dict[str, Workload] = {
@@ -33,5 +34,7 @@ ALL: dict[str, Workload] = {
         LOAD_LATENCY,
         DEPTH,
         CONNECTIONS,
+        SEMANTICS,
+        FLAT,
     )
 }

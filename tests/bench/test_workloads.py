@@ -29,6 +29,7 @@ class Briefly(Telpher):
         "workers": ("100 workers, answered",),
         "depth": ("10 GB waiting",),
         "channels": ("100000 queues",),
+        "flat": ("1000 waiting",),
     }
 
 

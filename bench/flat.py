@@ -1,0 +1,137 @@
+"""What one message costs the engine beside so many others: the engine alone, in this process.
+
+    python -m bench.flat KIND COUNT
+
+`COUNT` messages are waiting, delayed or keyed, or that many bindings are there; then single
+messages are published, delivered and acknowledged beside them, one at a time. Prints the least cost
+of a message in µs out of many slices: noise only adds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from telpher.protocol import batch as batches
+from telpher.protocol import frames as f
+from telpher_broker.engine.engine import Engine
+from telpher_broker.engine.settings import EngineSettings
+
+QUEUE: Final = "bench"
+MESSAGES: Final = 10_000
+SLICE: Final = 100
+_START_MS: Final = 1_700_000_000_000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+
+Keys = tuple[str | None, ...] | None
+
+
+class Stage:
+    """An engine with one client, which publishes and consumes."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(EngineSettings(prefetch_max=10_000_000))
+        self.now_ms = _START_MS
+        self.engine.at(self.now_ms)
+        self.engine.connect(1)
+        self._request = 10
+
+    def call(self, verb: str, **arguments: Any) -> None:
+        """One administrative call, which must be granted."""
+        for frame in self.said(f.Call(1, verb, arguments)):
+            assert isinstance(frame, f.Reply), frame
+
+    def said(self, frame: f.ClientFrame) -> list[f.ServerFrame]:
+        """Hand over a request; what was said to it and because of it."""
+        self.engine.handle(1, frame)
+        return self.round()
+
+    def round(self) -> list[f.ServerFrame]:
+        """What one round says."""
+        return [frame for _, frame in self.engine.take_round().effects]
+
+    def publish(
+        self, bodies: int, keys: Keys = None, channel: str = QUEUE, **properties: int
+    ) -> list[f.ServerFrame]:
+        """Publish so many messages as one batch."""
+        columns = batches.Columns(properties or None, (b"x" * 100,) * bodies, keys, None)
+        self._request += 1
+        batch = batches.encode(columns)
+        return self.said(f.Publish(self._request, channel, None, 0, None, batch))
+
+    def consume(self, prefetch: int) -> list[f.ServerFrame]:
+        """Begin to consume the queue as consumer 2."""
+        return self.said(f.Consume(2, QUEUE, None, {"prefetch": prefetch, "lease_ms": _DAY_MS}))
+
+    def ack(self, said: list[f.ServerFrame]) -> list[f.ServerFrame]:
+        """Acknowledge all that was delivered; what that brings."""
+        (delivered,) = [frame for frame in said if isinstance(frame, f.Deliver)]
+        offsets = [
+            (part[0], part[0] + len(batches.decode(part[3]).bodies)) for part in delivered.parts
+        ]
+        self._request += 1
+        settle = f.Settle(self._request, 2, f.Outcome.ACK, f.flatten(sorted(offsets)), 0)
+        return self.said(settle)
+
+    def pass_time(self, ms: int) -> list[f.ServerFrame]:
+        """Let time pass and do what is due."""
+        self.now_ms += ms
+        self.engine.at(self.now_ms)
+        self.engine.tick()
+        return self.round()
+
+
+def waiting(count: int) -> Callable[[int], None]:
+    """So many messages wait in front, each a batch; one comes in and one goes out."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    for _ in range(count):
+        stage.publish(1)
+    held = stage.consume(1)
+
+    def step(_index: int) -> None:
+        nonlocal held
+        stage.publish(1)
+        held = stage.ack(held)
+
+    return step
+
+
+def delayed(count: int) -> Callable[[int], None]:
+    """So many messages are delayed, each by its own time; one more becomes due and goes out."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    for index in range(count):
+        stage.publish(1, delay_ms=_HOUR_MS + index)
+    stage.consume(10)
+
+    def step(_index: int) -> None:
+        stage.publish(1, delay_ms=1)
+        stage.ack(stage.pass_time(1))
+
+    return step
+
+
+KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
+    "waiting": waiting,
+    "delayed": delayed,
+}
+
+
+def least_us(kind: str, count: int, messages: int = MESSAGES) -> float:
+    """The least cost of a message in µs."""
+    step = KINDS[kind](count)
+    least = float("inf")
+    for first in range(0, messages, SLICE):
+        before = time.process_time()
+        for index in range(first, first + SLICE):
+            step(index)
+        least = min(least, time.process_time() - before)
+    return least / SLICE * 1e6
+
+
+if __name__ == "__main__":
+    print(least_us(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,99 @@
+"""Telpher's ways of messaging, each as a way to prepare, to produce and to consume.
+
+Each takes n messages from one producer through the broker to one consumer, batched, all confirmed
+and all acknowledged; what differs is what the broker has to think about on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..job import QUEUE, Job, Outcome, begin_async, span
+from .telpher import SEND_MANY, on_one_bus, prefetch
+
+BATCH: Final = 1000
+_DELAYS: Final = 50
+
+Work = Callable[[Any, Job], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of messaging."""
+
+    prepare: Work
+    produce: Work
+    consume: Work
+
+
+async def _declare(bus: Any, _job: Job) -> None:
+    await bus.declare(QUEUE)
+
+
+async def _send_all(bus: Any, job: Job) -> None:
+    async with bus.producer(QUEUE) as producer:
+        for sent in range(0, job.n, SEND_MANY):
+            await producer.send_many([job.body] * min(SEND_MANY, job.n - sent))
+
+
+async def _ack_all(bus: Any, job: Job, channel: str = QUEUE) -> None:
+    received = 0
+    async with bus.consume(channel, prefetch=prefetch(job)) as messages:
+        async for batch in messages.batches():
+            received += len(batch)
+            batch.ack()
+            if received >= job.n:
+                break
+    assert received == job.n, received
+
+
+async def _send_prioritized(bus: Any, job: Job) -> None:
+    """Ten priorities in turn, a thousand messages each."""
+    await _send_by_property(bus, job, [{"priority": priority} for priority in range(10)])
+
+
+async def _send_delayed(bus: Any, job: Job) -> None:
+    """Delays of 1 to 50 ms in turn, a thousand messages each."""
+    await _send_by_property(bus, job, [{"delay": ms / 1000} for ms in range(1, _DELAYS + 1)])
+
+
+async def _send_by_property(bus: Any, job: Job, options: list[dict[str, Any]]) -> None:
+    producers = [bus.producer(QUEUE, **one) for one in options]
+    for index, sent in enumerate(range(0, job.n, BATCH)):
+        producer = producers[index % len(producers)]
+        await producer.send_many([job.body] * min(BATCH, job.n - sent))
+    for producer in producers:
+        await producer.close()
+
+
+WAYS: Final[dict[str, Way]] = {
+    "plain": Way(_declare, _send_all, _ack_all),
+    "priorities": Way(_declare, _send_prioritized, _ack_all),
+    "delays": Way(_declare, _send_delayed, _ack_all),
+}
+
+
+@on_one_bus
+async def prepare(bus: Any, job: Job) -> Outcome:
+    """Make what the way needs."""
+    began = await begin_async()
+    await WAYS[job.options["way"]].prepare(bus, job)
+    return span(began)
+
+
+@on_one_bus
+async def produce(bus: Any, job: Job) -> Outcome:
+    """Publish n messages, all confirmed."""
+    began = await begin_async()
+    await WAYS[job.options["way"]].produce(bus, job)
+    return span(began)
+
+
+@on_one_bus
+async def consume(bus: Any, job: Job) -> Outcome:
+    """Receive and acknowledge them all."""
+    began = await begin_async()
+    await WAYS[job.options["way"]].consume(bus, job)
+    return span(began)
