@@ -338,6 +338,23 @@ class Model:
             del sub.places[offset]
         return len(gone)
 
+    def scheduled(self, sub: Sub, offsets: set[int]) -> set[int]:
+        """Which of them are delayed."""
+        places = sub.places
+        return {
+            offset
+            for offset in offsets & places.keys()
+            if places[offset].consumer is None and places[offset].due_ms > self.now_ms
+        }
+
+    def reschedule(self, sub: Sub, offsets: set[int], due_ms: int) -> None:
+        for offset in offsets:
+            sub.places[offset].due_ms = max(due_ms, self.now_ms)
+
+    def cancel_scheduled(self, sub: Sub, offsets: set[int]) -> None:
+        for offset in offsets:
+            del sub.places[offset]
+
     def seek(self, sub: Sub, to: Any) -> int:
         cursor = self.position(sub.channel, to)
         holders = [(c, set(sub.held(c))) for c in sub.consumers]

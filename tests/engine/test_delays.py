@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telpher.protocol import frames as f
+
 from .driver import START_MS, Driver, delivered
+from .model import row_of
 
 
 def test_what_is_due_earlier_is_delivered_earlier(driver: Driver) -> None:
@@ -87,3 +96,152 @@ def test_a_due_time_that_is_past_delays_nothing(driver: Driver) -> None:
     driver.publish(session, "jobs", b"b", properties={"due_ms": START_MS - 1000})
     driver.consume(session, "jobs", prefetch=10)
     assert [body for _, _, body in delivered(driver.rounds[-1].effects)] == [b"a", b"b"]
+
+
+def listed(driver: Driver, session: int, count: int, **given: Any) -> list[tuple[int, int, bytes]]:
+    """(due_ms, offset, body) of everything that is scheduled, by pages of `count`."""
+    found: list[tuple[int, int, bytes]] = []
+    start = None
+    while True:
+        page = driver.call(
+            session,
+            "scheduled",
+            channel=given.get("channel", "jobs"),
+            count=count,
+            start=start,
+            subscription=given.get("subscription"),
+        )
+        rows = [
+            (due_ms, offset, body)
+            for due_ms, part in page["scheduled"]
+            for offset, _, body in delivered([(0, f.Deliver(0, (part,)))])
+        ]
+        assert len(rows) == count or page["next"] is None
+        found += rows
+        start = page["next"]
+        if start is None:
+            return found
+
+
+batches_of_delays = st.lists(
+    st.tuples(st.integers(1, 5), st.sampled_from([0, 1000, 1000, 2000, 7000])), max_size=12
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(batches_of_delays, st.integers(1, 9), st.sets(st.integers(0, 40)), st.integers(0, 10**6))
+def test_what_is_scheduled_is_listed_by_due_time(
+    published: list[tuple[int, int]], count: int, cancelled: set[int], cut: int
+) -> None:
+    driver = Driver()
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    expected, offset = [], 0
+    for messages, delay_ms in published:
+        bodies = [b"%d" % (offset + n) for n in range(messages)]
+        driver.publish(session, "jobs", *bodies, properties={"delay_ms": delay_ms})
+        due_ms = driver.now_ms + delay_ms
+        expected += [(due_ms, offset + n, body) for n, body in enumerate(bodies) if delay_ms]
+        offset += messages
+    driver.call(session, "cancel_scheduled", channel="jobs", offsets=row_of(cancelled))
+    expected = sorted(row for row in expected if row[1] not in cancelled)
+    assert listed(driver, session, count) == expected
+    driver.check_replay([cut % (len(driver.journal) + 1)])
+    driver.restart(cut % (len(driver.journal) + 1))
+    session = driver.connect()
+    assert listed(driver, session, count) == expected
+    # And so they come.
+    driver.pass_time(1)
+    driver.consume(session, "jobs", prefetch=1000)
+    said = driver.pass_time(10_000)
+    assert [(offset, body) for offset, _, body in delivered(said)] == [row[1:] for row in expected]
+
+
+def test_what_is_moved_comes_at_its_new_time(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"0", b"1", b"2", properties={"delay_ms": 60_000})
+    driver.consume(session, "jobs", prefetch=10)
+    answer = driver.call(session, "reschedule", channel="jobs", offsets=(1, 2), delay_ms=5000)
+    assert answer == {"rescheduled": 1, "not_scheduled": ()}
+    assert delivered(driver.pass_time(4999)) == []
+    assert delivered(driver.pass_time(1)) == [(1, 1, b"1")]
+    driver.call(session, "reschedule", channel="jobs", offsets=(2, 3), due_ms=START_MS + 100_000)
+    assert delivered(driver.pass_time(55_000)) == [(0, 1, b"0")]
+    driver.restart()
+    session = driver.connect()
+    driver.consume(session, "jobs", prefetch=10)
+    assert delivered(driver.rounds[-1].effects) == [(0, 2, b"0"), (1, 2, b"1")]
+    assert delivered(driver.pass_time(39_999)) == []
+    assert delivered(driver.pass_time(1)) == [(2, 1, b"2")]
+
+
+def test_what_is_moved_into_the_past_comes_at_once_behind_what_waits(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"0", properties={"delay_ms": 60_000})
+    driver.pass_time(10)
+    driver.publish(session, "jobs", b"1")
+    driver.pass_time(10)
+    driver.call(session, "reschedule", channel="jobs", offsets=(0, 1), due_ms=1)
+    driver.consume(session, "jobs", prefetch=10)
+    assert [body for _, _, body in delivered(driver.rounds[-1].effects)] == [b"1", b"0"]
+
+
+def test_only_what_is_delayed_is_touched(driver: Driver) -> None:
+    """Ready, leased, settled and unknown offsets are told, and stay as they are."""
+    session = driver.connect()
+    driver.publish(session, "jobs", b"0", b"1")
+    driver.publish(session, "jobs", b"2", b"3", properties={"delay_ms": 1000})
+    driver.publish(session, "jobs", b"4")
+    consumer = driver.consume(session, "jobs", prefetch=2)
+    driver.settle_offsets(session, consumer, f.Outcome.ACK, (0, 1))
+    told = driver.call(session, "reschedule", channel="jobs", offsets=(0, 3, 4, 9))
+    assert told == {"rescheduled": 1, "not_scheduled": (0, 2, 4, 9)}
+    told = driver.call(session, "cancel_scheduled", channel="jobs", offsets=(0, 3, 4, 9))
+    assert told == {"cancelled": 0, "not_scheduled": (0, 3, 4, 9)}
+    driver.call(session, "cancel_scheduled", channel="jobs", offsets=(3, 4))
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 3
+    assert driver.engine.statistics()["cancelled"] == 1
+
+
+def test_on_a_topic_one_subscription_is_meant_or_all(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic")
+    for name in ("a", "b"):
+        driver.call(session, "subscribe", channel="news", subscription=name)
+    driver.publish(session, "news", b"0", b"1", properties={"delay_ms": 1000})
+    told = driver.call(
+        session, "cancel_scheduled", channel="news", subscription="a", offsets=(0, 1)
+    )
+    assert told == {"cancelled": 1, "not_scheduled": ()}
+    row = START_MS + 1000, 1, b"1"
+    assert listed(driver, session, 5, channel="news", subscription="a") == [row]
+    assert len(listed(driver, session, 5, channel="news", subscription="b")) == 2
+    told = driver.call(session, "cancel_scheduled", channel="news", offsets=(0, 3))
+    assert told == {"cancelled": 2, "not_scheduled": (2, 3)}
+    assert listed(driver, session, 5, channel="news", subscription="b") == []
+    refused = driver.call(session, "scheduled", channel="news")
+    assert refused.code == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"offsets": (1,)},
+        {"offsets": (3, 2)},
+        {"offsets": (0, 1), "due_ms": 5, "delay_ms": 5},
+        {"offsets": (0, 1), "due_ms": -1},
+        {"offsets": (0, 1), "when": 5},
+        {"offsets": (0, 1), "subscription": "a"},
+    ],
+)
+def test_nonsense_is_refused(driver: Driver, given: dict[str, Any]) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"0", properties={"delay_ms": 1000})
+    assert driver.call(session, "reschedule", channel="jobs", **given).code in (
+        "bad_request",
+        "wrong_kind",
+    )
+    assert driver.call(session, "scheduled", channel="jobs", start=(1,)).code == "bad_request"
+    assert driver.call(session, "cancel_scheduled", channel="none", offsets=()).code == (
+        "unknown_channel"
+    )

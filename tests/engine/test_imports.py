@@ -81,6 +81,7 @@ ENGINE_ORDER = [
     "decide",
     "publish",
     "membership",
+    "delays",
     "calls",
     "retention",
     "dispatch",

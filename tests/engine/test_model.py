@@ -321,6 +321,46 @@ class EngineAgainstModel(RuleBasedStateMachine):
             self.model.unsubscribe(sub)
             self.call(which, "unsubscribe", {}, name, sub.name)
 
+    @rule(
+        which=pick,
+        name=names,
+        subscription=st.sampled_from([None, "a", "b"]),
+        offsets=offset_sets,
+        delay_ms=st.sampled_from([None, 0, 200, 2500]),
+    )
+    def change_scheduled(
+        self,
+        which: int,
+        name: str,
+        subscription: str | None,
+        offsets: set[int],
+        delay_ms: int | None,
+    ) -> None:
+        """Move delayed messages, or cancel them where `delay_ms` is None."""
+        self.session(which)
+        channel = self.model.channels[name]
+        if channel.kind == "queue" or subscription is None:
+            subs = list(channel.subs.values())
+        elif subscription in channel.subs:
+            subs = [channel.subs[subscription]]
+        else:
+            return
+        found = {sub: self.model.scheduled(sub, offsets) for sub in subs}
+        for sub, scheduled in found.items():
+            if delay_ms is None:
+                self.model.cancel_scheduled(sub, scheduled)
+            else:
+                self.model.reschedule(sub, scheduled, self.model.now_ms + delay_ms)
+        verb = "cancel_scheduled" if delay_ms is None else "reschedule"
+        done = set[int]().union(*found.values())
+        result = {
+            "cancelled" if delay_ms is None else "rescheduled": len(done),
+            "not_scheduled": row_of(offsets - done),
+        }
+        given = {} if delay_ms is None else {"delay_ms": delay_ms}
+        sub_name = (subscription or "") if channel.kind == "topic" else ""
+        self.call(which, verb, result, name, sub_name, offsets=row_of(offsets), **given)
+
     def sub(self, name: str, subscription: str) -> Any:
         channel = self.model.channels[name]
         return channel.subs.get("" if channel.kind == "queue" else subscription)

@@ -77,6 +77,10 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
     elif kind == "administer":
         verb = random.choice(["purge", "purge", "seek", "seek", "unsubscribe", "delete"])
         machine.administer(which, verb, name, random.choice("ab"), random.choice(STARTS))
+    elif kind == "change_scheduled":
+        delay_ms = random.choice([None, 0, 200, 2500, 20_000])
+        sub = random.choice([None, None, "a", "b"])
+        machine.change_scheduled(which, name, sub, _offsets(random, machine), delay_ms)
     elif kind == "connect":
         if len(machine.model.windows) < 4:
             machine.connect()
@@ -102,6 +106,7 @@ _WEIGHTS = {
     "disconnect": 2,
     "connect": 3,
     "administer": 3,
+    "change_scheduled": 5,
     "restart": 1,
     "snapshot": 4,
     "replay": 1,

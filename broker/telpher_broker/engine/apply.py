@@ -174,6 +174,13 @@ def _returned(state: State, record: r.Returned) -> None:
     give_back(subscription, record.attempt, record.due_ms, record.offsets)
 
 
+def _rescheduled(state: State, record: r.Rescheduled) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    offsets = record.offsets
+    for index in range(0, len(offsets), 2):
+        subscription.reschedule(offsets[index], offsets[index + 1], record.due_ms)
+
+
 def _trimmed(state: State, record: r.Trimmed) -> None:
     channel = state.numbered[record.channel]
     _dropped(channel, channel.log.trim(record.start))
@@ -203,6 +210,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Started: _started,
     r.Settled: _settled,
     r.Returned: _returned,
+    r.Rescheduled: _rescheduled,
     r.Trimmed: _trimmed,
     r.Sought: _sought,
     r.ProducersForgotten: _producers_forgotten,

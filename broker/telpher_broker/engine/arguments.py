@@ -58,6 +58,19 @@ class Arguments:
             raise self._wrong(name, value, "an array of offsets")
         return value
 
+    def integers(self, name: str, count: int) -> tuple[int, ...] | None:
+        """So many integers of 0 or more, or None when absent or nil."""
+        value = self._fields.pop(name, None)
+        if value is None:
+            return None
+        if (
+            type(value) is not tuple
+            or len(value) != count
+            or not all(type(one) is int and one >= 0 for one in value)
+        ):
+            raise self._wrong(name, value, f"an array of {count} integers")
+        return value
+
     def options(self, name: str) -> Options:
         """A map; absent is empty."""
         value = self._fields.pop(name, None)

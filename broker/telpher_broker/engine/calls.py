@@ -9,9 +9,10 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
+from . import delays
 from . import records as r
 from .arguments import Arguments
-from .decide import channel_of, make_channel
+from .decide import channel_of, make_channel, subscription_of
 from .membership import close, durable_subscription, position, take_away
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
@@ -99,7 +100,7 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
 
 def _purge(turn: Turn, arguments: Arguments) -> Options:
     channel = channel_of(turn, arguments.text("channel"))
-    subscription = _subscription(channel, arguments.optional_text("subscription"))
+    subscription = subscription_of(channel, arguments.optional_text("subscription"))
     arguments.done()
     offsets: list[int] = []
     for span in subscription.ranges:
@@ -173,7 +174,7 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
     if channel.kind == TOPIC and name is None:
         pieces = [(channel.log.start, channel.log.next, 1)]
     else:
-        pieces = _unsettled(_subscription(channel, name))
+        pieces = _unsettled(subscription_of(channel, name))
     parts: list[Part] = []
     reached, size = start, 0
     for first, end, attempt in pieces:
@@ -239,20 +240,7 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
 def _topic_subscription(channel: Channel, name: str) -> Subscription:
     if channel.kind == QUEUE:
         raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
-    return _subscription(channel, name)
-
-
-def _subscription(channel: Channel, name: str | None) -> Subscription:
-    if channel.kind == QUEUE:
-        if name:
-            raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
-        return channel.subscriptions[""]
-    if name is None:
-        raise Refusal("bad_request", f"{channel.name!r} is a topic; name the subscription")
-    subscription = channel.subscriptions.get(name)
-    if subscription is None:
-        raise Refusal("unknown_subscription", f"{channel.name!r} has no subscription {name!r:.80}")
-    return subscription
+    return subscription_of(channel, name)
 
 
 # Each noun has the verbs of its own; here they meet.
@@ -267,4 +255,5 @@ VERBS: Final[dict[str, Verb]] = {
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "seek": _seek,
+    **delays.VERBS,
 }

@@ -10,12 +10,14 @@ from typing import Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Outcome
 from telpher.protocol.names import is_name, why_not_name
 
 from . import records as r
 from .sessions import Consumer, Session
 from .state import Channel
+from .subscription import Subscription
 from .turn import Refusal, Turn
 
 DELAY_MS_MAX: Final = batches.PROPERTY_BOUNDS["delay_ms"][1]
@@ -168,6 +170,20 @@ def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel
         )
     turn.commit(r.ChannelDeclared(turn.state.next_channel, name, kind, config))
     return turn.state.channels[name]
+
+
+def subscription_of(channel: Channel, name: str | None) -> Subscription:
+    """The channel's subscription of that name, None for a queue's; or a refusal."""
+    if channel.kind == QUEUE:
+        if name:
+            raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
+        return channel.subscriptions[""]
+    if name is None:
+        raise Refusal("bad_request", f"{channel.name!r} is a topic; name the subscription")
+    subscription = channel.subscriptions.get(name)
+    if subscription is None:
+        raise Refusal("unknown_subscription", f"{channel.name!r} has no subscription {name!r:.80}")
+    return subscription
 
 
 def check_name(name: str) -> None:

@@ -8,6 +8,7 @@ which takes kilobytes but stays fast at any length. Functions return the collect
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 from sortedcontainers import SortedList
@@ -48,3 +49,11 @@ def after(items: Ordered[T], item: T) -> int:
     if isinstance(items, list | tuple):
         return bisect_right(items, item)
     return int(items.bisect_right(item))
+
+
+def from_index(items: Ordered[T], index: int) -> Iterator[T]:
+    """The items from an index on, in order; nothing may be added or removed meanwhile."""
+    if isinstance(items, list | tuple):
+        return iter(items[index:])
+    found: Iterator[T] = items.islice(index)
+    return found

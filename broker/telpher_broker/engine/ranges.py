@@ -156,6 +156,15 @@ class Ranges:
             return deadline_ms if due_ms is None else due_ms
         return min(due_ms, deadline_ms)
 
+    def delayed_from(self, due_ms: int, offset: int) -> Iterator[Span]:
+        """The delayed spans by due time and offset, from the one that holds these two on."""
+        index = ordered.after(self._delayed, (due_ms, offset))
+        if index and self._delayed[index - 1][0] == due_ms:
+            before = self._spans[self._delayed[index - 1][1]]
+            index -= before.end > offset
+        for _, first in ordered.from_index(self._delayed, index):
+            yield self._spans[first]
+
     def put(self, span: Span) -> None:
         """Add a span over offsets that are in none; neighbours that stand alike become one."""
         if span.state != LEASED and self._spans:

@@ -25,6 +25,7 @@ class Reason(IntEnum):
     ACKED = 0
     EXPIRED = 1
     PURGED = 2
+    CANCELLED = 4
 
 
 # (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
@@ -123,6 +124,15 @@ class Returned(NamedTuple):
     offsets: Offsets
 
 
+class Rescheduled(NamedTuple):
+    """These, which are delayed, become ready at `due_ms` and no longer at their former time."""
+
+    channel: int
+    subscription: str
+    due_ms: int
+    offsets: Offsets
+
+
 class Trimmed(NamedTuple):
     """A topic's log has dropped what is before `start`."""
 
@@ -148,6 +158,7 @@ Record = (
     ChannelDeclared
     | ChannelDeleted
     | ChannelConfigured
+    | Rescheduled
     | Subscribed
     | Unsubscribed
     | Published
@@ -173,6 +184,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     10: Sought,
     11: ProducersForgotten,
     12: Routed,
+    18: Rescheduled,
     25: ChannelConfigured,
 }
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}

@@ -127,6 +127,12 @@ class Subscription:
         for span in self.ranges.carve(first, end):
             self.ranges.put(Span(span.first, span.end, attempt, span.priority, due_ms))
 
+    def reschedule(self, first: int, end: int, due_ms: int) -> None:
+        """Delay what is not settled of `first` to `end` until another time."""
+        for span in self.ranges.carve(first, end):
+            span.due_ms, span.behind, span.state = due_ms, None, DELAYED
+            self.ranges.put(span)
+
     def move(self, offset: int) -> None:
         """Settle everything before `offset`, make everything from it on ready and untouched."""
         self.ranges.carve(0, self.cursor)

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from telpher.protocol import batch as batches
-from telpher.protocol.frames import Level, ServerFrame
+from telpher.protocol.frames import Level, Part, ServerFrame
 
 from . import records as r
 from .apply import apply
@@ -34,6 +34,8 @@ COUNTERS: Final = (
     "requeued",
     "expired",
     "purged",
+    "rescheduled",
+    "cancelled",
     "leases_ended",
     "refused",
     "records",
@@ -144,6 +146,13 @@ class Turn:
             if target.alarm_ms == when_ms:
                 target.alarm_ms = 0
                 yield target
+
+    def part(self, stored: Stored, first: int, end: int, attempt: int) -> Part:
+        """Messages `first` to `end` of a batch, as they are delivered or shown."""
+        batch = self.cut(stored, first, end)
+        if stored.about is None:
+            return first, attempt, stored.published_ms, batch
+        return first, attempt, stored.published_ms, batch, stored.about
 
     def cut(self, stored: Stored, first: int, end: int) -> bytes:
         """The batch of its messages `first` to `end`; the last few decoded ones are at hand."""
