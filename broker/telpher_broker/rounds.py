@@ -109,6 +109,7 @@ class Rounds:
         self._wall_ms = max(time.time_ns() // 1_000_000, self._engine.now_ms)
         self._began = trio.current_time()
         self._engine.at(self._wall_ms)
+        self._engine.started()
         self._engine.hold_for_resume()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_in_line)

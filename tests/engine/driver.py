@@ -140,6 +140,7 @@ class Driver:
         chunks = list(self.frozen_after(frozen_at)) if frozen_at else ()
         self.engine, self.shelf = recovering(self.journal[frozen_at:], self.settings, chunks)
         self.engine.at(self.now_ms)
+        self.engine.started()
 
     def begin_snapshot(self) -> Frozen:
         """Cut the shelf and freeze the state in one step."""

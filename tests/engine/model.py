@@ -25,6 +25,7 @@ class Message:
     body: bytes
     properties: dict[str, int] | None
     published_ms: int
+    channel_ttl_ms: float = float("inf")
 
     @property
     def priority(self) -> int:
@@ -38,8 +39,9 @@ class Message:
 
     @property
     def expires_ms(self) -> float:
-        ttl = (self.properties or {}).get("ttl_ms")
-        return float("inf") if ttl is None else self.published_ms + ttl
+        ttl = (self.properties or {}).get("ttl_ms", float("inf"))
+        due_ms = max(self.due_ms, self.published_ms)
+        return min(self.published_ms + ttl, due_ms + self.channel_ttl_ms)
 
 
 @dataclass(eq=False)
@@ -180,7 +182,8 @@ class Model:
         first = channel.next
         columns = batches.decode(frame.batch)
         for body in columns.bodies:
-            message = Message(channel.next, body, columns.properties, self.now_ms)
+            ttl_ms = channel.config.get("ttl_seconds", float("inf")) * 1000
+            message = Message(channel.next, body, columns.properties, self.now_ms, ttl_ms)
             channel.messages.append(message)
             for sub in channel.subs.values():
                 sub.add(message)

@@ -81,6 +81,7 @@ ENGINE_ORDER = [
     "decide",
     "publish",
     "membership",
+    "deletion",
     "delays",
     "calls",
     "retention",

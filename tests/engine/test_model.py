@@ -21,11 +21,12 @@ CHANNELS: dict[str, tuple[str, dict[str, int]]] = {
     "news": ("topic", {}),
     "kept": ("topic", {"retain_count": 4, "retain_bytes": 400}),
     "short": ("topic", {"limit_count": 5, "retain_count": 3}),
+    "brief": ("queue", {"ttl_seconds": 2}),
 }
 RESUME_MS = 700
 PRODUCER_WINDOW = 3
 
-names = st.sampled_from(["jobs", "jobs", "jobs", "news", "kept", "short"])
+names = st.sampled_from(["jobs", "jobs", "jobs", "news", "kept", "short", "brief"])
 pick = st.integers(0, 1_000_000)
 starts = st.sampled_from(["earliest", "latest", 0, 2, 5, 1000])
 properties = st.one_of(

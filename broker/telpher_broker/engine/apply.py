@@ -58,6 +58,8 @@ def give_back(subscription: Subscription, attempt: int, due_ms: int, offsets: Of
 
 def place(channel: Channel, stored: Stored) -> None:
     """Add a batch to the log, and to the subscriptions' ranges if it is not plain."""
+    if channel.ttl_ms:
+        stored.properties = _with_ttl(stored, channel.ttl_ms)
     channel.log.append(stored)
     if stored.properties is None:
         return
@@ -65,6 +67,13 @@ def place(channel: Channel, stored: Stored) -> None:
         for subscription in channel.subscriptions.values():
             subscription.place(_special(stored, stored.first))
     channel.expect_expiry(stored)
+
+
+def _with_ttl(stored: Stored, ttl_ms: int) -> dict[str, int]:
+    """A batch's properties under a channel's time to live, which begins when the batch is due."""
+    properties = stored.properties or {}
+    most_ms = max(stored.due_ms - stored.published_ms, 0) + ttl_ms
+    return {**properties, "ttl_ms": min(properties.get("ttl_ms", most_ms), most_ms)}
 
 
 def _dropped(channel: Channel, gone: list[Stored]) -> None:

@@ -13,6 +13,7 @@ from . import delays
 from . import records as r
 from .arguments import Arguments
 from .decide import channel_of, make_channel, subscription_of
+from .deletion import delete
 from .membership import close, durable_subscription, position, take_away
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
@@ -53,6 +54,7 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
             f"{name!r} is a {channel.kind} with {channel.config or 'no configuration'}; "
             "declare it alike, or change it with the verb configure",
         )
+    turn.use(channel)
     return inspect(channel)
 
 
@@ -66,6 +68,7 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     _check_config(channel.kind, config)
     if config != channel.config:
         turn.commit(r.ChannelConfigured(channel.number, config))
+        turn.use(channel)
         turn.loosened[channel] = None
         for subscription in channel.subscriptions.values():
             turn.wakeful[subscription] = None
@@ -88,13 +91,7 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
     consumers = [c for s in channel.subscriptions.values() for c in s.consumers]
     if if_unused and consumers:
         raise Refusal("channel_in_use", f"{channel.name!r} has {len(consumers)} consumers")
-    for consumer in consumers:
-        close(turn, consumer, "channel_deleted", f"channel {channel.name!r} was deleted")
-    for subscription in channel.subscriptions.values():
-        turn.wakeful.pop(subscription, None)
-    turn.loosened.pop(channel, None)
-    turn.published.pop(channel, None)
-    turn.commit(r.ChannelDeleted(channel.number))
+    delete(turn, channel)
     return {}
 
 

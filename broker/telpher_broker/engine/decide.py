@@ -169,7 +169,9 @@ def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel
             "limit_reached", f"there are channels_max = {turn.settings.channels_max} channels"
         )
     turn.commit(r.ChannelDeclared(turn.state.next_channel, name, kind, config))
-    return turn.state.channels[name]
+    channel = turn.state.channels[name]
+    turn.use(channel)
+    return channel
 
 
 def subscription_of(channel: Channel, name: str | None) -> Subscription:

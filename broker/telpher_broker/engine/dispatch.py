@@ -28,6 +28,8 @@ def dispatch(turn: Turn) -> None:
     """Deliver from every subscription that something happened to."""
     for channel in turn.published:
         turn.loosened[channel] = None
+        if channel.idle_ms:
+            turn.use(channel)
         for subscription in channel.subscriptions.values():
             turn.wakeful[subscription] = None
     turn.published.clear()

@@ -201,6 +201,12 @@ class Engine:
             if last is not None:
                 self.at(last.published_ms)
 
+    def started(self) -> None:
+        """After `recovered`, at the time told: what counts from the start counts from now."""
+        turn = self._turn
+        for channel in self.state.numbered.values():
+            turn.use(channel)
+
     def hold_for_resume(self) -> None:
         """After `recovered`, at the time told: let consumers take back what they held."""
         hold_for_resume(self._turn)

@@ -187,6 +187,7 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         subscription.waiting.remove(consumer)
         consumer.waiting = False
     subscription.consumers.remove(consumer)
+    turn.use(subscription.channel)
     if subscription.former_run is consumer:
         subscription.former_run = None
     if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:

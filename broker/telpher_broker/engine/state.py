@@ -24,20 +24,24 @@ from .subscription import Subscription
 class Channel:
     """A queue or a topic. `number` is its identity in records, never used again.
 
-    `is_plain`: a publish to it is stored as it comes, with nothing to look at. It follows from
-    the rest by `derive`, and is no state.
+    What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
+    comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
+    when nobody has used it since `used_ms` (0: never).
     """
 
     __slots__ = (
         "alarm_ms",
         "config",
         "expiring",
+        "idle_ms",
         "is_plain",
         "kind",
         "log",
         "name",
         "number",
         "subscriptions",
+        "ttl_ms",
+        "used_ms",
     )
 
     def __init__(self, number: int, name: str, kind: str, config: Options, memory: Memory) -> None:
@@ -46,6 +50,7 @@ class Channel:
         self.kind = kind
         self.config = config
         self.alarm_ms = 0
+        self.used_ms = 0
         self.log = Log(memory)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
@@ -62,6 +67,8 @@ class Channel:
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
         self.is_plain = is_plain(self.config)
+        self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
+        self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""

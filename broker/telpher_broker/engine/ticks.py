@@ -9,6 +9,7 @@ from telpher.protocol.frames import Lost, flatten
 from . import ordered
 from . import records as r
 from .decide import Held, requeue
+from .deletion import delete_if_idle
 from .membership import leave
 from .ranges import LEASED
 from .retention import retain
@@ -72,6 +73,8 @@ def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
 
 def _ring_channel(turn: Turn, channel: Channel) -> None:
     if turn.state.numbered.get(channel.number) is not channel:
+        return
+    if channel.idle_ms and delete_if_idle(turn, channel):
         return
     while channel.expiring and channel.expiring[0][0] <= turn.now_ms:
         entry = channel.expiring[0]

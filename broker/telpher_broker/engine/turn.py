@@ -34,6 +34,7 @@ COUNTERS: Final = (
     "requeued",
     "expired",
     "purged",
+    "channels_expired",
     "rescheduled",
     "cancelled",
     "leases_ended",
@@ -124,6 +125,12 @@ class Turn:
         if consumer.prefetch:
             consumer.credit += count
             self.enlist(consumer)
+
+    def use(self, channel: Channel) -> None:
+        """The channel is in use: where it is deleted when it is idle, that begins anew."""
+        if channel.idle_ms:
+            channel.used_ms = self.now_ms
+            self.set_alarm(channel, self.now_ms + channel.idle_ms)
 
     def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
         """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""

@@ -150,6 +150,10 @@ _SIZE: Final = Integer(1, 2**60, "bytes")
 _COUNT: Final = Integer(1, 2**60)
 
 OPTIONS: Final[dict[str, ChannelOption]] = {
+    "ttl_seconds": ChannelOption(_BOTH, _AGE, "Drop what is not settled so long after it was due."),
+    "expire_idle_seconds": ChannelOption(
+        (QUEUE,), _AGE, "Delete the queue when nobody has used it for so long."
+    ),
     "retain_seconds": ChannelOption((TOPIC,), _AGE, "Keep what is settled for so long."),
     "retain_bytes": ChannelOption((TOPIC,), _SIZE, "Keep so much of what is settled."),
     "retain_count": ChannelOption((TOPIC,), _COUNT, "Keep so many messages that are settled."),
@@ -162,8 +166,8 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
 def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     """What is wrong with the configuration of a `kind`, for an error message; None if nothing is.
 
-    >>> why_not_config("queue", {"retain_seconds": 5})
-    "a queue has no configuration 'retain_seconds'; it has none"
+    >>> why_not_config("queue", {"ttl_seconds": 0})
+    'ttl_seconds is 0; it may be 1 to 3153600000'
     """
     for name, value in config.items():
         option = OPTIONS.get(name)
