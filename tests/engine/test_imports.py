@@ -63,6 +63,7 @@ ENGINE_FORBIDDEN = {
 ENGINE_ORDER = [
     "__init__",
     "ordered",
+    "keyorder",
     "patterns",
     "hashring",
     "headers",

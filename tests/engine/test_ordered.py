@@ -41,3 +41,30 @@ def test_it_changes_its_kind_at_its_bounds_and_stays_right() -> None:
     for number in range(LIST_MAX + 1):
         items = ordered.remove(items, number)
     assert items == ()
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.integers(0, 30), st.integers(0, 30))
+def test_parts_of_it_come_out(numbers: list[int], first: int, end: int) -> None:
+    items: Ordered[int] = ()
+    for number in numbers:
+        items = ordered.add(items, number)
+    assert ordered.has(items, first) == (first in numbers)
+    gone, items = ordered.split_out(items, first, max(first, end))
+    assert gone == sorted(n for n in numbers if first <= n < end)
+    rest = sorted(set(numbers) - set(gone))
+    for number in rest:
+        least, items = ordered.pop_first(items)
+        assert least == number
+    assert items == ()
+
+
+def test_parts_of_a_long_one_come_out() -> None:
+    items: Ordered[int] = ()
+    for number in range(3 * LIST_MAX):
+        items = ordered.add(items, number)
+    assert ordered.has(items, LIST_MAX)
+    gone, items = ordered.split_out(items, 5, 3 * LIST_MAX - 1)
+    assert gone == list(range(5, 3 * LIST_MAX - 1))
+    assert not ordered.has(items, LIST_MAX)
+    assert ordered.pop_first(items) == (0, items)
+    assert list(items) == [1, 2, 3, 4, 3 * LIST_MAX - 1]

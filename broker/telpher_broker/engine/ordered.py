@@ -57,3 +57,30 @@ def from_index(items: Ordered[T], index: int) -> Iterator[T]:
         return iter(items[index:])
     found: Iterator[T] = items.islice(index)
     return found
+
+
+def has(items: Ordered[T], item: T) -> bool:
+    """Whether `item` is there."""
+    index = bisect_left(items, item) if isinstance(items, list | tuple) else items.bisect_left(item)
+    return index < len(items) and bool(items[index] == item)
+
+
+def pop_first(items: Ordered[T]) -> tuple[T, Ordered[T]]:
+    """The least item, and `items` without it; raises IndexError if there is none."""
+    first = items[0]
+    del items[0]  # type: ignore[union-attr]
+    return first, items or ()
+
+
+def split_out(items: Ordered[T], first: T, end: T) -> tuple[list[T], Ordered[T]]:
+    """What is at least `first` and less than `end`, and `items` without it."""
+    if not items:
+        return [], items
+    if isinstance(items, list | tuple):
+        low, high = bisect_left(items, first), bisect_left(items, end)
+    else:
+        low, high = items.bisect_left(first), items.bisect_left(end)
+    gone = list(items[low:high])
+    if gone:
+        del items[low:high]  # type: ignore[union-attr]
+    return gone, items or ()
