@@ -9,7 +9,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
 from telpher_broker.engine.memory import size_of
-from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, _in_line
+from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges
 from telpher_broker.engine.state import Channel
 from telpher_broker.engine.subscription import Subscription
 
@@ -111,7 +111,8 @@ def check_ranges(ranges: Ranges) -> None:
     ready = [s for s in spans if s.state == READY]
     delayed = [s for s in spans if s.state == DELAYED]
     leased = [s for s in spans if s.state == LEASED]
-    assert list(ranges._ready) == sorted(map(_in_line, ready))
+    assert list(ranges._ready) == sorted(span.line for span in ready)
+    assert all(span.line == ranges._line(span) for span in ready)
     assert all(span.behind is None or (span.due_ms and not span.attempt) for span in ready)
     assert list(ranges._delayed) == sorted((s.due_ms, s.first) for s in delayed)
     assert list(ranges._leased) == sorted((s.deadline_ms, s.first) for s in leased)

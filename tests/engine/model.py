@@ -98,9 +98,17 @@ class Sub:
         """By priority, then by offset; a delay that is over as if published when it was due."""
         due_ms = self.places[message.offset].due_ms
         if not due_ms or self.places[message.offset].attempt:
-            return -message.priority, message.offset, 0, message.offset
+            return self.rank(message, message.published_ms), message.offset, 0, message.offset
         later = (m.offset for m in self.channel.messages if m.published_ms >= due_ms)
-        return -message.priority, next(later, self.channel.next) - 1, due_ms, message.offset
+        place = next(later, self.channel.next) - 1
+        return self.rank(message, due_ms), place, due_ms, message.offset
+
+    def rank(self, message: Message, since_ms: int) -> int:
+        """By priority; where it grows with waiting, by when the message would be at 0."""
+        aging_seconds = self.channel.config.get("priority_aging_seconds")
+        if aging_seconds is None:
+            return -message.priority
+        return since_ms - message.priority * aging_seconds * 1000
 
     def held(self, consumer: Consumer) -> list[int]:
         return [o for o, place in sorted(self.places.items()) if place.consumer is consumer]

@@ -18,6 +18,7 @@ from .model import Consumer, Model, offsets_of, row_of
 
 CHANNELS: dict[str, tuple[str, dict[str, int]]] = {
     "jobs": ("queue", {}),
+    "aged": ("queue", {"priority_aging_seconds": 1}),
     "news": ("topic", {}),
     "kept": ("topic", {"retain_count": 4, "retain_bytes": 400}),
     "short": ("topic", {"limit_count": 5, "retain_count": 3}),
@@ -26,7 +27,7 @@ CHANNELS: dict[str, tuple[str, dict[str, int]]] = {
 RESUME_MS = 700
 PRODUCER_WINDOW = 3
 
-names = st.sampled_from(["jobs", "jobs", "jobs", "news", "kept", "short", "brief"])
+names = st.sampled_from(["jobs", "jobs", "aged", "news", "kept", "short", "brief"])
 pick = st.integers(0, 1_000_000)
 starts = st.sampled_from(["earliest", "latest", 0, 2, 5, 1000])
 properties = st.one_of(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from telpher.protocol.channel_options import QUEUE
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log, Stored
 from telpher_broker.engine.memory import Memory
-from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges, Span
+from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Aging, Ranges, Span
 from telpher_broker.engine.sessions import Consumer, Session
 from telpher_broker.engine.state import Channel
 
@@ -98,6 +98,15 @@ class RangesAgainstDict(RuleBasedStateMachine):
     def line(self, offset: int) -> tuple[int, int, int, int]:
         _, _, priority, due_ms, _, _, behind = self.model[offset]
         return (-priority, *((offset, 0) if behind is None else (behind, due_ms)), offset)
+
+    @rule(ms=st.sampled_from([None, 1, 3]))
+    def age(self, ms: int | None) -> None:
+        """Whatever the order, and back: the indexes agree (`check_ranges`)."""
+        self.ranges.age(None if ms is None else Aging(ms, lambda offset: 100 + offset // 4))
+        ready = [span for span in self.ranges if span.state == READY]
+        first = self.ranges.next_ready()
+        assert first is (min(ready, key=lambda span: span.line) if ready else None)
+        self.ranges.age(None)
 
     @rule(edge=edges, deadline=st.integers(1, 20))
     def renew(self, edge: tuple[int, int], deadline: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 from .driver import START_MS
 from .test_model import PRODUCER_WINDOW, EngineAgainstModel
 
-NAMES = ["jobs", "jobs", "jobs", "news", "kept", "short", "brief"]
+NAMES = ["jobs", "jobs", "aged", "news", "kept", "short", "brief"]
 STARTS: list[Any] = ["earliest", "latest", 0, 2, 5, 1000]
 
 

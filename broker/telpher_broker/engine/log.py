@@ -196,6 +196,11 @@ class Log:
         entries = self._chunks[number].entries
         return entries[bisect_left(entries, time_ms, key=lambda entry: entry.published_ms)].first
 
+    def published_ms(self, offset: int) -> int:
+        """When the batch was published that holds `offset`, or the next one after it."""
+        stored = self.find(offset)
+        return stored.published_ms if stored is not None else 0
+
     def last_before(self, time_ms: int) -> int:
         """The last offset that was published before `time_ms`; -1 if there is none."""
         last = self.last

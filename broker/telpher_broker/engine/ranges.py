@@ -5,9 +5,10 @@ exactly one state by construction; an offset in no span is settled (or still in 
 subscription's tail). There is no object per message: a span is cut only where credit, a
 settlement or a redelivery cuts.
 
-    ready    waits for credit, by priority and then by place in line: by offset, so that a
-             redelivery keeps its place; a delay that is over stands where it would if its messages
-             had been published when they were due
+    ready    waits for credit, by rank and then by place in line: by offset, so that a redelivery
+             keeps its place; a delay that is over stands where it would if its messages had been
+             published when they were due. The rank is the priority; where waiting raises it, the
+             time at which the messages would have been published to be as far with priority 0
     delayed  becomes ready at `due_ms`
     leased   with a consumer until `deadline_ms`
 """
@@ -15,7 +16,7 @@ settlement or a redelivery cuts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import ordered
 from .ordered import Ordered
@@ -27,14 +28,30 @@ READY: Final = 0
 DELAYED: Final = 1
 LEASED: Final = 2
 
+# What ready spans are sorted by: rank, place, due time; the last is the span's first offset.
+Line = tuple[int, int, int, int]
+_NO_LINE: Final[Line] = (0, 0, 0, 0)
+
+
+class Aging(NamedTuple):
+    """Waiting for `ms` raises a message by one priority; `published_ms` tells when an offset was
+    published.
+
+    All age alike, so that their order never changes while they wait: it is that of
+    published_ms - priority * ms, which the messages of a batch have in common.
+    """
+
+    ms: int
+    published_ms: Callable[[int], int]
+
 
 class Span:
     """Messages `first` to `end` (exclusive) that stand alike.
 
     Durable are `attempt` (the number of the last delivery known to have begun; 0: none),
     `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms`,
-    `delivery` (the attempt under way) and `behind`: the offset behind which a span whose delay is
-    over stands in line (None: in its own place).
+    `delivery` (the attempt under way), `behind`, the offset behind which a span whose delay is
+    over stands in line (None: in its own place), and `line`, where it stands while it is ready.
     """
 
     __slots__ = (
@@ -46,6 +63,7 @@ class Span:
         "due_ms",
         "end",
         "first",
+        "line",
         "priority",
         "state",
     )
@@ -60,6 +78,7 @@ class Span:
         self.due_ms = due_ms
         self.state = DELAYED if due_ms else READY
         self.behind: int | None = None
+        self.line = _NO_LINE
         self.consumer: Consumer | None = None
         self.deadline_ms = 0
         self.delivery = 0
@@ -99,12 +118,13 @@ class Ranges:
     the span is in exactly the index of its state; `counts[state]` is the number of messages there.
     """
 
-    __slots__ = ("_delayed", "_firsts", "_leased", "_ready", "_spans", "counts")
+    __slots__ = ("_delayed", "_firsts", "_leased", "_ready", "_spans", "aging", "counts")
 
     def __init__(self) -> None:
+        self.aging: Aging | None = None
         self._spans: dict[int, Span] = {}
         self._firsts: Ordered[int] = ()
-        self._ready: Ordered[tuple[int, int, int, int]] = ()
+        self._ready: Ordered[Line] = ()
         self._delayed: Ordered[tuple[int, int]] = ()
         self._leased: Ordered[tuple[int, int]] = ()
         self.counts = [0, 0, 0]
@@ -130,8 +150,11 @@ class Ranges:
         return self._spans[self._ready[0][3]] if self._ready else None
 
     def turn_end(self, span: Span) -> int:
-        """Up to where `span`, which is next in line, goes before a delay that is over."""
-        if span.behind is None and len(self._ready) > 1:
+        """Up to where `span`, which is next in line, goes before a delay that is over.
+
+        Where waiting raises the priority, a span is next only as far as its first batch goes.
+        """
+        if span.behind is None and self.aging is None and len(self._ready) > 1:
             priority, behind, *_ = self._ready[1]
             if priority == -span.priority:
                 return min(span.end, behind + 1)
@@ -234,6 +257,23 @@ class Ranges:
             found.append(self._spans[first])
         return found
 
+    def age(self, aging: Aging | None) -> None:
+        """Put the ready spans in another order."""
+        ready = [self._spans[line[3]] for line in self._ready]
+        self.aging = aging
+        self._ready = ()
+        for span in ready:
+            span.line = self._line(span)
+            self._ready = ordered.add(self._ready, span.line)
+
+    def _line(self, span: Span) -> Line:
+        first, behind, aging = span.first, span.behind, self.aging
+        place, due_ms = (first, 0) if behind is None else (behind, span.due_ms)
+        if aging is None:
+            return -span.priority, place, due_ms, first
+        since_ms = due_ms or aging.published_ms(first)
+        return since_ms - span.priority * aging.ms, place, due_ms, first
+
     def _add(self, span: Span) -> None:
         self._spans[span.first] = span
         self._firsts = ordered.add(self._firsts, span.first)
@@ -252,7 +292,8 @@ class Ranges:
             span.consumer.leases[span.first] = span
             self._leased = ordered.add(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready = ordered.add(self._ready, _in_line(span))
+            span.line = self._line(span)
+            self._ready = ordered.add(self._ready, span.line)
         else:
             self._delayed = ordered.add(self._delayed, (span.due_ms, span.first))
 
@@ -264,7 +305,7 @@ class Ranges:
             del span.consumer.leases[span.first]
             self._leased = ordered.remove(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready = ordered.remove(self._ready, _in_line(span))
+            self._ready = ordered.remove(self._ready, span.line)
         else:
             self._delayed = ordered.remove(self._delayed, (span.due_ms, span.first))
 
@@ -290,10 +331,3 @@ class Ranges:
             self._remove(after)
             span = span.part(span.first, after.end)
         return span
-
-
-def _in_line(span: Span) -> tuple[int, int, int, int]:
-    """What ready spans are sorted by; the last is the span's first offset."""
-    if span.behind is None:
-        return -span.priority, span.first, 0, span.first
-    return -span.priority, span.behind, span.due_ms, span.first

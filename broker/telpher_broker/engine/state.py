@@ -69,6 +69,8 @@ class Channel:
         self.is_plain = is_plain(self.config)
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
+        for subscription in self.subscriptions.values():
+            subscription.derive()
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .ranges import DELAYED, LEASED, READY, Ranges, Span
+from .ranges import DELAYED, LEASED, READY, Aging, Ranges, Span
 
 if TYPE_CHECKING:
     from .sessions import Consumer
@@ -53,6 +53,7 @@ class Subscription:
         self.former_run: Consumer | None = None
         # First in line first; a list, as most have nobody in line and a deque has room for many.
         self.waiting: list[Consumer] = []
+        self.derive()
 
     @property
     def has_ready(self) -> bool:
@@ -77,9 +78,22 @@ class Subscription:
             return None, self.cursor, self.channel.log.next
         if span.behind is None:
             return span, span.first, self.ranges.turn_end(span)
-        if span.priority == 0 and span.behind >= self.cursor:
-            return None, self.cursor, span.behind + 1
+        if self.ranges.aging is not None:
+            behind = self.channel.log.last_before(span.line[0])
+        else:
+            behind = span.behind if span.priority == 0 else -1
+        if behind >= self.cursor:
+            return None, self.cursor, behind + 1
         return span, span.first, span.end
+
+    def derive(self) -> None:
+        """Work out what follows from the channel's configuration."""
+        aging_seconds = self.channel.config.get("priority_aging_seconds")
+        aging = None
+        if aging_seconds is not None:
+            aging = Aging(aging_seconds * 1000, self.channel.log.published_ms)
+        if aging is not None or self.ranges.aging is not None:
+            self.ranges.age(aging)
 
     def mature(self, now_ms: int) -> bool:
         """Make ready what is due; whether anything was."""

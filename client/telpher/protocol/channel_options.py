@@ -160,6 +160,9 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "limit_seconds": ChannelOption((TOPIC,), _AGE, "Drop what is older, read or not."),
     "limit_bytes": ChannelOption((TOPIC,), _SIZE, "Drop the oldest beyond this, read or not."),
     "limit_count": ChannelOption((TOPIC,), _COUNT, "Drop the oldest beyond this many."),
+    "priority_aging_seconds": ChannelOption(
+        _BOTH, _AGE, "Raise what waits by one priority for each so long."
+    ),
 }
 
 
