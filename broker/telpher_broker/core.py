@@ -68,6 +68,8 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         memory_limit_bytes=settings.memory_limit,
         create_channels=settings.create_channels,
         channels_max=settings.channels_max,
+        exchanges_max=settings.exchanges_max,
+        bindings_max=settings.bindings_max,
         consumers_per_connection_max=settings.consumers_per_connection_max,
         subscriptions_per_channel_max=settings.subscriptions_per_channel_max,
         prefetch_max=settings.prefetch_max,

@@ -133,6 +133,15 @@ class Settings:
     channels_max: int = _option(
         "Limits", values.number(1, 100_000_000), 1_000_000, "The most channels."
     )
+    exchanges_max: int = _option(
+        "Limits", values.number(1, 1_000_000), 10_000, "The most exchanges."
+    )
+    bindings_max: int = _option(
+        "Limits",
+        values.number(1, 100_000_000),
+        10_000_000,
+        "The most bindings, over all exchanges.",
+    )
     consumers_per_connection_max: int = _option(
         "Limits", values.number(1, 1_000_000), 1000, "The most consumers on one connection."
     )

@@ -27,7 +27,14 @@ RECORDS: list[r.Record] = [
     r.Unsubscribed(2, "billing"),
     r.Published(1, 0, 2, START_MS, None, None, 0, b"batch"),
     r.Published(1, 2**62, 1, START_MS, {"ttl_ms": 5}, b"p" * 16, 2**63, b""),
-    r.Routed(3, 7, START_MS, b"p" * 16, 2, ((1, None, {"channel": "x"}, (1, 0, 2, 5), b"batch"),)),
+    r.Routed(3, 7, 1, START_MS, b"p" * 16, 2, ((1, None, {"a": 1}, (1, 0, 2, 5), b"batch"),)),
+    r.Routed(
+        0, 0, 0, START_MS, None, 0, ((1, None, None, (1, 0), b"b"), (1, None, {}, (2, 0), None))
+    ),
+    r.ExchangeDeclared(4, "orders", "topic", {"alternate": "jobs"}, 1),
+    r.ExchangeDeleted(4),
+    r.Bound(4, 1, "orders.#", {}),
+    r.Unbound(4, 2, "", {"headers": {"region": "eu", "size": 1.5}, "match": "any"}),
     r.Started(1, "", (0, 2, 5, 6)),
     r.Settled(1, "", r.Reason.PURGED, (0, 2)),
     r.Returned(2, "billing", 3, START_MS, (7, 8)),

@@ -120,7 +120,7 @@ def test_portions_are_picked_in_order() -> None:
 
 def test_a_routed_record_names_all_its_batches() -> None:
     parts = ((1, None, None, (1, 0, 2, 5), b"first"), (2, None, None, (1, 1), b"firs"))
-    record = r.Routed(0, 0, 7, None, 0, parts)
+    record = r.Routed(0, 0, 0, 7, None, 0, parts)
     data = r.encode(record)
     found = [
         (channel, first, data[at : at + 4]) for channel, first, at in r.batches_at(record, data)

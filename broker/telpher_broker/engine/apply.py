@@ -12,6 +12,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
+from .exchanges import Binding, Exchange
 from .log import Stored
 from .ranges import Span
 from .state import Channel, Producer, State, View
@@ -21,11 +22,11 @@ from .subscription import Subscription
 def apply(state: State, record: r.Record) -> None:
     """Make `record` true in `state`."""
     for view in state.views:
-        _keep(view, record)
+        _keep(state, view, record)
     _APPLY[type(record)](state, record)
 
 
-def _keep(view: View, record: r.Record) -> None:
+def _keep(state: State, view: View, record: r.Record) -> None:
     """Let a view copy what `record` is going to change."""
     if isinstance(record, r.ProducersForgotten):
         for producer in record.producers:
@@ -33,8 +34,23 @@ def _keep(view: View, record: r.Record) -> None:
         return
     for number in r.channels_of(record):
         view.keep_channel(number)
+    for number in _exchanges_of(state, record):
+        view.keep_exchange(number)
     if isinstance(record, (r.Published, r.Routed)) and record.producer is not None:
         view.keep_producer(record.producer)
+
+
+def _exchanges_of(state: State, record: r.Record) -> list[int]:
+    """The exchanges that a record changes."""
+    if isinstance(record, (r.Bound, r.Unbound)):
+        return [record.exchange]
+    if isinstance(record, r.Routed):
+        return [record.source]
+    if isinstance(record, r.ChannelDeleted):
+        return state.exchanges.knowing(record.channel)
+    if isinstance(record, r.ExchangeDeleted):
+        return [record.exchange, *state.exchanges.knowing(record.exchange)]
+    return []
 
 
 def settle(subscription: Subscription, offsets: Offsets) -> int:
@@ -92,6 +108,7 @@ def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
 
 def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
     channel = state.numbered.pop(record.channel)
+    state.exchanges.forget(record.channel)
     del state.channels[channel.name]
     channel.log.discard()
     # They know the channel as well: a circle, which only the collector would free.
@@ -143,14 +160,19 @@ def _published(state: State, record: r.Published) -> None:
 
 
 def _routed(state: State, record: r.Routed) -> None:
-    for messages, properties, about, targets, batch in record.parts:
-        share = (targets[0], targets[1]) if len(targets) > 2 else None
-        for index in range(0, len(targets), 2):
-            first = targets[index + 1]
-            stored = Stored(
-                first, first + messages, record.published_ms, properties, batch, about, share
-            )
-            place(state.numbered[targets[index]], stored)
+    for batch, parts in r.shared_parts(record):
+        is_shared = len(parts) > 1 or len(parts[0][3]) > 2
+        share = (parts[0][3][0], parts[0][3][1]) if is_shared else None
+        for messages, properties, about, targets, _ in parts:
+            for index in range(0, len(targets), 2):
+                first = targets[index + 1]
+                stored = Stored(
+                    first, first + messages, record.published_ms, properties, batch, about, share
+                )
+                place(state.numbered[targets[index]], stored)
+    exchange = state.exchanges.numbered.get(record.source)
+    if exchange is not None:
+        exchange.next = record.first + record.messages
     if record.producer is not None:
         _remember(state, record.source, record, record.producer)
 
@@ -165,6 +187,29 @@ def _remember(state: State, source: int, record: r.Published | r.Routed, name: b
         # The lowest and not the oldest: what is above the lowest kept is then known for certain.
         del producer.recent[producer.lowest()]
     producer.last_ms = record.published_ms
+
+
+def _exchange_declared(state: State, record: r.ExchangeDeclared) -> None:
+    state.exchanges.add(
+        Exchange(record.exchange, record.name, record.kind, record.config, record.alternate)
+    )
+    state.next_channel = record.exchange + 1
+
+
+def _exchange_deleted(state: State, record: r.ExchangeDeleted) -> None:
+    state.exchanges.remove(record.exchange)
+
+
+def _bound(state: State, record: r.Bound) -> None:
+    name = state.name_of(record.target)
+    assert name is not None
+    binding = Binding.of(record.target, record.key, record.arguments)
+    state.exchanges.bind(record.exchange, binding, name)
+
+
+def _unbound(state: State, record: r.Unbound) -> None:
+    binding = Binding.of(record.target, record.key, record.arguments)
+    state.exchanges.unbind(record.exchange, binding)
 
 
 def _started(state: State, record: r.Started) -> None:
@@ -216,6 +261,10 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Unsubscribed: _unsubscribed,
     r.Published: _published,
     r.Routed: _routed,
+    r.ExchangeDeclared: _exchange_declared,
+    r.ExchangeDeleted: _exchange_deleted,
+    r.Bound: _bound,
+    r.Unbound: _unbound,
     r.Started: _started,
     r.Settled: _settled,
     r.Returned: _returned,

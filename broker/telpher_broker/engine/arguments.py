@@ -30,6 +30,17 @@ class Arguments:
             raise self._wrong(name, value, "a string")
         return value
 
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        """An array of strings, at most so many; absent is empty."""
+        value = self._fields.pop(name, ())
+        if type(value) is not tuple or len(value) > most or not set(map(type, value)) <= {str}:
+            raise self._wrong(name, value, f"an array of at most {most} strings")
+        return value
+
+    def anything(self, name: str) -> Any:
+        """Whatever it is, to be checked by who asks; None when absent."""
+        return self._fields.pop(name, None)
+
     def integer(self, name: str, least: int, most: int, default: int | None = None) -> int:
         """An integer within its bounds."""
         value = self._fields.pop(name, default)

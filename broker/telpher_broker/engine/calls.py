@@ -9,7 +9,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
-from . import delays
+from . import bindings, delays
 from . import records as r
 from .arguments import Arguments
 from .decide import channel_of, make_channel, subscription_of
@@ -253,4 +253,5 @@ VERBS: Final[dict[str, Verb]] = {
     "unsubscribe": _unsubscribe,
     "seek": _seek,
     **delays.VERBS,
+    **bindings.VERBS,
 }

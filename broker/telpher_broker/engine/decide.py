@@ -146,6 +146,8 @@ def channel_of(turn: Turn, name: str) -> Channel:
     channel = turn.state.channels.get(name)
     if channel is None:
         check_name(name)
+        if name in turn.state.exchanges.named:
+            raise Refusal("wrong_kind", f"{name!r} is an exchange; it keeps no messages")
         raise Refusal("unknown_channel", f"there is no channel {name!r}; declare it first")
     return channel
 
@@ -164,6 +166,8 @@ def channel_for_use(turn: Turn, name: str) -> Channel:
 def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel:
     """Declare a channel that does not exist yet."""
     check_name(name)
+    if name in turn.state.exchanges.named:
+        raise Refusal("wrong_kind", f"{name!r} is an exchange; a channel needs another name")
     if len(turn.state.channels) >= turn.settings.channels_max:
         raise Refusal(
             "limit_reached", f"there are channels_max = {turn.settings.channels_max} channels"

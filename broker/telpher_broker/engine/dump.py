@@ -11,10 +11,13 @@ Chunks, each one msgpack array:
     [2, channel, name, kind, config, next]
     [3, channel, [[first, end, published_ms, properties, batch (, about, share)], ...]]
     [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
+    [6, exchange, name, kind, config, alternate, next]
+    [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
 
 A channel's 2 comes before its 3s, and those before its 4s; spans that fill more than one 4 go
-on in the next. A batch has its last two fields only if one of them says something. Of a batch that
+on in the next. The exchanges come behind all channels, and their bindings, the 11s, behind all
+exchanges. A batch has its last two fields only if one of them says something. Of a batch that
 several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
@@ -29,6 +32,7 @@ import msgpack
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
+from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Span
@@ -49,6 +53,8 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     3: ("Batches", ("channel", "batches")),
     4: ("Subscription", ("channel", "name", "cursor", "missed", "spans")),
     5: ("Producers", ("producers",)),
+    EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
+    BINDINGS: ("Bindings", ("exchange", "bindings")),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
@@ -90,6 +96,7 @@ class Frozen:
         self._next_channel = state.next_channel
         # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
+        self._exchanges = FrozenExchanges(state)
         self._producers: dict[bytes, Producer | ProducerRow] = dict(state.producers)
         self._views = state.views
         self._views.append(self)
@@ -110,6 +117,10 @@ class Frozen:
         channel = self._channels.get(number)
         if isinstance(channel, Channel):
             self._channels[number] = _freeze_channel(channel)
+
+    def keep_exchange(self, number: int) -> None:
+        """See `View`."""
+        self._exchanges.keep(number)
 
     def keep_producer(self, name: bytes) -> None:
         """See `View`."""
@@ -139,6 +150,8 @@ class Frozen:
             for subscription in channel.subscriptions:
                 for chunk in _subscription_chunks(channel.number, subscription):
                     yield chunk, (), ()
+        for fields in self._exchanges:
+            yield _bytes(fields), (), ()
         while self._producers:
             names = list(islice(self._producers, _CHUNK_ROWS))
             yield _bytes((5, [self._producer_row(name) for name in names])), (), ()
@@ -362,4 +375,6 @@ _LOAD: Final[dict[int, Any]] = {
     2: _load_channel,
     4: _load_subscription,
     5: _load_producers,
+    EXCHANGE: load_exchange,
+    BINDINGS: load_bindings,
 }

@@ -7,74 +7,23 @@ comes. What else may have a say in a publish is a *rule*: it refuses, or changes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher.protocol.errors import BatchError
-from telpher.protocol.frames import Level, Options
+from telpher.protocol.frames import Level
 
 from . import records as r
 from .decide import channel_for_use
+from .exchanges import Exchange
+from .publication import Portion as Portion
+from .publication import Publication as Publication
+from .routing import routed
 from .sessions import Session
 from .state import Channel
 from .turn import Refusal, Turn
-
-
-class Portion:
-    """Messages that go to the same channels, as one batch.
-
-    `properties` are those of the batch, or what a rule has made of them; `about` is what the broker
-    says of the messages beside what they say themselves (see `Stored`).
-    """
-
-    __slots__ = ("_columns", "about", "batch", "channels", "messages", "properties")
-
-    def __init__(
-        self,
-        channels: Sequence[Channel],
-        batch: bytes,
-        messages: int,
-        properties: batches.Properties,
-        about: Options | None = None,
-    ) -> None:
-        self.channels = channels
-        self.batch = batch
-        self.messages = messages
-        self.properties = properties
-        self.about = about
-        self._columns: batches.Columns | None = None
-
-    @property
-    def columns(self) -> batches.Columns:
-        """The batch decoded, once."""
-        if self._columns is None:
-            self._columns = batches.decode(self.batch)
-        return self._columns
-
-    def picked(self, indexes: Sequence[int], channels: Sequence[Channel]) -> Portion:
-        """The messages at `indexes`, in that order, as a portion of their own."""
-        if len(indexes) == self.messages:
-            return Portion(channels, self.batch, self.messages, self.properties, self.about)
-        batch = batches.encode(batches.pick(self.columns, indexes))
-        return Portion(channels, batch, len(indexes), self.properties, self.about)
-
-
-class Publication:
-    """What is about to be stored: `portions`, in order.
-
-    `source` is the number of what was published to, and `first` the offset or running number that
-    the first message gets there; both 0 where the broker itself moves messages.
-    """
-
-    __slots__ = ("first", "portions", "source")
-
-    def __init__(self, source: int, first: int, portions: list[Portion]) -> None:
-        self.source = source
-        self.first = first
-        self.portions = portions
-
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]
@@ -84,8 +33,7 @@ RULES: Final[tuple[Rule, ...]] = ()
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     """Append a batch, unless the producer's number says that it is there already."""
     level = level_of(turn, frame.confirm)
-    source = turn.state.channels.get(frame.channel)
-    number = None if source is None else source.number
+    number = turn.state.number_of(frame.channel)
     first = stored_before(turn, number, frame.producer, frame.sequence)
     if first is None:
         publication = prepare(turn, session, frame.channel, frame.batch)
@@ -110,24 +58,51 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         messages, properties = batches.check(batch, turn.settings.batch)
     except BatchError as error:
         raise Refusal(error.code, str(error)) from None
-    channel = channel_for_use(turn, name)
+    channel = turn.state.channels.get(name)
+    if channel is None:
+        exchange = turn.state.exchanges.named.get(name)
+        if exchange is not None:
+            portion = Portion((), batch, messages, properties)
+            return _prepare_routed(turn, session, exchange, portion)
+        channel = channel_for_use(turn, name)
     portion = Portion((channel,), batch, messages, properties)
     if not channel.is_plain:
         for rule in RULES:
             rule(turn, session, channel, portion)
-    return Publication(channel.number, channel.log.next, [portion])
+    return Publication(channel.number, channel.log.next, [portion], messages)
+
+
+def _prepare_routed(
+    turn: Turn, session: Session, exchange: Exchange, whole: Portion
+) -> Publication:
+    """Choose where the messages go that are published to an exchange; the rules of each channel
+    have their say about what goes there."""
+    portions: list[Portion] = []
+    for portion in routed(turn, exchange, whole):
+        plain = [channel for channel in portion.channels if channel.is_plain]
+        for channel in portion.channels:
+            if not channel.is_plain:
+                own = portion.to((channel,))
+                for rule in RULES:
+                    rule(turn, session, channel, own)
+                portions.append(own)
+        if plain:
+            portions.append(portion.to(plain))
+    return Publication(exchange.number, exchange.next, portions, whole.messages)
 
 
 def store(
     turn: Turn, publication: Publication, producer: bytes | None = None, sequence: int = 0
 ) -> None:
     """Commit what was prepared: one record, whatever number of channels it goes to."""
-    (portion, *others) = publication.portions
-    if others or len(portion.channels) != 1 or portion.about is not None:
-        _store_routed(turn, publication, producer, sequence)
-        return
-    (channel,) = portion.channels
-    _store_plain(turn, channel, portion, producer, sequence)
+    if len(publication.portions) == 1:
+        portion = publication.portions[0]
+        if portion.about is None and len(portion.channels) == 1:
+            (channel,) = portion.channels
+            if publication.source in (0, channel.number):
+                _store_plain(turn, channel, portion, producer, sequence)
+                return
+    _store_routed(turn, publication, producer, sequence)
 
 
 def forward(turn: Turn, portions: list[Portion]) -> None:
@@ -150,7 +125,9 @@ def _store_plain(
             portion.batch,
         )
     )
-    _count(turn, portion, (channel,))
+    turn.counters["published"] += portion.messages
+    turn.counters["published_bytes"] += len(portion.batch)
+    turn.published[channel] = None
 
 
 def _store_routed(
@@ -158,34 +135,25 @@ def _store_routed(
 ) -> None:
     following: dict[Channel, int] = {}
     parts: list[r.RoutedPart] = []
+    former: bytes | None = None
+    stored_bytes = 0
     for portion in publication.portions:
         targets: list[int] = []
         for channel in portion.channels:
             first = following.get(channel, channel.log.next)
             following[channel] = first + portion.messages
             targets += (channel.number, first)
-        parts.append(
-            (
-                portion.messages,
-                portion.properties,
-                portion.about,
-                tuple(targets),
-                portion.batch,
-            )
-        )
-    record = r.Routed(
-        publication.source, publication.first, turn.now_ms, producer, sequence, tuple(parts)
+        batch = None if portion.batch is former else portion.batch
+        former = portion.batch
+        stored_bytes += 0 if batch is None else len(batch)
+        parts.append((portion.messages, portion.properties, portion.about, tuple(targets), batch))
+    source, first, messages = publication.source, publication.first, publication.messages
+    turn.commit_batches(
+        r.Routed(source, first, messages, turn.now_ms, producer, sequence, tuple(parts))
     )
-    turn.commit_batches(record)
-    for portion in publication.portions:
-        _count(turn, portion, portion.channels)
-
-
-def _count(turn: Turn, portion: Portion, channels: Sequence[Channel]) -> None:
-    turn.counters["published"] += portion.messages
-    turn.counters["published_bytes"] += len(portion.batch)
-    for channel in channels:
-        turn.published[channel] = None
+    turn.counters["published"] += messages or sum(part[0] for part in parts)
+    turn.counters["published_bytes"] += stored_bytes
+    turn.published.update(dict.fromkeys(following))
 
 
 def level_of(turn: Turn, asked: int | None) -> Level:
@@ -216,9 +184,11 @@ def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: 
     if producer is None:
         return None
     if producer.source != source:
-        other = turn.state.name_of(producer.source)
-        if other is not None:
-            raise Refusal("bad_request", f"this producer's batches go to {other} and nowhere else")
+        name_there = turn.state.name_of(producer.source)
+        if name_there is not None:
+            raise Refusal(
+                "bad_request", f"this producer's batches go to {name_there!r} and nowhere else"
+            )
         return None
     first = producer.recent.get(sequence)
     if first is not None:

@@ -29,7 +29,8 @@ class Reason(IntEnum):
 
 
 # (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
-RoutedPart = tuple[int, dict[str, int] | None, Options | None, tuple[int, ...], bytes]
+# where None for a batch means that of the part before.
+RoutedPart = tuple[int, dict[str, int] | None, Options | None, tuple[int, ...], bytes | None]
 
 
 class ChannelDeclared(NamedTuple):
@@ -85,16 +86,53 @@ class Published(NamedTuple):
 class Routed(NamedTuple):
     """Batches that go to several channels, or that the broker has something to say about.
 
-    `source` is the number of what they were published to and `first` the place they got there; both
-    0 where the broker itself moves messages.
+    `source` is the number of what `messages` were published to and `first` the place they got
+    there; 0 where the broker itself moves messages.
     """
 
     source: int
     first: int
+    messages: int
     published_ms: int
     producer: bytes | None
     sequence: int
     parts: tuple[RoutedPart, ...]
+
+
+class ExchangeDeclared(NamedTuple):
+    """An exchange was made; `exchange` is its number from now on. `alternate` is the number of who
+    gets what finds no target there; 0: nobody."""
+
+    exchange: int
+    name: str
+    kind: str
+    config: Options
+    alternate: int
+
+
+class ExchangeDeleted(NamedTuple):
+    """An exchange is gone, and every binding to it or from it."""
+
+    exchange: int
+
+
+class Bound(NamedTuple):
+    """An exchange leads to a `target`, a channel or an exchange; `arguments` has `headers` and
+    `match`, or `weight`, or nothing."""
+
+    exchange: int
+    target: int
+    key: str
+    arguments: Options
+
+
+class Unbound(NamedTuple):
+    """A binding is gone."""
+
+    exchange: int
+    target: int
+    key: str
+    arguments: Options
 
 
 class Started(NamedTuple):
@@ -163,6 +201,10 @@ Record = (
     | Unsubscribed
     | Published
     | Routed
+    | ExchangeDeclared
+    | ExchangeDeleted
+    | Bound
+    | Unbound
     | Started
     | Settled
     | Returned
@@ -184,9 +226,14 @@ KINDS: Final[dict[int, type[Record]]] = {
     10: Sought,
     11: ProducersForgotten,
     12: Routed,
+    13: ExchangeDeclared,
+    14: ExchangeDeleted,
+    15: Bound,
+    16: Unbound,
     18: Rescheduled,
     25: ChannelConfigured,
 }
+_OF_NO_CHANNEL: Final = (ProducersForgotten, ExchangeDeclared, ExchangeDeleted, Bound, Unbound)
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
 _pack = cast("Callable[[Any], bytes]", msgpack.Packer(use_bin_type=True, autoreset=True).pack)
@@ -214,8 +261,19 @@ def channels_of(record: Record) -> Iterator[int]:
     if isinstance(record, Routed):
         for _, _, _, targets, _ in record.parts:
             yield from targets[::2]
-    elif not isinstance(record, ProducersForgotten):
+    elif not isinstance(record, _OF_NO_CHANNEL):
         yield record.channel
+
+
+def shared_parts(record: Routed) -> Iterator[tuple[bytes, list[RoutedPart]]]:
+    """The batches of a record, each with the parts that have it."""
+    start = 0
+    for end in range(1, len(record.parts) + 1):
+        if end == len(record.parts) or record.parts[end][4] is not None:
+            batch = record.parts[start][4]
+            assert batch is not None
+            yield batch, list(record.parts[start:end])
+            start = end
 
 
 def batches_at(record: Record, data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -224,10 +282,11 @@ def batches_at(record: Record, data: bytes) -> Iterator[tuple[int, int, int]]:
         yield record.channel, record.first, len(data) - len(record.batch)
     elif isinstance(record, Routed):
         at = 0
-        for _, _, _, targets, batch in record.parts:
+        for batch, parts in shared_parts(record):
             at = data.index(batch, at)
-            for index in range(0, len(targets), 2):
-                yield targets[index], targets[index + 1], at
+            for _, _, _, targets, _ in parts:
+                for index in range(0, len(targets), 2):
+                    yield targets[index], targets[index + 1], at
             at += len(batch)
 
 
@@ -244,7 +303,9 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
         fields["batch"] = show(record.batch)
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, Routed):
-        fields["parts"] = [(*part[:4], show(part[4])) for part in record.parts]
+        fields["parts"] = [
+            (*part[:4], None if part[4] is None else show(part[4])) for part in record.parts
+        ]
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]

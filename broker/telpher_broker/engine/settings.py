@@ -29,6 +29,8 @@ class EngineSettings:
     spill_bytes_min: int = 1024
     create_channels: str = "queue"
     channels_max: int = 1_000_000
+    exchanges_max: int = 10_000
+    bindings_max: int = 10_000_000
     consumers_per_connection_max: int = 1000
     subscriptions_per_channel_max: int = 10_000
     prefetch_max: int = 1_000_000

@@ -14,6 +14,7 @@ from telpher.protocol.channel_options import QUEUE, is_plain
 from telpher.protocol.frames import Options
 
 from . import ordered
+from .exchanges import Exchanges
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
@@ -127,6 +128,9 @@ class View(Protocol):
     def keep_channel(self, number: int) -> None:
         """This channel is about to change."""
 
+    def keep_exchange(self, number: int) -> None:
+        """This exchange is about to change, or has no such number."""
+
     def keep_producer(self, name: bytes) -> None:
         """What is remembered of this producer is about to change."""
 
@@ -139,6 +143,8 @@ class State:
         self.views: list[View] = []
         self.channels: dict[str, Channel] = {}
         self.numbered: dict[int, Channel] = {}
+        # Exchanges have numbers of the same count, and names beside those of the channels.
+        self.exchanges = Exchanges()
         self.next_channel = 1
         # While a snapshot is loaded: who has a shared batch already, by the batch's identity.
         self.shared: dict[Share, Stored] = {}
@@ -149,9 +155,14 @@ class State:
         self.tokens: dict[bytes, Consumer] = {}
 
     def name_of(self, source: int) -> str | None:
-        """What has this number, as it is shown; None if it is gone."""
-        channel = self.numbered.get(source)
-        return None if channel is None else repr(channel.name)
+        """The name of what has this number, a channel or an exchange; None if it is gone."""
+        found = self.numbered.get(source) or self.exchanges.numbered.get(source)
+        return None if found is None else found.name
+
+    def number_of(self, name: str) -> int | None:
+        """The other way round; None if there is neither a channel nor an exchange of that name."""
+        found = self.channels.get(name) or self.exchanges.named.get(name)
+        return None if found is None else found.number
 
     def subscription(self, channel: int, name: str) -> Subscription:
         """The subscription that a record names."""

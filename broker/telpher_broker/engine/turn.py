@@ -28,6 +28,7 @@ COUNTERS: Final = (
     "published",
     "published_bytes",
     "duplicates",
+    "unroutable",
     "delivered",
     "redelivered",
     "acked",

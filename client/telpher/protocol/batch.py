@@ -28,6 +28,7 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "priority": (0, 255),
     "delay_ms": (0, 10 * 365 * 86_400_000),
     "due_ms": (0, 253_402_300_799_999),
+    "mandatory": (0, 1),
     "ttl_ms": (1, 10 * 365 * 86_400_000),
 }
 KEY_BYTES_MAX: Final = 1024
@@ -90,6 +91,18 @@ def decode(batch: bytes) -> Columns:
         None if keys is None else _column("keys", keys),
         None if headers is None else _column("headers", headers),
     )
+
+
+def keys_of(batch: bytes) -> Sequence[Key] | None:
+    """Only the keys of a batch that was checked before; None if no message has one."""
+    keys = _outer(batch)[3]
+    return None if keys is None else _column("keys", keys)
+
+
+def headers_of(batch: bytes) -> Sequence[Headers] | None:
+    """Only the headers of a batch that was checked before; None if no message has any."""
+    headers = _outer(batch)[4]
+    return None if headers is None else _column("headers", headers)
 
 
 def cut(columns: Columns, start: int, stop: int) -> bytes:
