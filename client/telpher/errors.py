@@ -90,6 +90,10 @@ class SubscriptionDeleted(Refused):
     """The subscription was deleted while it was consumed."""
 
 
+class NoDeadLetter(Refused):
+    """The channel has no dead_letter where a rejected message goes; configure one."""
+
+
 class LimitReached(Refused):
     """A declared limit of the broker is reached; the text names it."""
 
@@ -187,6 +191,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_in_use": ChannelInUse,
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
+    "no_dead_letter": NoDeadLetter,
     "limit_reached": LimitReached,
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,

@@ -61,6 +61,7 @@ CODES: Final[dict[str, str]] = {
     "channel_deleted": "The channel was deleted while it was consumed.",
     "subscription_deleted": "The subscription was deleted while it was consumed.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
+    "no_dead_letter": "The channel has no dead_letter where rejected messages go; configure one.",
     "limit_reached": "A declared limit of the broker is reached; the text names it.",
     "sequence_too_old": "The producer's sequence number is older than what the broker remembers.",
     "durability_unavailable": "The broker's persistence cannot reach the level asked for.",
