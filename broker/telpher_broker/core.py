@@ -76,6 +76,8 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         lease_ms=settings.lease_ms,
         resume_ms=settings.resume_ms,
         output_bytes_max=settings.output_bytes_max,
+        waiting_bytes_max=settings.waiting_bytes_max,
+        waiting_bytes_total=settings.waiting_bytes_total,
         ephemeral_backlog_bytes=settings.ephemeral_backlog_bytes,
         producer_expiry_ms=settings.producer_expiry_seconds * 1000,
     )

@@ -172,6 +172,18 @@ class Settings:
         64 * MIB,
         "What may be gathered from all connections for one block; reading pauses above this.",
     )
+    waiting_bytes_max: int = _option(
+        "Limits",
+        values.size(64 * KIB, 4 * GIB),
+        32 * MIB,
+        "What one connection may have waiting for room or a quota; publishes beyond are refused.",
+    )
+    waiting_bytes_total: int = _option(
+        "Limits",
+        values.size(64 * KIB, 16 * GIB),
+        256 * MIB,
+        "What all connections together may have waiting for room or a quota.",
+    )
     create_channels: str = _option(
         "Behaviour",
         values.choice("declared", "queue", "topic"),

@@ -78,6 +78,10 @@ class ChannelNotEmpty(Refused):
     """The channel still holds messages and only an empty one was to go."""
 
 
+class ChannelFull(Refused):
+    """A bound of the channel is reached; publish again when some of it is consumed."""
+
+
 class ChannelInUse(Refused):
     """The channel still has consumers and only an unused one was to go."""
 
@@ -88,10 +92,6 @@ class ChannelDeleted(Refused):
 
 class SubscriptionDeleted(Refused):
     """The subscription was deleted while it was consumed."""
-
-
-class NoDeadLetter(Refused):
-    """The channel has no dead_letter where a rejected message goes; configure one."""
 
 
 class LimitReached(Refused):
@@ -188,10 +188,10 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "wrong_kind": WrongKind,
     "channel_differs": ChannelDiffers,
     "channel_not_empty": ChannelNotEmpty,
+    "channel_full": ChannelFull,
     "channel_in_use": ChannelInUse,
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
-    "no_dead_letter": NoDeadLetter,
     "limit_reached": LimitReached,
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,

@@ -517,3 +517,41 @@ async def test_who_reads_slowly_is_not_taken_for_silent(
         stats = await good.ask(f.Call(3, "stats", {}))
         assert isinstance(stats, f.Reply)
         assert stats.result["connections"] == 1
+
+
+async def test_who_waits_for_room_hears_heartbeats_and_then_the_confirm(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A full queue stops its publishers and nothing else of their connections."""
+    async with house() as place:
+        peer, worker = await place.peer(heartbeat_ms=5000), await place.peer()
+        config = {"limit_count": 1, "overflow": "wait"}
+        await peer.ask(f.Call(1, "declare", {"channel": "jobs", "kind": "queue", "config": config}))
+        assert await peer.ask(publish(2)) == f.Confirm(2, 0, Level.WRITTEN)
+        await peer.say(publish(3))
+        for number in range(5):
+            await trio.sleep(4)
+            assert await peer.ask(f.Ping(number)) == f.Pong(number)
+        await worker.say(f.Consume(1, "jobs", None, {"prefetch": 1}))
+        while not isinstance(await worker.hear(), f.Deliver):
+            pass
+        await worker.say(f.Settle(2, 1, 0, (0, 1), 0))
+        assert await peer.hear() == f.Confirm(3, 1, Level.WRITTEN)
+        assert trio.current_time() < 25
+
+
+async def test_who_waits_for_room_is_answered_by_an_orderly_stop() -> None:
+    async with house() as place:
+        peer = await place.peer()
+        config = {"limit_count": 1, "overflow": "wait"}
+        await peer.ask(f.Call(1, "declare", {"channel": "jobs", "kind": "queue", "config": config}))
+        await peer.ask(publish(2))
+        await peer.say(publish(3))
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(place.broker.drain, 30)
+            assert isinstance(await peer.hear(), f.Goaway)
+            refused = await peer.hear()
+            assert isinstance(refused, f.Refused)
+            assert (refused.request, refused.code) == (3, "draining")
+            await peer.say(f.Goodbye(0))

@@ -137,3 +137,26 @@ def test_the_brokers_window_is_kept_when_it_is_the_smaller():
     pair.carry()
     assert pair.broker.seen[-1] == [1, 2]
     assert not pair.window.has_room
+
+
+def test_what_a_stopping_broker_has_not_stored_goes_to_the_next():
+    """It waited there for room, say: nobody is told a failure, and nothing comes twice."""
+    pair = Pair(4)
+    pair.connect()
+    for _ in range(3):
+        pair.publish()
+    pair.confirm()
+    second, third = pair.broker.pending
+    pair.broker.stored = pair.broker.stored[:1]
+    pair.say(f.Goaway(0, "draining", "stopping"), f.Refused(second.request, "draining", "no"))
+    assert not pair.session.is_drained
+    pair.say(f.Refused(third.request, "draining", "no"))
+    assert pair.session.is_drained
+    pair.cut()
+    pair.connect()
+    pair.carry()
+    assert pair.broker.seen[-1] == [2, 3]
+    pair.confirm()
+    pair.confirm()
+    assert pair.confirmed == [1, 2, 3]
+    assert [sequence for _, sequence in pair.broker.stored] == [1, 2, 3]

@@ -1,24 +1,33 @@
 """Deleting channels: by request, or because nobody has used a queue for long enough.
 
-A queue with `expire_idle_seconds` is in use while it has a consumer, and when it is published to,
-declared or configured; `Turn.use` notes the last time. That is not durable: after a start it
-begins anew.
+A queue with `expire_idle_seconds` is in use while it has a consumer or a publish waits for room in
+it, and when it is published to, declared or configured; `Turn.use` notes the last time. That is not
+durable: after a start it begins anew.
 """
 
 from __future__ import annotations
 
 from . import records as r
+from .lines import refuse
 from .membership import close
 from .state import Channel
 from .turn import Turn
 
 
 def delete(turn: Turn, channel: Channel) -> None:
-    """Delete a channel with all its messages, and tell who consumes it."""
+    """Delete a channel with all its messages, and tell who consumes it or waits for room in it."""
+    text = f"channel {channel.name!r} was deleted"
     for subscription in channel.subscriptions.values():
         for consumer in list(subscription.consumers):
-            close(turn, consumer, "channel_deleted", f"channel {channel.name!r} was deleted")
+            close(turn, consumer, "channel_deleted", text)
         turn.wakeful.pop(subscription, None)
+    for session in turn.state.sessions.values():
+        line = session.lines.get(channel.name)
+        if line is not None:
+            refuse(turn, line, "channel_deleted", text)
+    if channel.gate is not None:
+        # What waits there to be routed here may go elsewhere now.
+        turn.gates[channel.gate] = None
     turn.loosened.pop(channel, None)
     turn.published.pop(channel, None)
     turn.commit(r.ChannelDeleted(channel.number))
@@ -28,6 +37,8 @@ def delete_if_idle(turn: Turn, channel: Channel) -> bool:
     """Delete a queue that was idle for too long, or look again when it may have been."""
     if any(subscription.consumers for subscription in channel.subscriptions.values()):
         return False  # the last one to leave sets the alarm anew
+    if channel.gate is not None and channel.gate.lines:
+        turn.use(channel)
     due_ms = channel.used_ms + channel.idle_ms
     if turn.now_ms < due_ms:
         turn.set_alarm(channel, due_ms)

@@ -24,7 +24,7 @@ from .calls import call
 from .decide import settle
 from .dispatch import dispatch
 from .dump import Frozen, load, loaded
-from .failures import nack
+from .lines import refuse_all
 from .membership import (
     cancel,
     connect,
@@ -37,7 +37,7 @@ from .membership import (
 )
 from .memory import Memory, Place
 from .ports import Ports
-from .publish import publish
+from .publish import open_gates, publish
 from .retention import retain
 from .settings import EngineSettings
 from .state import State
@@ -61,7 +61,6 @@ class Round(NamedTuple):
 _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
     f.Publish: publish,
     f.Settle: settle,
-    f.Nack: nack,
     f.Consume: consume,
     f.Fetch: fetch,
     f.Renew: renew,
@@ -95,8 +94,11 @@ class Engine:
         return self._turn.now_ms
 
     def set_disk_full(self, full: bool) -> None:
-        """Refuse publishes, or take them again."""
-        self._turn.disk_full = full
+        """Refuse publishes, also those that wait, or take them again."""
+        turn = self._turn
+        if full and not turn.disk_full:
+            refuse_all(turn, "disk_full", "the disk is nearly full; publish when there is space")
+        turn.disk_full = full
 
     def connect(self, session: int) -> None:
         """A connection has opened under this number, which is not used again."""
@@ -113,12 +115,12 @@ class Engine:
         try:
             _HANDLERS[type(frame)](turn, sender, frame)
         except Refusal as refusal:
-            turn.counters["refused"] += 1
-            turn.reply(sender, f.Refused(frame.request, refusal.code, refusal.text))
+            turn.refuse(sender, frame.request, refusal)
 
     def end_waits(self) -> None:
-        """Let every open FETCH end with the next round."""
+        """Let every open FETCH and every publish that waits end with the next round."""
         end_waits(self._turn)
+        refuse_all(self._turn, "draining", "the broker is shutting down; publish again elsewhere")
 
     def drained(self, session: int, body_bytes: int) -> None:
         """That many delivered bytes have left for the session: as many more may be delivered."""
@@ -141,8 +143,9 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether `take_round` would have nothing to dispatch."""
-        return not (self._turn.wakeful or self._turn.published or self._turn.loosened)
+        """Whether `take_round` would have nothing to do."""
+        turn = self._turn
+        return not (turn.wakeful or turn.published or turn.loosened or turn.gates or turn.effects)
 
     def take_round(self) -> Round:
         """Dispatch what is ready, drop what may go, and hand over what this round decided."""
@@ -151,8 +154,13 @@ class Engine:
         dispatch(turn)
         for channel in turn.loosened:
             retain(turn, channel)
+        open_gates(turn)
         turn.loosened.clear()
-        taken = Round(turn.records, turn.effects, turn.synced_effects, bool(turn.wakeful))
+        for channel in turn.published:
+            if channel.bounds is not None:
+                retain(turn, channel)
+        more = bool(turn.wakeful or turn.published)
+        taken = Round(turn.records, turn.effects, turn.synced_effects, more)
         turn.records, turn.effects, turn.synced_effects = [], [], []
         return taken
 
@@ -236,6 +244,9 @@ class Engine:
         """Counters since the start, and sizes now."""
         return {
             **self._turn.counters,
+            "waiting_publishes": self._turn.waiting,
+            "waiting_publishers": sum(bool(one.lines) for one in self.state.sessions.values()),
+            "waiting_bytes": self._turn.waiting_bytes,
             "channels": len(self.state.channels),
             "sessions": len(self.state.sessions),
             "producers": len(self.state.producers),

@@ -12,7 +12,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
-from telpher.protocol.about import shifted
 from telpher.protocol.frames import Options
 
 from .memory import Batch, Memory, Place, size_of
@@ -65,10 +64,6 @@ class Stored:
         self.share = share
         self.live = end - first
         self.before = 0
-
-    def about_from(self, first: int) -> Options | None:
-        """`about`, as it is of a part of the messages that begins at `first`."""
-        return None if self.about is None else shifted(self.about, first - self.first)
 
     @property
     def is_special(self) -> bool:
@@ -221,6 +216,10 @@ class Log:
             return self.next
         entries = self._chunks[number].entries
         return entries[bisect_left(entries, before, key=lambda entry: entry.before)].first
+
+    def bytes_since(self, stored: Stored) -> int:
+        """How many bytes were appended from that batch on, with it."""
+        return self._appended - stored.before
 
     def release(self, first: int, end: int) -> list[Stored]:
         """Count `first` to `end` as settled by the queue; the batches that go with it."""

@@ -12,7 +12,7 @@ from . import records as r
 from .apply import subscribed
 from .arguments import Arguments
 from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
-from .failures import CONSUMER_LOST, lose
+from .lines import drop
 from .ranges import LEASED, READY
 from .sessions import Consumer, Fetching, Session
 from .state import Channel
@@ -28,11 +28,9 @@ def connect(turn: Turn, number: int) -> None:
 def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     """A connection is gone. What it held goes back: at once, or after a grace to resume in."""
     session = turn.state.sessions.pop(number)
+    drop(turn, session)
     for consumer in list(session.consumers.values()):
-        if orderly:
-            leave(turn, consumer)
-        elif consumer.token is None or not consumer.subscription.durable:
-            lose(turn, consumer, leases(consumer), CONSUMER_LOST)
+        if orderly or consumer.token is None or not consumer.subscription.durable:
             leave(turn, consumer)
         else:
             _detach(turn, consumer)

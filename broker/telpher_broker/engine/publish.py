@@ -16,22 +16,38 @@ from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Level
 
 from . import records as r
+from .bounds import check_room
 from .decide import channel_for_use
 from .exchanges import Exchange
+from .lines import Postponed, begin, expect, join, move, step
 from .publication import Portion as Portion
 from .publication import Publication as Publication
 from .routing import routed
-from .sessions import Session
+from .sessions import Gate, Line, Session
 from .state import Channel
 from .turn import Refusal, Turn
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]
-RULES: Final[tuple[Rule, ...]] = ()
+RULES: Final[tuple[Rule, ...]] = (check_room,)
 
 
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
-    """Append a batch, unless the producer's number says that it is there already."""
+    """Append a batch, unless the producer's number says that it is there already.
+
+    One that has to wait, or comes behind one that does, is answered when its turn has come.
+    """
+    line = session.lines.get(frame.channel) if session.lines else None
+    if line is not None:
+        join(turn, line, frame)
+        return
+    try:
+        _publish(turn, session, frame)
+    except Postponed as postponed:
+        begin(turn, session, frame, postponed)
+
+
+def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     level = level_of(turn, frame.confirm)
     number = turn.state.number_of(frame.channel)
     first = stored_before(turn, number, frame.producer, frame.sequence)
@@ -95,6 +111,8 @@ def store(
     turn: Turn, publication: Publication, producer: bytes | None = None, sequence: int = 0
 ) -> None:
     """Commit what was prepared: one record, whatever number of channels it goes to."""
+    if turn.promised:
+        turn.promised.clear()
     if len(publication.portions) == 1:
         portion = publication.portions[0]
         if portion.about is None and len(portion.channels) == 1:
@@ -154,6 +172,38 @@ def _store_routed(
     turn.counters["published"] += messages or sum(part[0] for part in parts)
     turn.counters["published_bytes"] += stored_bytes
     turn.published.update(dict.fromkeys(following))
+
+
+def open_gates(turn: Turn) -> None:
+    """Store what waits for what may have come: room in a channel, or time."""
+    for channel in turn.loosened:
+        if channel.gate is not None and channel.gate.lines:
+            turn.gates[channel.gate] = None
+    while turn.gates:
+        gate = next(iter(turn.gates))
+        del turn.gates[gate]
+        while gate.lines and _goes_on(turn, gate, next(iter(gate.lines))):
+            pass
+
+
+def _goes_on(turn: Turn, gate: Gate, line: Line) -> bool:
+    """Publish the first of a line; whether the gate may be open for the next."""
+    frame = line.frames[0]
+    turn.served = line
+    try:
+        _publish(turn, line.session, frame)
+    except Postponed as postponed:
+        if postponed.gate is gate:
+            expect(turn, postponed)
+            return False
+        move(turn, line, postponed)
+        return True
+    except Refusal as refusal:
+        turn.refuse(line.session, frame.request, refusal)
+    finally:
+        turn.served = None
+    step(turn, line)
+    return True
 
 
 def level_of(turn: Turn, asked: int | None) -> Level:

@@ -45,19 +45,13 @@ class Aging(NamedTuple):
     published_ms: Callable[[int], int]
 
 
-# What is known of the failures of a message: (first error, when it came in ms since 1970, last
-# error). Spans share it.
-Failure = tuple[str, int, str]
-
-
 class Span:
     """Messages `first` to `end` (exclusive) that stand alike.
 
     Durable are `attempt` (the number of the last delivery known to have begun; 0: none),
-    `priority`, `due_ms` (0: no delay) and `failure` (None: no error was told). Volatile are
-    `state`, `consumer`, `deadline_ms`, `delivery` (the attempt under way), `behind`, the offset
-    behind which a span whose delay is over stands in line (None: in its own place), and `line`,
-    where it stands while it is ready.
+    `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms`,
+    `delivery` (the attempt under way), `behind`, the offset behind which a span whose delay is
+    over stands in line (None: in its own place), and `line`, where it stands while it is ready.
     """
 
     __slots__ = (
@@ -68,7 +62,6 @@ class Span:
         "delivery",
         "due_ms",
         "end",
-        "failure",
         "first",
         "line",
         "priority",
@@ -83,7 +76,6 @@ class Span:
         self.attempt = attempt
         self.priority = priority
         self.due_ms = due_ms
-        self.failure: Failure | None = None
         self.state = DELAYED if due_ms else READY
         self.behind: int | None = None
         self.line = _NO_LINE
@@ -98,7 +90,6 @@ class Span:
     def part(self, first: int, end: int) -> Span:
         """A span of the same standing over other offsets."""
         span = Span(first, end, self.attempt, self.priority, self.due_ms)
-        span.failure = self.failure
         span.state = self.state
         span.behind = self.behind
         span.consumer = self.consumer
@@ -113,7 +104,6 @@ class Span:
             and self.attempt == other.attempt
             and self.priority == other.priority
             and self.due_ms == other.due_ms
-            and self.failure == other.failure
             and self.behind == other.behind
             and self.consumer is other.consumer
             and self.deadline_ms == other.deadline_ms
@@ -158,6 +148,14 @@ class Ranges:
     def next_ready(self) -> Span | None:
         """The span to be delivered next."""
         return self._spans[self._ready[0][3]] if self._ready else None
+
+    def lowest_ready(self) -> Span | None:
+        """The span that is first in line among those of the lowest priority."""
+        ready = self._ready
+        if not ready:
+            return None
+        index = ordered.after(ready, (ready[-1][0], -1, -1, -1))
+        return self._spans[ready[index][3]]
 
     def turn_end(self, span: Span) -> int:
         """Up to where `span`, which is next in line, goes before a delay that is over.

@@ -25,8 +25,8 @@ class Reason(IntEnum):
     ACKED = 0
     EXPIRED = 1
     PURGED = 2
-    DEAD_LETTERED = 3
     CANCELLED = 4
+    DROPPED = 5
 
 
 # (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
@@ -172,18 +172,6 @@ class Rescheduled(NamedTuple):
     offsets: Offsets
 
 
-class Failed(NamedTuple):
-    """As Returned, and what went wrong: the consumer's own words, or the broker's."""
-
-    channel: int
-    subscription: str
-    attempt: int
-    due_ms: int
-    failed_ms: int
-    error: str
-    offsets: Offsets
-
-
 class Trimmed(NamedTuple):
     """A topic's log has dropped what is before `start`."""
 
@@ -221,7 +209,6 @@ Record = (
     | Started
     | Settled
     | Returned
-    | Failed
     | Trimmed
     | Sought
     | ProducersForgotten
@@ -244,7 +231,6 @@ KINDS: Final[dict[int, type[Record]]] = {
     14: ExchangeDeleted,
     15: Bound,
     16: Unbound,
-    17: Failed,
     18: Rescheduled,
     25: ChannelConfigured,
 }

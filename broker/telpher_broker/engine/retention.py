@@ -1,14 +1,16 @@
-"""What a topic's log may drop: what nobody needs beyond what is retained, and what is over limits.
+"""What a channel may drop: what nobody needs beyond what is retained, and what is over limits.
 
-Dropping is by whole batches from the front, and is a decision: replay follows the record and
-not the rule. (A queue's log drops a batch with its last live message, when that is settled.)
+A topic drops whole batches from the front, and that is a decision: replay follows the record and
+not the rule. A queue's log drops a batch with its last live message, when that is settled; what
+is over its limits is settled for that (see `bounds`).
 """
 
 from __future__ import annotations
 
-from telpher.protocol.channel_options import QUEUE
+from telpher.protocol.channel_options import DROP_OLDEST, QUEUE
 
 from . import records as r
+from .bounds import bound_queue, needed_from
 from .membership import take_away
 from .state import Channel
 from .turn import Turn
@@ -18,6 +20,9 @@ def retain(turn: Turn, channel: Channel) -> None:
     """Drop what the channel need not keep; set the alarm for when there is more to drop."""
     if channel.kind != QUEUE:
         _retain_topic(turn, channel)
+    elif channel.bounds is not None:
+        bound_queue(turn, channel, channel.bounds)
+        _set_alarm(turn, channel)
     if channel.expiring:
         turn.set_alarm(channel, channel.expiring[0][0])
 
@@ -26,7 +31,8 @@ def _retain_topic(turn: Turn, channel: Channel) -> None:
     log = channel.log
     if log.start >= log.next:
         return
-    needed, limit = _needed_from(turn, channel), _limit_from(turn, channel)
+    needed = needed_from(turn, channel)
+    limit = _limit_from(turn, channel, needed)
     target = max(min(needed, _kept_from(turn, channel)), limit)
     first = log.find(log.start)
     if first is not None and first.end <= target:
@@ -48,31 +54,32 @@ def _trim(turn: Turn, channel: Channel, target: int) -> None:
     turn.commit(r.Trimmed(channel.number, start))
 
 
-def _needed_from(turn: Turn, channel: Channel) -> int:
-    """The lowest offset that a subscription still needs.
-
-    An ephemeral one that lags by more than `ephemeral_backlog_bytes` does not hold the log back.
-    """
-    durable = volatile = channel.log.next
-    for subscription in channel.subscriptions.values():
-        if subscription.durable:
-            durable = min(durable, subscription.low)
-        else:
-            volatile = min(volatile, subscription.low)
-    if volatile >= durable:
-        return durable
-    bound = turn.settings.ephemeral_backlog_bytes
-    return min(max(volatile, channel.log.within(bound)), durable)
-
-
 def _kept_from(turn: Turn, channel: Channel) -> int:
     """The lowest offset that is kept for replay; `next` if nothing is."""
     return max(_bounds(turn, channel, "retain"), default=channel.log.next)
 
 
-def _limit_from(turn: Turn, channel: Channel) -> int:
-    """The lowest offset that may still be there, needed or not."""
-    return max(_bounds(turn, channel, "limit"), default=0)
+def _limit_from(turn: Turn, channel: Channel, needed: int) -> int:
+    """The lowest offset that may still be there, needed or not.
+
+    Where publishers are stopped in time, age alone takes what is needed.
+    """
+    bounds = channel.bounds
+    if bounds is None:
+        return 0
+    limit = max(_bounds(turn, channel, "limit"))
+    if bounds.overflow == DROP_OLDEST:
+        return limit
+    cut = channel.log.find(limit)
+    if cut is not None and cut.first < limit:
+        limit = cut.end
+    too_old = 0 if bounds.seconds is None else _too_old(turn, channel, bounds.seconds)
+    return max(min(limit, needed), too_old)
+
+
+def _too_old(turn: Turn, channel: Channel, seconds: int) -> int:
+    """The lowest offset that is not as old as that."""
+    return channel.log.at_time(turn.now_ms - seconds * 1000 + 1)
 
 
 def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
@@ -80,7 +87,7 @@ def _bounds(turn: Turn, channel: Channel, prefix: str) -> list[int]:
     bounds = []
     seconds = config.get(f"{prefix}_seconds")
     if seconds is not None:
-        bounds.append(log.at_time(turn.now_ms - seconds * 1000 + 1))
+        bounds.append(_too_old(turn, channel, seconds))
     count = config.get(f"{prefix}_count")
     if count is not None:
         bounds.append(max(log.next - count, 0))

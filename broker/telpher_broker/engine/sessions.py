@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from telpher.protocol.frames import Part
+    from telpher.protocol.frames import Part, Publish
 
     from .ranges import Span
     from .subscription import Subscription
@@ -18,10 +19,20 @@ class Session:
 
     `window_bytes` is how much may still be delivered before what was sent has left the broker;
     `blocked` are its consumers that wait for that. `user` is who has authenticated, or None;
-    `namespace` is the one that all its channels are in.
+    `namespace` is the one that all its channels are in. `lines` has what of it waits to be stored,
+    by what it was published to: `waiting_bytes` in all.
     """
 
-    __slots__ = ("blocked", "consumers", "namespace", "number", "user", "window_bytes")
+    __slots__ = (
+        "blocked",
+        "consumers",
+        "lines",
+        "namespace",
+        "number",
+        "user",
+        "waiting_bytes",
+        "window_bytes",
+    )
 
     def __init__(
         self,
@@ -36,6 +47,8 @@ class Session:
         self.namespace = namespace
         self.consumers: dict[int, Consumer] = {}
         self.blocked: dict[Consumer, None] = {}
+        self.lines: dict[str, Line] = {}
+        self.waiting_bytes = 0
 
 
 class Consumer:
@@ -93,3 +106,24 @@ class Fetching:
         self.request = request
         self.count = count
         self.deadline_ms = deadline_ms
+
+
+class Gate:
+    """What publishes wait for, such as room in a channel; in `lines`, in turns, those that wait."""
+
+    __slots__ = ("alarm_ms", "lines")
+
+    def __init__(self) -> None:
+        self.alarm_ms = 0
+        self.lines: dict[Line, None] = {}
+
+
+class Line:
+    """What one connection has waiting for one destination, and the gate that it waits at."""
+
+    __slots__ = ("frames", "gate", "session")
+
+    def __init__(self, session: Session, gate: Gate) -> None:
+        self.session = session
+        self.gate = gate
+        self.frames: deque[Publish] = deque()

@@ -37,5 +37,7 @@ class EngineSettings:
     lease_ms: int = 60_000
     resume_ms: int = 1000
     output_bytes_max: int = 4 * 1024 * 1024
+    waiting_bytes_max: int = 32 * 1024 * 1024
+    waiting_bytes_total: int = 256 * 1024 * 1024
     ephemeral_backlog_bytes: int = 64 * 1024 * 1024
     producer_expiry_ms: int = 7 * 86_400_000

@@ -8,9 +8,9 @@ Durable are `channels` with all but leases and ephemeral subscriptions, `next_ch
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from telpher.protocol.channel_options import QUEUE, is_plain
+from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT, is_plain
 from telpher.protocol.frames import Options
 
 from . import ordered
@@ -18,9 +18,27 @@ from .exchanges import Exchanges
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
-from .policy import policy_of
-from .sessions import Consumer, Session
+from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
+
+
+class Bounds(NamedTuple):
+    """What a channel may hold at most (None: no such bound), and what a publish beyond it does."""
+
+    messages: int | None
+    body_bytes: int | None
+    seconds: int | None
+    overflow: str
+
+    @staticmethod
+    def of(kind: str, config: Options) -> Bounds | None:
+        """What a configuration says; None if it bounds nothing."""
+        limits = [config.get(name) for name in LIMITS]
+        if limits == [None, None, None]:
+            return None
+        messages, body_bytes, seconds = limits
+        overflow = config.get("overflow", REJECT if kind == QUEUE else DROP_OLDEST)
+        return Bounds(messages, body_bytes, seconds, overflow)
 
 
 class Channel:
@@ -28,21 +46,22 @@ class Channel:
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
     comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
-    when nobody has used it since `used_ms` (0: never), and `policy`: what it does with messages
-    that fail (None: it has nothing to say).
+    when nobody has used it since `used_ms` (0: never), and its `bounds`. `gate` is where publishes
+    wait for room, made when the first one does.
     """
 
     __slots__ = (
         "alarm_ms",
+        "bounds",
         "config",
         "expiring",
+        "gate",
         "idle_ms",
         "is_plain",
         "kind",
         "log",
         "name",
         "number",
-        "policy",
         "subscriptions",
         "ttl_ms",
         "used_ms",
@@ -55,6 +74,7 @@ class Channel:
         self.config = config
         self.alarm_ms = 0
         self.used_ms = 0
+        self.gate: Gate | None = None
         self.log = Log(memory)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
@@ -73,9 +93,9 @@ class Channel:
         self.is_plain = is_plain(self.config)
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
-        self.policy = policy_of(self.config)
         for subscription in self.subscriptions.values():
             subscription.derive()
+        self.bounds = Bounds.of(self.kind, self.config)
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""

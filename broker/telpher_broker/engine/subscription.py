@@ -7,10 +7,9 @@ tail's. What leaves the tail (leased, settled, delayed, prioritised) becomes spa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
+from .ranges import DELAYED, LEASED, READY, Aging, Ranges, Span
 
 if TYPE_CHECKING:
     from .sessions import Consumer
@@ -96,6 +95,20 @@ class Subscription:
         if aging is not None or self.ranges.aging is not None:
             self.ranges.age(aging)
 
+    def least_in_line(self) -> tuple[int, int]:
+        """What is ready and first in line among the lowest priority, where anything is ready.
+
+        Where waiting raises the priority, that of all.
+        """
+        if self.ranges.aging is not None:
+            return self.next_in_line()[1:]
+        span = self.ranges.lowest_ready()
+        if span is not None and span.priority == 0 and (span.behind or 0) < self.cursor:
+            return span.first, span.end
+        if span is None or self.cursor < self.channel.log.next:
+            return self.cursor, self.channel.log.next
+        return span.first, span.end
+
     def mature(self, now_ms: int) -> bool:
         """Make ready what is due; whether anything was."""
         return self.ranges.mature(now_ms, self.channel.log.last_before)
@@ -137,22 +150,10 @@ class Subscription:
             gone.append((first, end))
         return gone
 
-    def give_back(
-        self,
-        first: int,
-        end: int,
-        attempt: int,
-        due_ms: int,
-        failed: Callable[[Failure | None], Failure | None] | None = None,
-    ) -> None:
-        """Delivery number `attempt` of `first` to `end` ended badly: ready again, or delayed.
-
-        `failed` makes of the failure known before the one known now.
-        """
+    def give_back(self, first: int, end: int, attempt: int, due_ms: int) -> None:
+        """Delivery number `attempt` of `first` to `end` ended badly: ready again, or delayed."""
         for span in self.ranges.carve(first, end):
-            back = Span(span.first, span.end, attempt, span.priority, due_ms)
-            back.failure = span.failure if failed is None else failed(span.failure)
-            self.ranges.put(back)
+            self.ranges.put(Span(span.first, span.end, attempt, span.priority, due_ms))
 
     def reschedule(self, first: int, end: int, due_ms: int) -> None:
         """Delay what is not settled of `first` to `end` until another time."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Lost, flatten
 
 from . import ordered
 from . import records as r
-from .dead_letters import expire
-from .decide import Held
+from .bounds import drop_old
+from .decide import Held, requeue
 from .deletion import delete_if_idle
-from .failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .membership import leave
 from .ranges import LEASED
 from .retention import retain
-from .sessions import Consumer
+from .sessions import Consumer, Gate
 from .state import Channel
 from .subscription import Subscription
 from .turn import Turn
@@ -32,6 +32,8 @@ def tick(turn: Turn) -> None:
             _ring_subscription(turn, target)
         elif isinstance(target, Channel):
             _ring_channel(turn, target)
+        elif isinstance(target, Gate):
+            turn.gates[target] = None
         else:
             _ring_fetch(turn, target)
     # Not at every tick: what was taken out at a dict's front is walked over each time.
@@ -50,6 +52,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     ranges = subscription.ranges
     if subscription.mature(turn.now_ms):
         turn.wakeful[subscription] = None
+        turn.ready_again(channel)
     ended: dict[Consumer, Held] = {}
     for span in ranges.ended(turn.now_ms):
         assert span.consumer is not None
@@ -61,7 +64,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
 
 def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
     """The consumer let the leases end: take the messages back and tell it."""
-    lose(turn, consumer, held, LEASE_ENDED if consumer.session else CONSUMER_LOST)
+    requeue(turn, consumer, held, 0)
     count = sum(end - first for first, end, _ in held)
     turn.counters["leases_ended"] += count
     if consumer.session is None:
@@ -89,6 +92,9 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
             # Not taken from a consumer's hands; looked at again when it may have come back.
             again = (turn.now_ms + _LEASED_RETRY_MS, first, end)
             channel.expiring = ordered.add(channel.expiring, again)
+    bounds = channel.bounds
+    if bounds is not None and bounds.seconds is not None and channel.kind == QUEUE:
+        drop_old(turn, channel, bounds.seconds)
     retain(turn, channel)
 
 
@@ -104,7 +110,11 @@ def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> boo
     if end > subscription.cursor:
         offsets += (max(subscription.cursor, first), end)
     if offsets:
-        expire(turn, subscription, tuple(offsets))
+        channel = subscription.channel
+        record = r.Settled(channel.number, subscription.name, r.Reason.EXPIRED, tuple(offsets))
+        turn.commit(record, subscription.durable)
+        turn.counters["expired"] += sum(offsets[1::2]) - sum(offsets[::2])
+        turn.loosened[channel] = None
     return leased
 
 

@@ -13,12 +13,12 @@ from heapq import heappop, heappush
 from typing import Final
 
 from telpher.protocol import batch as batches
-from telpher.protocol.frames import Level, Part, ServerFrame
+from telpher.protocol.frames import Level, Part, Refused, ServerFrame
 
 from . import records as r
 from .apply import apply
 from .log import Log, Stored
-from .sessions import Consumer, Session
+from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
 from .state import Channel, State
 from .subscription import Subscription
@@ -35,12 +35,10 @@ COUNTERS: Final = (
     "requeued",
     "expired",
     "purged",
+    "dropped",
     "channels_expired",
     "rescheduled",
     "cancelled",
-    "failed",
-    "dead_lettered",
-    "dead_letters_cut",
     "leases_ended",
     "refused",
     "records",
@@ -51,7 +49,7 @@ _CUTS_MAX: Final = 8
 _ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
-Alarmed = Subscription | Channel | Consumer
+Alarmed = Subscription | Channel | Consumer | Gate
 
 
 class Refusal(Exception):
@@ -85,6 +83,14 @@ class Turn:
         self.forget_ms = 0
         self.delivering: list[Consumer] = []
         self.polls: list[Consumer] = []
+        # Gates that may have opened; how many publishes wait, and whose turn it is of those.
+        self.gates: dict[Gate, None] = {}
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.served: Line | None = None
+        # What was found room for and is not stored yet, of the request that is decided: messages
+        # and bytes by channel.
+        self.promised: dict[Channel, tuple[int, int]] = {}
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
         self._cuts: dict[Stored, batches.Columns] = {}
@@ -116,6 +122,12 @@ class Turn:
         effects = self.synced_effects if level is Level.FSYNCED else self.effects
         effects.append((session.number, frame))
 
+    def refuse(self, session: Session, request: int, refusal: Refusal) -> None:
+        """Answer a request with a refusal."""
+        self.promised.clear()
+        self.counters["refused"] += 1
+        self.reply(session, Refused(request, refusal.code, refusal.text))
+
     def enlist(self, consumer: Consumer) -> None:
         """Let a consumer take its turn while it has credit."""
         subscription = consumer.subscription
@@ -123,6 +135,11 @@ class Turn:
             consumer.waiting = True
             subscription.waiting.append(consumer)
         self.wakeful[subscription] = None
+
+    def ready_again(self, channel: Channel) -> None:
+        """Something that was not ready is: a channel that drops what is too much looks at it."""
+        if channel.bounds is not None:
+            self.loosened[channel] = None
 
     def top_up(self, consumer: Consumer, count: int) -> None:
         """Give standing credit back for what left the consumer's hands; pulled credit is spent."""

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from telpher.errors import LeaseLost, Refused, TelpherError
+from telpher.errors import LeaseLost, TelpherError
 from telpher.protocol import frames as f
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Outcome
 
 from .delivery import Delivery
-from .exchange import Done, Exchange, Fetching, Nacking, Renewing, Settling
+from .exchange import Done, Exchange, Fetching, Renewing, Settling
 from .ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -89,10 +89,9 @@ class ConsumerState:
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
         self.held = RangeSet()
-        self.settling: dict[int, Settling | Nacking] = {}
+        self.settling: dict[int, Settling] = {}
         self.losses: list[tuple[int, RangeSet]] = []
         self.lost_acks = RangeSet()
-        self.refused: TelpherError | None = None
         self.missed = 0
         self.delivered = 0
         self.ended: TelpherError | None = None
@@ -235,25 +234,14 @@ class ConsumerState:
         for unsettled_first, unsettled_end in unsettled:
             self._gather(unsettled_first, unsettled_end)
 
-    def nack(self, first: int, end: int, delivery: Delivery, options: dict[str, Any]) -> None:
-        """Say that messages failed, with the options of NACK; raises LeaseLost or Closed."""
-        held = self._unsettled(first, end, delivery)
-        if held:
-            number = self.session.next_number()
-            self._ask(Nacking(number, self._settled, self.number, held.flat(), options))
-
-    def requeue(self, first: int, end: int, delivery: Delivery) -> None:
-        """Give messages back unhandled, ready again at once; raises LeaseLost or Closed."""
-        held = self._unsettled(first, end, delivery)
-        if held:
-            self._settle(Outcome.REQUEUE, held.flat(), 0)
-
-    def _unsettled(self, first: int, end: int, delivery: Delivery) -> RangeSet:
-        """What of `first` to `end` is held and neither acked nor given back."""
+    def nack(self, first: int, end: int, delivery: Delivery, delay_ms: int) -> None:
+        """Give messages back, ready again after the delay; raises LeaseLost or Closed."""
         if self.fenced and not self._may_settle(first, end, delivery):
-            return RangeSet()
+            return
         self.flush()
-        return self.held.intersection((first, end))
+        held = self.held.intersection((first, end))
+        if held:
+            self._settle(Outcome.REQUEUE, held.flat(), delay_ms)
 
     def flush(self) -> None:
         """Make one SETTLE of the acks that have gathered."""
@@ -295,24 +283,20 @@ class ConsumerState:
         self.session.unsaid.pop(self.number, None)
 
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
-        number = self.session.next_number()
-        self._ask(Settling(number, self._settled, self.number, outcome, offsets, delay_ms))
-
-    def _ask(self, settling: Settling | Nacking) -> None:
-        self.held.remove_all(settling.offsets)
+        self.held.remove_all(offsets)
+        session = self.session
+        settling = Settling(
+            session.next_number(), self._settled, self.number, outcome, offsets, delay_ms
+        )
         self.settling[settling.number] = settling
-        self.session.ask(settling)
+        session.ask(settling)
 
     def _settled(self, exchange: Exchange) -> None:
-        settling = cast(Settling | Nacking, exchange)
+        settling = cast(Settling, exchange)
         self.settling.pop(settling.number, None)
-        if isinstance(settling, Nacking):
-            if isinstance(settling.error, Refused):
-                self.refused = self.refused or settling.error
-        elif settling.outcome is Outcome.ACK and not self.automatic:
-            lost = settling.offsets if settling.error is not None else settling.answer.lost
-            if lost:
-                self.lost_acks.add_all(lost)
+        lost = settling.offsets if settling.error is not None else settling.answer.lost
+        if lost and not self.automatic and settling.outcome is Outcome.ACK:
+            self.lost_acks.add_all(lost)
         if not self.settling:
             self.on_settled()
 

@@ -308,6 +308,9 @@ class Session:
     def _on_refused(self, frame: f.Refused) -> None:
         error = Refused.by_code(frame.code, frame.text)
         exchange = self.open.get(frame.request)
+        if frame.code == "draining" and isinstance(exchange, Publishing):
+            exchange.sent = False  # it waits for the next connection, as all that is asked now does
+            return
         if exchange is not None:
             if isinstance(exchange, Consuming):
                 self.consumers.pop(exchange.number, None)

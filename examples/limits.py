@@ -1,0 +1,46 @@
+"""Bounds: one queue that stops its producer, and one that keeps only the latest.
+
+python examples/limits.py
+"""
+
+import asyncio
+
+import telpher
+
+
+async def main() -> None:
+    async with telpher.connect() as bus:
+        await bus.declare("thumbnails", limit_count=100, overflow="wait")
+        await bus.declare("positions", limit_count=3, overflow="drop_oldest")
+        await bus.declare("orders", limit_count=1)
+
+        # The producer is as fast as the worker lets it be, and nothing is refused.
+        async with bus.consume("thumbnails", prefetch=10) as messages:
+            producing = asyncio.create_task(produce(bus))
+            seen = 0
+            async for message in messages:
+                async with message:
+                    seen += 1
+                if seen == 1000:
+                    break
+            await producing
+        print(f"{seen} thumbnails through a queue of 100")
+
+        for number in range(10):
+            await bus.publish("positions", b"position %d" % number)
+        print([message.body.decode() for message in await bus.browse("positions")])
+
+        await bus.publish("orders", b"first")
+        try:
+            await bus.publish("orders", b"second")
+        except telpher.ChannelFull as error:
+            print(error)
+
+
+async def produce(bus: telpher.Bus) -> None:
+    async with bus.producer("thumbnails", batch_messages=20) as producer:
+        for number in range(1000):
+            await producer.send(b"%d.png" % number)
+
+
+asyncio.run(main())
