@@ -170,17 +170,25 @@ class Bus(Administration):
     # --- consuming
 
     def consume(
-        self, queue: str, *, prefetch: int = 1000, lease_seconds: float | None = None
+        self,
+        queue: str,
+        *,
+        prefetch: int = 1000,
+        lease_seconds: float | None = None,
+        exclusive: bool = False,
     ) -> Consumer:
         """Consume a queue by push; up to `prefetch` messages are unsettled here at a time.
 
         A message is leased for `lease_seconds` (the broker's default if None) and renewed while it
-        is held. Raises UnknownChannel and the like when it is entered.
+        is held. `exclusive` allows no other consumer of the queue: who comes second, whichever of
+        both it is, gets ConsumerExclusive. Raises UnknownChannel and the like when it is entered.
 
             async with bus.consume("jobs") as messages:
                 async for message in messages: ...
         """
-        return self._consumer(queue, None, prefetch=prefetch, lease_seconds=lease_seconds)
+        return self._consumer(
+            queue, None, prefetch=prefetch, lease_seconds=lease_seconds, exclusive=exclusive
+        )
 
     def subscribe(
         self,
@@ -190,6 +198,7 @@ class Bus(Administration):
         start: Start = "latest",
         prefetch: int = 1000,
         lease_seconds: float | None = None,
+        exclusive: bool = False,
     ) -> Consumer:
         """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
         that name; without one alone and for as long as this lasts, where taken is settled.
@@ -208,6 +217,7 @@ class Bus(Administration):
             None if name is None else as_name(name),
             prefetch=prefetch,
             lease_seconds=lease_seconds,
+            exclusive=exclusive,
             start=start_value(start),
             automatic=name is None,
         )

@@ -94,6 +94,10 @@ class SubscriptionDeleted(Refused):
     """The subscription was deleted while it was consumed."""
 
 
+class ConsumerExclusive(Refused):
+    """Another consumer is there that is exclusive, or this one asked to be and is not alone."""
+
+
 class LimitReached(Refused):
     """A declared limit of the broker is reached; the text names it."""
 
@@ -192,6 +196,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_in_use": ChannelInUse,
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
+    "consumer_exclusive": ConsumerExclusive,
     "limit_reached": LimitReached,
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,

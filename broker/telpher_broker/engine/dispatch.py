@@ -48,7 +48,13 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
     while waiting and turn.budget_bytes > 0 and not is_held and subscription.has_ready:
-        consumer = waiting.pop(0)
+        if not subscription.single:
+            consumer = waiting.pop(0)
+        elif (active := subscription.active) is not None and active.waiting:
+            consumer = active
+            waiting.remove(consumer)
+        else:
+            break
         consumer.waiting = False
         session = consumer.session
         if session is None or consumer.credit <= 0:

@@ -45,6 +45,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     token = options.token("token")
     held = row(options.offsets("held"))
     acks = options.flag("acks")
+    exclusive = options.flag("exclusive")
     start = options.start("start")
     options.done()
     if frame.request in session.consumers:
@@ -58,10 +59,14 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     channel = channel_for_use(turn, frame.channel)
     name = f"~{session.number}.{frame.request}"
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
-    consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token)
-    lost = _resume(turn, consumer, held)
+    consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token, exclusive)
+    former = None if token is None else turn.state.tokens.get(token)
+    _check_alone(consumer, former)
+    place = _place(subscription, former)
+    lost = _resume(turn, consumer, former, held)
     session.consumers[frame.request] = consumer
-    subscription.consumers.append(consumer)
+    subscription.consumers.insert(place, consumer)
+    subscription.derive_single()
     # Below zero when it held more than its prefetch is now: the first settles then bring nothing.
     if prefetch:
         consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
@@ -73,6 +78,34 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
             {"subscription": subscription.name, "next": subscription.cursor, "lost": lost},
         ),
     )
+
+
+def _check_alone(consumer: Consumer, former: Consumer | None) -> None:
+    """Refuse an exclusive consumer where there are others, and others where there is one.
+
+    Who is away and may come back keeps its place if it is exclusive. Who is away and is not may
+    still hold leases: then nothing is delivered to the new one before they have ended.
+    """
+    subscription = consumer.subscription
+    for other in subscription.consumers:
+        if other is former or not (other.exclusive or (consumer.exclusive and other.session)):
+            continue
+        where = repr(subscription.channel.name)
+        if subscription.name:
+            where = f"subscription {subscription.name!r:.80} of {where}"
+        if not other.exclusive:
+            raise Refusal(
+                "consumer_exclusive", f"{where} has other consumers; an exclusive one must be alone"
+            )
+        away = "" if other.session else "; its connection broke and it may still come back"
+        raise Refusal("consumer_exclusive", f"{where} has an exclusive consumer{away}")
+
+
+def _place(subscription: Subscription, former: Consumer | None) -> int:
+    """Where in the order of joining a consumer stands: in the place of the one that it resumes."""
+    if former is not None and former.subscription is subscription:
+        return subscription.consumers.index(former)
+    return len(subscription.consumers)
 
 
 def fetch(turn: Turn, session: Session, frame: f.Fetch) -> None:
@@ -189,6 +222,9 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         subscription.waiting.remove(consumer)
         consumer.waiting = False
     subscription.consumers.remove(consumer)
+    if subscription.single:
+        subscription.derive_single()
+        turn.wakeful[subscription] = None
     turn.use(subscription.channel)
     if subscription.former_run is consumer:
         subscription.former_run = None
@@ -289,21 +325,36 @@ def position(channel: Channel, start: Any) -> int:
     return min(max(int(start), log.start), log.next)
 
 
-def _resume(turn: Turn, consumer: Consumer, held: list[tuple[int, int]]) -> Offsets:
+def _resume(
+    turn: Turn, consumer: Consumer, former: Consumer | None, held: list[tuple[int, int]]
+) -> Offsets:
     """Take over from the consumer of the same token; what of `held` is someone else's now."""
     if consumer.token is None:
         return f.flatten(held)
-    former = turn.state.tokens.get(consumer.token)
     lost: list[tuple[int, int]] = []
-    if consumer.subscription.durable:
+    if consumer.subscription.durable and _may_hold(consumer, former):
         for first, end in held:
             lost += _reclaim(turn, consumer, former, first, end)
     else:
         lost = held
     if former is not None:
         _supersede(turn, former)
+    former_run = consumer.subscription.former_run
+    is_single = consumer.subscription.single or consumer.exclusive
+    if former_run is not None and consumer.leases and is_single:
+        # Whatever was held before the restart was held by one consumer, and this is it.
+        leave(turn, former_run)
     turn.state.tokens[consumer.token] = consumer
     return f.flatten(lost)
+
+
+def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
+    """Whether nobody else holds leases, where one at a time may."""
+    subscription = consumer.subscription
+    if not (subscription.single or consumer.exclusive):
+        return True
+    allowed = (former, subscription.former_run)
+    return not any(other.leases for other in subscription.consumers if other not in allowed)
 
 
 def _supersede(turn: Turn, former: Consumer) -> None:

@@ -57,11 +57,13 @@ class Consumer:
     Known on the wire by `request`, the number of its CONSUME. `prefetch` is standing credit (0:
     credit comes by FETCH); `credit` is what may still be delivered, in messages. `session` is
     None while the connection is away and its leases wait for it to resume by its `token`.
+    `exclusive`: it allows no other consumer beside it.
     """
 
     __slots__ = (
         "alarm_ms",
         "credit",
+        "exclusive",
         "fetch",
         "lease_ms",
         "leases",
@@ -82,6 +84,7 @@ class Consumer:
         prefetch: int,
         lease_ms: int,
         token: bytes | None,
+        exclusive: bool = False,
     ) -> None:
         self.request = request
         self.session = session
@@ -90,6 +93,7 @@ class Consumer:
         self.credit = prefetch
         self.lease_ms = lease_ms
         self.token = token
+        self.exclusive = exclusive
         self.leases: dict[int, Span] = {}
         self.fetch: Fetching | None = None
         self.parts: list[Part] = []

@@ -22,6 +22,8 @@ class Subscription:
     `durable` ones are journalled. `acks` is False where delivery is settlement (an ephemeral
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
+    `consumers` are in the order in which they joined; `single` says that only one of them at a
+    time is delivered to, which is `active`.
     """
 
     __slots__ = (
@@ -35,6 +37,7 @@ class Subscription:
         "missed",
         "name",
         "ranges",
+        "single",
         "waiting",
     )
 
@@ -53,6 +56,7 @@ class Subscription:
         self.former_run: Consumer | None = None
         # First in line first; a list, as most have nobody in line and a deque has room for many.
         self.waiting: list[Consumer] = []
+        self.single = False
         self.derive()
 
     @property
@@ -86,8 +90,25 @@ class Subscription:
             return None, self.cursor, behind + 1
         return span, span.first, span.end
 
+    @property
+    def active(self) -> Consumer | None:
+        """Who may be delivered to where it is one at a time: who holds leases, and no other until
+        the last of them has ended; then who joined first."""
+        if not self.ranges.counts[LEASED]:
+            return next((c for c in self.consumers if c.session is not None), None)
+        holders = (consumer for consumer in self.consumers if consumer.leases)
+        active = next(holders)
+        return active if next(holders, None) is None else None
+
+    def derive_single(self) -> None:
+        """Work out whether one consumer at a time is delivered to."""
+        self.single = bool(self.channel.config.get("single_active")) or any(
+            consumer.exclusive for consumer in self.consumers
+        )
+
     def derive(self) -> None:
         """Work out what follows from the channel's configuration."""
+        self.derive_single()
         aging_seconds = self.channel.config.get("priority_aging_seconds")
         aging = None
         if aging_seconds is not None:

@@ -175,6 +175,9 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
         Choice((REJECT, DROP_OLDEST, WAIT)),
         "What a publish beyond a limit does; a queue rejects it, a topic drops its oldest.",
     ),
+    "single_active": ChannelOption(
+        _BOTH, Flag(), "Deliver to one consumer at a time; the next takes over when it has left."
+    ),
     "priority_aging_seconds": ChannelOption(
         _BOTH, _AGE, "Raise what waits by one priority for each so long."
     ),

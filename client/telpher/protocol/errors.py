@@ -61,6 +61,8 @@ CODES: Final[dict[str, str]] = {
     "channel_in_use": "The channel still has consumers and only an unused one was to go.",
     "channel_deleted": "The channel was deleted while it was consumed, or while a publish waited.",
     "subscription_deleted": "The subscription was deleted while it was consumed.",
+    "consumer_exclusive": "A consumer there is exclusive, or an exclusive one would not be alone; "
+    "try again when the others have left.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
     "limit_reached": "A declared limit of the broker is reached; the text names it.",
     "sequence_too_old": "The producer's sequence number is older than what the broker remembers.",

@@ -76,6 +76,7 @@ class ConsumerState:
         lease_seconds: float | None = None,
         start: object = None,
         automatic: bool = False,
+        exclusive: bool = False,
     ) -> None:
         self.session = session
         self.number = session.next_number()
@@ -85,6 +86,7 @@ class ConsumerState:
         self.token = token
         self.start = start
         self.automatic = automatic
+        self.exclusive = exclusive
         self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
@@ -123,6 +125,8 @@ class ConsumerState:
             options["lease_ms"] = round(self._lease_seconds * 1000)
         if self.automatic:
             options["acks"] = True
+        if self.exclusive:
+            options["exclusive"] = True
         start = self._next if self.automatic and self._next is not None else self.start
         if start is not None:
             options["start"] = start

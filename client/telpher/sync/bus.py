@@ -77,10 +77,21 @@ class Bus(Administration):
     # --- consuming
 
     def consume(
-        self, queue: str, *, prefetch: int = 1000, lease_seconds: float | None = None
+        self,
+        queue: str,
+        *,
+        prefetch: int = 1000,
+        lease_seconds: float | None = None,
+        exclusive: bool = False,
     ) -> Consumer:
         """Consume a queue by push; as `telpher.Bus.consume`."""
-        make = partial(self._bus.consume, queue, prefetch=prefetch, lease_seconds=lease_seconds)
+        make = partial(
+            self._bus.consume,
+            queue,
+            prefetch=prefetch,
+            lease_seconds=lease_seconds,
+            exclusive=exclusive,
+        )
         return Consumer(self._driver, self._driver.call(make))
 
     def subscribe(
@@ -91,6 +102,7 @@ class Bus(Administration):
         start: Start = "latest",
         prefetch: int = 1000,
         lease_seconds: float | None = None,
+        exclusive: bool = False,
     ) -> Consumer:
         """Consume a topic, durably under a name or alone; as `telpher.Bus.subscribe`."""
         make = partial(
@@ -100,6 +112,7 @@ class Bus(Administration):
             start=start,
             prefetch=prefetch,
             lease_seconds=lease_seconds,
+            exclusive=exclusive,
         )
         return Consumer(self._driver, self._driver.call(make))
 
