@@ -102,6 +102,7 @@ class Bus(Administration):
         delay: float | None = None,
         ttl: float | None = None,
         priority: int | None = None,
+        mandatory: bool = False,
         confirm: LevelName | None = None,
         deadline: float | None = None,
     ) -> Receipt:
@@ -109,13 +110,14 @@ class Bus(Administration):
 
         `delay` and `ttl` in seconds from the publish; `priority` 0 to 255, higher first; `confirm`
         the level to wait for (the broker's own policy if None); `deadline` seconds to wait at most.
+        To an exchange, `mandatory` raises Unroutable where nothing is bound for the message.
         Concurrent publishes share batches by themselves. Raises Timeout (whose `maybe_stored` tells
         the message's fate), UnknownChannel, DurabilityUnavailable, DiskFull and other Refused.
 
             receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
         """
         waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority), as_level(confirm))
+        common = (as_properties(delay, ttl, priority, mandatory=mandatory), as_level(confirm))
         lane = self.lane(channel)
         lane.begin(waiting, common)
         return await lane.wait(waiting, deadline)
@@ -127,6 +129,7 @@ class Bus(Administration):
         delay: float | None = None,
         ttl: float | None = None,
         priority: int | None = None,
+        mandatory: bool = False,
         confirm: LevelName | None = None,
         batch_messages: int = BATCH_MESSAGES,
         batch_bytes: int = BATCH_BYTES,
@@ -143,7 +146,7 @@ class Bus(Administration):
             self._session,
             as_name(channel),
             secrets.token_bytes(16),
-            properties=as_properties(delay, ttl, priority),
+            properties=as_properties(delay, ttl, priority, mandatory=mandatory),
             confirm=as_level(confirm),
             batch_messages=batch_messages,
             batch_bytes=batch_bytes,

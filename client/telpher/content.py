@@ -75,6 +75,7 @@ def as_properties(
     ttl: float | None,
     priority: int | None,
     due: datetime | None = None,
+    mandatory: bool = False,
 ) -> Properties:
     """The common properties of a batch, from seconds and a time; raises TypeError, ValueError."""
     if due is not None and delay is not None:
@@ -84,6 +85,7 @@ def as_properties(
         "delay_ms": _scaled("delay", "delay_ms", delay, 1000) or None,
         "due_ms": None if due is None else as_time_ms("due", due),
         "ttl_ms": _scaled("ttl", "ttl_ms", ttl, 1000),
+        "mandatory": 1 if mandatory else None,
     }
     return tuple((name, value) for name, value in given.items() if value is not None)
 

@@ -62,6 +62,22 @@ class UnknownChannel(Refused, LookupError):
     """No such channel; declare it first."""
 
 
+class UnknownExchange(Refused, LookupError):
+    """No such exchange; declare it first."""
+
+
+class ExchangeDiffers(Refused):
+    """The exchange exists as another kind or with another configuration; the text says which."""
+
+
+class ExchangeInUse(Refused):
+    """The exchange still has bindings and only an unused one was to go."""
+
+
+class Unroutable(Refused):
+    """No binding leads to a channel, and the publish was mandatory; nothing was stored."""
+
+
 class UnknownSubscription(Refused, LookupError):
     """No such subscription on this topic; subscribe first."""
 
@@ -188,6 +204,10 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "bad_batch": BadBatch,
     "message_too_large": MessageTooLarge,
     "unknown_channel": UnknownChannel,
+    "unknown_exchange": UnknownExchange,
+    "exchange_differs": ExchangeDiffers,
+    "exchange_in_use": ExchangeInUse,
+    "unroutable": Unroutable,
     "unknown_subscription": UnknownSubscription,
     "wrong_kind": WrongKind,
     "channel_differs": ChannelDiffers,

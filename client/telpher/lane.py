@@ -6,6 +6,7 @@ their common properties and level, and go together with the next confirm.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +15,7 @@ import anyio
 from telpher.protocol.batch import Columns, encode
 
 from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
-from .errors import TelpherError, Timeout
+from .errors import TelpherError, Timeout, Unroutable
 from .eventloop import Signal
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
 from .session.exchange import Exchange
@@ -85,12 +86,14 @@ class Lane:
         self._channel = channel
         self._window = session.window(channel, producer, WINDOW_BATCHES)
         self._gathered: dict[Common, list[Waiting]] = {}
+        # What is to go in a batch of its own each, before what is gathered.
+        self._apart: deque[tuple[Common, Waiting]] = deque()
         self._signal = signal
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is gathered or under way."""
-        return self._window.is_idle and not self._gathered
+        return self._window.is_idle and not self._gathered and not self._apart
 
     def begin(self, waiting: Waiting, common: Common) -> None:
         """Send it, or gather it behind what flies. Raises MessageTooLarge or why the bus ended."""
@@ -125,6 +128,10 @@ class Lane:
 
     def _submit_gathered(self) -> None:
         """Send what gathered as far as the window has room; the rest waits for the next confirm."""
+        while self._apart and self._window.has_room:
+            common, waiting = self._apart.popleft()
+            if not waiting.withdrawn:
+                self._submit(common, [waiting])
         while self._gathered and self._window.has_room:
             common = next(iter(self._gathered))
             gathered = [one for one in self._gathered.pop(common) if not one.withdrawn]
@@ -157,11 +164,15 @@ class Lane:
         )
 
         def on_done(exchange: Exchange) -> None:
-            self._on_answer(cast(Publishing, exchange), batch)
+            self._on_answer(cast(Publishing, exchange), common, batch)
 
         self._window.submit(encode(columns), len(batch), confirm, on_done)
 
-    def _on_answer(self, publishing: Publishing, batch: list[Waiting]) -> None:
+    def _on_answer(self, publishing: Publishing, common: Common, batch: list[Waiting]) -> None:
+        if isinstance(publishing.error, Unroutable) and len(batch) > 1:
+            # Nothing of it was stored. Each by itself, so that it meets only whom it is about.
+            self._apart.extend((common, waiting) for waiting in batch)
+            batch = []
         for index, waiting in enumerate(batch):
             if publishing.error is not None:
                 waiting.error = publishing.error
@@ -176,11 +187,12 @@ class Lane:
             self._fail_gathered(self._session.ending)
 
     def _fail_gathered(self, error: TelpherError) -> None:
-        for gathered in self._gathered.values():
+        for gathered in [*self._gathered.values(), [waiting for _, waiting in self._apart]]:
             for waiting in gathered:
                 waiting.error = error
                 waiting.tell()
         self._gathered.clear()
+        self._apart.clear()
 
     def close(self) -> None:
         """Nothing more will be published here."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from telpher.admin import start_value
+from telpher.admin import BindingInfo, start_value
 from telpher.protocol import frames as f
 
 from .scripted import Opened, Result, batch
@@ -65,6 +65,46 @@ async def asked(method: str, *arguments, answer, **options) -> tuple[f.Call, obj
             {"channel": "a", "subscription": "s", "to": "earliest"},
             {"next": 1},
         ),
+        (
+            "declare_exchange",
+            ["x"],
+            {"alternate": "a"},
+            "declare_exchange",
+            {"exchange": "x", "kind": "topic", "config": {"alternate": "a"}},
+            {"name": "x", "kind": "topic"},
+        ),
+        (
+            "delete_exchange",
+            ["x"],
+            {"if_unused": True},
+            "delete_exchange",
+            {"exchange": "x", "if_unused": True},
+            {},
+        ),
+        (
+            "bind",
+            ["x", "a", "eu.*", "us.#"],
+            {},
+            "bind",
+            {"exchange": "x", "target": "a", "keys": ("eu.*", "us.#")},
+            {"bound": 2},
+        ),
+        (
+            "unbind",
+            ["x", "a"],
+            {"headers": {"region": "eu"}, "match": "any"},
+            "unbind",
+            {"exchange": "x", "target": "a", "headers": {"region": "eu"}, "match": "any"},
+            {"unbound": 1},
+        ),
+        (
+            "route",
+            ["x", "eu.paid"],
+            {},
+            "route",
+            {"exchange": "x", "key": "eu.paid"},
+            {"channels": ("a",)},
+        ),
         ("stats", [], {}, "stats", {}, {}),
         ("snapshot", [], {}, "snapshot", {}, {}),
         ("rewrite", [], {}, "rewrite", {}, {}),
@@ -90,6 +130,34 @@ async def test_browse_decodes():
         (4, b"x", 2.0),
         (5, b"y", 2.0),
     ]
+
+
+async def test_bindings_go_from_page_to_page():
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        result = Result(tasks, lambda: bus.bindings("x"))
+        first = await broker.hear(f.Call)
+        assert first.arguments == {"exchange": "x", "start": 0}
+        page = ({"target": "a", "key": "eu.*"},)
+        await broker.say(f.Reply(first.request, {"bindings": page, "next": 1}))
+        second = await broker.hear(f.Call)
+        assert second.arguments == {"exchange": "x", "start": 1}
+        page = ({"target": "b", "key": "", "headers": {"r": None}, "match": "all"},)
+        await broker.say(f.Reply(second.request, {"bindings": page, "next": None}))
+        found = await result.get()
+        assert found == [BindingInfo("a", "eu.*"), BindingInfo("b", "", {"r": None}, "all")]
+
+
+async def test_exchanges_go_from_page_to_page():
+    told = {"name": "x", "kind": "direct", "config": {}, "published": 7, "bindings": 2}
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        result = Result(tasks, lambda: bus.exchanges("x"))
+        first = await broker.hear(f.Call)
+        await broker.say(f.Reply(first.request, {"exchanges": (told,), "next": "x"}))
+        second = await broker.hear(f.Call)
+        assert (second.arguments["prefix"], second.arguments["after"]) == ("x", "x")
+        await broker.say(f.Reply(second.request, {"exchanges": (), "next": None}))
+        (found,) = await result.get()
+        assert (found.name, found.kind, found.published, found.bindings) == ("x", "direct", 7, 2)
 
 
 async def test_channels_goes_from_page_to_page():

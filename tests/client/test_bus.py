@@ -67,6 +67,34 @@ async def test_publishes_gather_while_one_is_under_way():
         assert offsets[4] == 4
 
 
+async def test_who_has_no_channel_is_refused_alone():
+    """A batch is refused whole; so what shared it goes again, each by itself and in order."""
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+
+        def publish(body: bytes) -> Result:
+            return Result(tasks, lambda: bus.publish("x", body, mandatory=True))
+
+        first = publish(b"0")
+        flying = await broker.hear(f.Publish)
+        results = {body: publish(body) for body in (b"1", b"2", b"3")}
+        await anyio.wait_all_tasks_blocked()
+        await broker.say(f.Confirm(flying.request, 0, 1))
+        shared = await broker.hear(f.Publish)
+        properties, bodies, *_ = decode(shared.batch)
+        assert (properties, sorted(bodies)) == ({"mandatory": 1}, sorted(results))
+        await broker.say(f.Refused(shared.request, "unroutable", "no"))
+        for offset, body in enumerate(bodies, 1):
+            alone = await broker.hear(f.Publish)
+            assert decode(alone.batch).bodies == (body,)
+            answer = f.Refused(alone.request, "unroutable", "no")
+            await broker.say(answer if body == b"2" else f.Confirm(alone.request, offset, 1))
+        assert (await first.get()).offset == 0
+        assert (await results[b"1"].get()).offset == bodies.index(b"1") + 1
+        assert (await results[b"3"].get()).offset == bodies.index(b"3") + 1
+        with pytest.raises(telpher.Unroutable):
+            await results[b"2"].get()
+
+
 async def test_a_withdrawn_publish_is_not_sent():
     async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
         first = Result(tasks, lambda: bus.publish("jobs", b"0"))

@@ -38,6 +38,14 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "purge": ("channels", "Drop everything that waits in a channel."),
         "seek": ("channels", "Move a subscription back or forth."),
     },
+    "Exchanges": {
+        "exchanges": ("exchanges", "List the exchanges."),
+        "bindings": ("exchanges", "List what an exchange leads to."),
+        "exchange": ("exchanges", "Declare or delete an exchange."),
+        "bind": ("exchanges", "Let an exchange lead to a channel or an exchange."),
+        "unbind": ("exchanges", "Take bindings away."),
+        "route": ("exchanges", "Show where a message would go."),
+    },
     "A running broker": {
         "stats": ("stats", "Show the counters of the broker."),
         "top": ("top", "Watch the rates of the channels."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -59,6 +60,18 @@ def _read_header(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _read_criterion(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name.rstrip(":"):
+        raise ValueError("write NAME=TEXT, NAME:=JSON, or NAME for any value")
+    if not name.endswith(":"):
+        return name, value if equals else None
+    found = json.loads(value)
+    if isinstance(found, (dict, list)):
+        raise ValueError("a header is a text, a number, true or false")  # noqa: TRY004
+    return name[:-1], found
+
+
 def _read_count(text: str) -> tuple[str, int]:
     name, equals, number = text.rpartition("=")
     if not (name and equals and number.isascii() and number.isdigit()):
@@ -70,4 +83,5 @@ SECONDS = _Parsed("seconds", _read_seconds)
 SIZE = _Parsed("size", values.size(0, 1 << 60).read)
 START = _Parsed("start", _read_start)
 HEADER = _Parsed("name=value", _read_header)
+CRITERION = _Parsed("name=value", _read_criterion)
 COUNT_OF = _Parsed("name=number", _read_count)

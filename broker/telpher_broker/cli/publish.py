@@ -32,6 +32,7 @@ LEVELS = ("received", "written", "fsynced")
 @click.option("--delay", type=SECONDS, help="Hold back for so long: 30, 5min.")
 @click.option("--ttl", type=SECONDS, help="Drop what is not consumed within this time.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Higher is delivered first.")
+@click.option("--mandatory", is_flag=True, help="Refuse what an exchange has no channel for.")
 @click.option("--confirm", type=click.Choice(LEVELS), help="How durable before it is confirmed.")
 @url_option
 @json_option

@@ -39,9 +39,10 @@ def _check_mandatory(exchange: Exchange, whole: Portion, routes: list[Route]) ->
         return
     if properties["mandatory"] and () in routes:
         key = whole.keys[routes.index(())]
+        which = "without a key" if key is None else f"of the key {key!r:.80}"
         raise Refusal(
             "unroutable",
-            f"exchange {exchange.name!r} leads to no channel for the key {key!r:.80}; bind one, "
+            f"exchange {exchange.name!r} leads a message {which} to no channel; bind one, "
             "or publish without mandatory",
         )
     # It was about the publish, and is not about the messages.

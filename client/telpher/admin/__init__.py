@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from .broker import BrokerAdministration
 from .channels import ChannelAdministration
+from .exchanges import ExchangeAdministration
+from .told import BindingInfo as BindingInfo
 from .told import Browsed as Browsed
 from .told import ChannelInfo as ChannelInfo
+from .told import ExchangeInfo as ExchangeInfo
 from .told import Start as Start
 from .told import SubscriptionInfo as SubscriptionInfo
 from .told import start_value as start_value
 
 
-class Administration(ChannelAdministration, BrokerAdministration):
+class Administration(ChannelAdministration, ExchangeAdministration, BrokerAdministration):
     """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""

@@ -57,6 +57,30 @@ class ChannelInfo(Info):
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class ExchangeInfo(Info):
+    """An exchange: its kind and configuration, how many messages were `published` to it, and how
+    many `bindings` lead from it."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    published: int
+    bindings: int
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+class BindingInfo(NamedTuple):
+    """What leads from an exchange to `target`, a channel or an exchange: a key or a pattern, or
+    headers of which all or any must `match`, or a weight."""
+
+    target: str
+    key: str
+    headers: Mapping[str, Any] | None = None
+    match: str | None = None
+    weight: int = 1
+
+
 def info(kind: type[Told], told: Mapping[str, Any]) -> Told:
     known = {one.name: told.get(one.name, 0) for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**(known | {"raw": told}))

@@ -43,13 +43,14 @@ class Bus(Administration):
         delay: float | None = None,
         ttl: float | None = None,
         priority: int | None = None,
+        mandatory: bool = False,
         confirm: LevelName | None = None,
         deadline: float | None = None,
     ) -> Receipt:
         """Publish one message and wait for its confirm; as `telpher.Bus.publish`."""
         inner, lane = self._bus, None
         waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority), as_level(confirm))
+        common = (as_properties(delay, ttl, priority, mandatory=mandatory), as_level(confirm))
 
         def begun() -> Lane:
             nonlocal lane

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .broker import BrokerAdministration
 from .channels import ChannelAdministration
+from .exchanges import ExchangeAdministration
 
 
-class Administration(ChannelAdministration, BrokerAdministration):
+class Administration(ChannelAdministration, ExchangeAdministration, BrokerAdministration):
     """The rare verbs; a Bus has them all."""
