@@ -62,6 +62,9 @@ ENGINE_FORBIDDEN = {
 # Reading order: a module imports, at run time, only what stands before it.
 ENGINE_ORDER = [
     "__init__",
+    "backoff",
+    "breaker",
+    "fingerprint",
     "ordered",
     "keyorder",
     "patterns",
