@@ -52,6 +52,9 @@ FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
     "deliver": (f.Deliver(2, ((40, 1, 1_700_000_000_000, b.encode(_BATCH)),)),),
     "fetch": (f.Fetch(4, 3, 10, 5000),),
     "settle": (f.Settle(5, 2, f.Outcome.ACK, (17, 19, 40, 41), 0),),
+    "nack": (
+        f.Nack(6, 2, (17, 19), {"error": "KeyError: 'customer-7'", "default_delay_ms": 1000}),
+    ),
     "settled": (f.Settled(5, (18, 19)),),
     "renew": (f.Renew(6, 2, (41, 42)),),
     "lost": (f.Lost(2, (41, 42)),),

@@ -114,6 +114,10 @@ class ConsumerExclusive(Refused):
     """Another consumer is there that is exclusive, or this one asked to be and is not alone."""
 
 
+class NoDeadLetter(Refused):
+    """The channel has no dead_letter where a rejected message goes; configure one."""
+
+
 class LimitReached(Refused):
     """A declared limit of the broker is reached; the text names it."""
 
@@ -217,6 +221,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
     "consumer_exclusive": ConsumerExclusive,
+    "no_dead_letter": NoDeadLetter,
     "limit_reached": LimitReached,
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,

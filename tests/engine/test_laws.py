@@ -39,6 +39,7 @@ RECORDS: list[r.Record] = [
     r.Settled(1, "", r.Reason.PURGED, (0, 2)),
     r.Returned(2, "billing", 3, START_MS, (7, 8)),
     r.Rescheduled(1, "", START_MS + 5, (0, 2)),
+    r.Failed(2, "billing", 3, START_MS, START_MS, "KeyError: 'a'", (7, 8)),
     r.Trimmed(2, 4),
     r.Sought(2, "billing", 0),
     r.ProducersForgotten((b"p" * 16, b"q" * 16)),

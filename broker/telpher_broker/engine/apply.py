@@ -14,7 +14,7 @@ from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 from . import records as r
 from .exchanges import Binding, Exchange
 from .log import Stored
-from .ranges import Span
+from .ranges import Failure, Span
 from .state import Channel, Producer, State, View
 from .subscription import Subscription
 
@@ -235,6 +235,23 @@ def _rescheduled(state: State, record: r.Rescheduled) -> None:
         subscription.reschedule(offsets[index], offsets[index + 1], record.due_ms)
 
 
+def _failed(state: State, record: r.Failed) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    # However many spans there are, those that failed alike before share what is known now.
+    known: dict[Failure | None, Failure] = {}
+
+    def failed(before: Failure | None) -> Failure:
+        if before not in known:
+            first, first_ms = before[:2] if before else (record.error, record.failed_ms)
+            known[before] = (first, first_ms, record.error)
+        return known[before]
+
+    offsets = record.offsets
+    for index in range(0, len(offsets), 2):
+        first, end = offsets[index], offsets[index + 1]
+        subscription.give_back(first, end, record.attempt, record.due_ms, failed)
+
+
 def _trimmed(state: State, record: r.Trimmed) -> None:
     channel = state.numbered[record.channel]
     _dropped(channel, channel.log.trim(record.start))
@@ -269,6 +286,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Settled: _settled,
     r.Returned: _returned,
     r.Rescheduled: _rescheduled,
+    r.Failed: _failed,
     r.Trimmed: _trimmed,
     r.Sought: _sought,
     r.ProducersForgotten: _producers_forgotten,

@@ -48,6 +48,13 @@ class Arguments:
             raise self._wrong(name, value, f"{least} to {most}")
         return value
 
+    def optional_integer(self, name: str, least: int, most: int) -> int | None:
+        """An integer within its bounds, or None when it is absent or nil."""
+        if self._fields.get(name) is None:
+            self._fields.pop(name, None)
+            return None
+        return self.integer(name, least, most)
+
     def flag(self, name: str) -> bool:
         """A bool; absent is False."""
         value = self._fields.pop(name, False)

@@ -12,6 +12,7 @@ from telpher.protocol.frames import Options, Part
 from . import bindings, delays
 from . import records as r
 from .arguments import Arguments
+from .dead_letters import check_target
 from .decide import channel_of, make_channel, subscription_of
 from .deletion import delete
 from .membership import close, durable_subscription, position, take_away
@@ -44,7 +45,7 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
     arguments.done()
     if kind not in (QUEUE, TOPIC):
         raise Refusal("bad_request", f"kind is {kind!r:.40}; a channel is a 'queue' or a 'topic'")
-    _check_config(kind, config)
+    _check_config(name, kind, config)
     channel = turn.state.channels.get(name)
     if channel is None:
         channel = make_channel(turn, name, kind, config)
@@ -65,7 +66,7 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     config = {
         name: value for name, value in (channel.config | changes).items() if value is not None
     }
-    _check_config(channel.kind, config)
+    _check_config(channel.name, channel.kind, config)
     if config != channel.config:
         turn.commit(r.ChannelConfigured(channel.number, config))
         turn.use(channel)
@@ -75,10 +76,11 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     return inspect(channel)
 
 
-def _check_config(kind: str, config: Options) -> None:
+def _check_config(name: str, kind: str, config: Options) -> None:
     fault = why_not_config(kind, config)
     if fault is not None:
         raise Refusal("bad_request", fault)
+    check_target(name, config)
 
 
 def _delete(turn: Turn, arguments: Arguments) -> Options:
@@ -181,8 +183,12 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
             if low >= high or size > BROWSE_BYTES:
                 break
             batch = turn.cut(stored, low, high)
-            about = () if stored.about is None else (stored.about,)
-            parts.append((low, attempt, stored.published_ms, batch, *about))
+            about = stored.about_from(low)
+            parts.append(
+                (low, attempt, stored.published_ms, batch)
+                if about is None
+                else (low, attempt, stored.published_ms, batch, about)
+            )
             count -= high - low
             size += len(batch)
             reached = high

@@ -86,7 +86,7 @@ def acknowledge(turn: Turn, consumer: Consumer, held: Held, count: int) -> None:
     if not held:
         return
     subscription = consumer.subscription
-    offsets = held[0][:2] if len(held) == 1 else _joined([span[:2] for span in held])
+    offsets = held[0][:2] if len(held) == 1 else joined([span[:2] for span in held])
     turn.commit(
         r.Settled(subscription.channel.number, subscription.name, r.Reason.ACKED, offsets),
         subscription.durable,
@@ -98,13 +98,10 @@ def acknowledge(turn: Turn, consumer: Consumer, held: Held, count: int) -> None:
 def requeue(turn: Turn, consumer: Consumer, held: Held, due_ms: int) -> None:
     """Make what is held ready again, or delayed until `due_ms`; its attempt is spent."""
     subscription = consumer.subscription
-    by_attempt: dict[int, list[tuple[int, int]]] = {}
-    for first, end, delivery in held:
-        by_attempt.setdefault(delivery, []).append((first, end))
-    for attempt, ranges in by_attempt.items():
+    for attempt, ranges in by_attempt(held).items():
         turn.commit(
             r.Returned(
-                subscription.channel.number, subscription.name, attempt, due_ms, _joined(ranges)
+                subscription.channel.number, subscription.name, attempt, due_ms, joined(ranges)
             ),
             subscription.durable,
         )
@@ -113,7 +110,15 @@ def requeue(turn: Turn, consumer: Consumer, held: Held, due_ms: int) -> None:
     turn.ready_again(subscription.channel)
 
 
-def _joined(ranges: list[tuple[int, int]]) -> Offsets:
+def by_attempt(held: Held) -> dict[int, list[tuple[int, int]]]:
+    """What is held, apart by the number of its delivery."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for first, end, delivery in held:
+        found.setdefault(delivery, []).append((first, end))
+    return found
+
+
+def joined(ranges: list[tuple[int, int]]) -> Offsets:
     """Ascending ranges as a flat row, touching ones as one."""
     if len(ranges) == 1:
         return ranges[0]

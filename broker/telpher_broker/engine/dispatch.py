@@ -12,6 +12,7 @@ from typing import Final
 from telpher.protocol.frames import Deliver, Missed, Part
 
 from . import records as r
+from .dead_letters import expire
 from .log import Stored
 from .membership import end_fetch
 from .ranges import Span
@@ -80,7 +81,7 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
     while stored is not None and stored.properties is not None and _expired(turn, stored):
-        _expire(turn, subscription, first, min(end, stored.end))
+        expire(turn, subscription, (first, min(end, stored.end)))
         span, first, end = subscription.next_in_line()
         stored = log.find(first)
     if stored is None:
@@ -131,7 +132,7 @@ def _add_part(
     batch = turn.cut(stored, first, end)
     if not consumer.parts:
         turn.delivering.append(consumer)
-    about = stored.about
+    about = stored.about_from(first)
     consumer.parts.append(
         (first, attempt, stored.published_ms, batch)
         if about is None
@@ -148,15 +149,6 @@ def _add_part(
 def _expired(turn: Turn, stored: Stored) -> bool:
     expires_ms = stored.expires_ms
     return expires_ms is not None and expires_ms <= turn.now_ms
-
-
-def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> None:
-    record = r.Settled(
-        subscription.channel.number, subscription.name, r.Reason.EXPIRED, (first, end)
-    )
-    turn.commit(record, subscription.durable)
-    turn.counters["expired"] += end - first
-    turn.loosened[subscription.channel] = None
 
 
 def _flush(turn: Turn) -> None:

@@ -11,14 +11,16 @@ Chunks, each one msgpack array:
     [2, channel, name, kind, config, next]
     [3, channel, [[first, end, published_ms, properties, batch (, about, share)], ...]]
     [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
+    [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...]]
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
 
 A channel's 2 comes before its 3s, and those before its 4s; spans that fill more than one 4 go
-on in the next. The exchanges come behind all channels, and their bindings, the 11s, behind all
-exchanges. A batch has its last two fields only if one of them says something. Of a batch that
-several channels share, the first has the bytes and the others have nil and the same `share`.
+on in the next. What is known of the failures of a subscription's spans follows its 4s. The
+exchanges come behind all channels, and their bindings, the 11s, behind all exchanges. A batch has
+its last two fields only if one of them says something. Of a batch that several channels share, the
+first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from telpher.protocol.frames import Options
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .log import Share, Stored
 from .memory import Place, size_of
-from .ranges import Span
+from .ranges import Failure, Span
 from .records import summary_of
 from .state import Channel, Producer, State
 from .subscription import Subscription
@@ -55,11 +57,13 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     5: ("Producers", ("producers",)),
     EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
     BINDINGS: ("Bindings", ("exchange", "bindings")),
+    13: ("Failures", ("channel", "name", "failures")),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
 BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
+FailureRow = tuple[str, int, str, tuple[int, ...]]
 ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
 
 
@@ -68,6 +72,7 @@ class _FrozenSubscription(NamedTuple):
     cursor: int
     missed: int
     spans: list[SpanRow]
+    failures: list[FailureRow]
 
 
 class _FrozenChannel(NamedTuple):
@@ -257,6 +262,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
                 subscription.cursor,
                 subscription.missed,
                 _span_rows(subscription),
+                _failure_rows(subscription),
             )
             for subscription in channel.subscriptions.values()
             if subscription.durable
@@ -274,6 +280,19 @@ def _span_rows(subscription: Subscription) -> list[SpanRow]:
         else:
             rows.append(row)
     return rows
+
+
+def _failure_rows(subscription: Subscription) -> list[FailureRow]:
+    """What failed, by what is known of it, in order of the first offset of each."""
+    offsets: dict[Failure, list[int]] = {}
+    for span in subscription.ranges:
+        if span.failure is not None:
+            row = offsets.setdefault(span.failure, [])
+            if row and row[-1] == span.first:
+                row[-1] = span.end
+            else:
+                row += (span.first, span.end)
+    return [(*failure, tuple(row)) for failure, row in offsets.items()]
 
 
 def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
@@ -297,10 +316,12 @@ def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[Stored]]:
 
 
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
-    name, cursor, missed, spans = frozen
+    name, cursor, missed, spans, failures = frozen
     for index in range(0, len(spans) or 1, _CHUNK_ROWS):
         flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
         yield _bytes((4, channel, name, cursor, missed, flat))
+    for index in range(0, len(failures), _CHUNK_ROWS):
+        yield _bytes((13, channel, name, failures[index : index + _CHUNK_ROWS]))
 
 
 def _load_header(state: State, next_channel: int) -> None:
@@ -349,6 +370,15 @@ def _load_subscription(
         subscription.ranges.put(Span(*flat[index : index + 5]))
 
 
+def _load_failures(state: State, number: int, name: str, rows: tuple[FailureRow, ...]) -> None:
+    ranges = state.subscription(number, name).ranges
+    for *failure, offsets in rows:
+        for first, end in zip(offsets[::2], offsets[1::2], strict=True):
+            for span in ranges.carve(first, end):
+                span.failure = cast(Failure, tuple(failure))
+                ranges.put(span)
+
+
 def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
     for name, source, last_ms, recent in rows:
         producer = Producer(source)
@@ -377,4 +407,5 @@ _LOAD: Final[dict[int, Any]] = {
     5: _load_producers,
     EXCHANGE: load_exchange,
     BINDINGS: load_bindings,
+    13: _load_failures,
 }

@@ -24,6 +24,7 @@ from .calls import call
 from .decide import settle
 from .dispatch import dispatch
 from .dump import Frozen, load, loaded
+from .failures import nack
 from .lines import refuse_all
 from .membership import (
     cancel,
@@ -61,6 +62,7 @@ class Round(NamedTuple):
 _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
     f.Publish: publish,
     f.Settle: settle,
+    f.Nack: nack,
     f.Consume: consume,
     f.Fetch: fetch,
     f.Renew: renew,

@@ -65,6 +65,14 @@ class Stored:
         self.live = end - first
         self.before = 0
 
+    def about_from(self, first: int) -> Options | None:
+        """`about`, as it is of a part of the messages that begins at `first`."""
+        about = self.about
+        if about is None or first == self.first or "dead" not in about:
+            return about
+        dead = about["dead"]
+        return {**about, "dead": {**dead, "offset": dead["offset"] + first - self.first}}
+
     @property
     def is_special(self) -> bool:
         """Whether its messages are not simply next in line: a priority or a delay."""

@@ -12,6 +12,7 @@ from . import records as r
 from .apply import subscribed
 from .arguments import Arguments
 from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
+from .failures import CONSUMER_LOST, lose
 from .lines import drop
 from .ranges import LEASED, READY
 from .sessions import Consumer, Fetching, Session
@@ -30,7 +31,10 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     session = turn.state.sessions.pop(number)
     drop(turn, session)
     for consumer in list(session.consumers.values()):
-        if orderly or consumer.token is None or not consumer.subscription.durable:
+        if orderly:
+            leave(turn, consumer)
+        elif consumer.token is None or not consumer.subscription.durable:
+            lose(turn, consumer, leases(consumer), CONSUMER_LOST)
             leave(turn, consumer)
         else:
             _detach(turn, consumer)

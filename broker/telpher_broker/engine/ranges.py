@@ -45,13 +45,19 @@ class Aging(NamedTuple):
     published_ms: Callable[[int], int]
 
 
+# What is known of the failures of a message: (first error, when it came in ms since 1970, last
+# error). Spans share it.
+Failure = tuple[str, int, str]
+
+
 class Span:
     """Messages `first` to `end` (exclusive) that stand alike.
 
     Durable are `attempt` (the number of the last delivery known to have begun; 0: none),
-    `priority` and `due_ms` (0: no delay). Volatile are `state`, `consumer`, `deadline_ms`,
-    `delivery` (the attempt under way), `behind`, the offset behind which a span whose delay is
-    over stands in line (None: in its own place), and `line`, where it stands while it is ready.
+    `priority`, `due_ms` (0: no delay) and `failure` (None: no error was told). Volatile are
+    `state`, `consumer`, `deadline_ms`, `delivery` (the attempt under way), `behind`, the offset
+    behind which a span whose delay is over stands in line (None: in its own place), and `line`,
+    where it stands while it is ready.
     """
 
     __slots__ = (
@@ -62,6 +68,7 @@ class Span:
         "delivery",
         "due_ms",
         "end",
+        "failure",
         "first",
         "line",
         "priority",
@@ -76,6 +83,7 @@ class Span:
         self.attempt = attempt
         self.priority = priority
         self.due_ms = due_ms
+        self.failure: Failure | None = None
         self.state = DELAYED if due_ms else READY
         self.behind: int | None = None
         self.line = _NO_LINE
@@ -90,6 +98,7 @@ class Span:
     def part(self, first: int, end: int) -> Span:
         """A span of the same standing over other offsets."""
         span = Span(first, end, self.attempt, self.priority, self.due_ms)
+        span.failure = self.failure
         span.state = self.state
         span.behind = self.behind
         span.consumer = self.consumer
@@ -104,6 +113,7 @@ class Span:
             and self.attempt == other.attempt
             and self.priority == other.priority
             and self.due_ms == other.due_ms
+            and self.failure == other.failure
             and self.behind == other.behind
             and self.consumer is other.consumer
             and self.deadline_ms == other.deadline_ms

@@ -25,6 +25,7 @@ class Reason(IntEnum):
     ACKED = 0
     EXPIRED = 1
     PURGED = 2
+    DEAD_LETTERED = 3
     CANCELLED = 4
     DROPPED = 5
 
@@ -172,6 +173,18 @@ class Rescheduled(NamedTuple):
     offsets: Offsets
 
 
+class Failed(NamedTuple):
+    """As Returned, and what went wrong: the consumer's own words, or the broker's."""
+
+    channel: int
+    subscription: str
+    attempt: int
+    due_ms: int
+    failed_ms: int
+    error: str
+    offsets: Offsets
+
+
 class Trimmed(NamedTuple):
     """A topic's log has dropped what is before `start`."""
 
@@ -209,6 +222,7 @@ Record = (
     | Started
     | Settled
     | Returned
+    | Failed
     | Trimmed
     | Sought
     | ProducersForgotten
@@ -231,6 +245,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     14: ExchangeDeleted,
     15: Bound,
     16: Unbound,
+    17: Failed,
     18: Rescheduled,
     25: ChannelConfigured,
 }

@@ -18,6 +18,7 @@ from .exchanges import Exchanges
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
+from .policy import policy_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
 
@@ -46,8 +47,9 @@ class Channel:
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
     comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
-    when nobody has used it since `used_ms` (0: never), and its `bounds`. `gate` is where publishes
-    wait for room, made when the first one does.
+    when nobody has used it since `used_ms` (0: never), its `bounds`, and `policy`: what it does
+    with messages that fail (None: it has nothing to say). `gate` is where publishes wait for room,
+    made when the first one does.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Channel:
         "log",
         "name",
         "number",
+        "policy",
         "subscriptions",
         "ttl_ms",
         "used_ms",
@@ -93,6 +96,7 @@ class Channel:
         self.is_plain = is_plain(self.config)
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
+        self.policy = policy_of(self.config)
         for subscription in self.subscriptions.values():
             subscription.derive()
         self.bounds = Bounds.of(self.kind, self.config)

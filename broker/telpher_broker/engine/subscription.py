@@ -7,9 +7,10 @@ tail's. What leaves the tail (leased, settled, delayed, prioritised) becomes spa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ranges import DELAYED, LEASED, READY, Aging, Ranges, Span
+from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
     from .sessions import Consumer
@@ -171,10 +172,22 @@ class Subscription:
             gone.append((first, end))
         return gone
 
-    def give_back(self, first: int, end: int, attempt: int, due_ms: int) -> None:
-        """Delivery number `attempt` of `first` to `end` ended badly: ready again, or delayed."""
+    def give_back(
+        self,
+        first: int,
+        end: int,
+        attempt: int,
+        due_ms: int,
+        failed: Callable[[Failure | None], Failure | None] | None = None,
+    ) -> None:
+        """Delivery number `attempt` of `first` to `end` ended badly: ready again, or delayed.
+
+        `failed` makes of the failure known before the one known now.
+        """
         for span in self.ranges.carve(first, end):
-            self.ranges.put(Span(span.first, span.end, attempt, span.priority, due_ms))
+            back = Span(span.first, span.end, attempt, span.priority, due_ms)
+            back.failure = span.failure if failed is None else failed(span.failure)
+            self.ranges.put(back)
 
     def reschedule(self, first: int, end: int, due_ms: int) -> None:
         """Delay what is not settled of `first` to `end` until another time."""

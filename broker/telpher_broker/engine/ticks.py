@@ -10,8 +10,10 @@ from telpher.protocol.frames import Lost, flatten
 from . import ordered
 from . import records as r
 from .bounds import drop_old
-from .decide import Held, requeue
+from .dead_letters import expire
+from .decide import Held
 from .deletion import delete_if_idle
+from .failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .membership import leave
 from .ranges import LEASED
 from .retention import retain
@@ -64,7 +66,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
 
 def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
     """The consumer let the leases end: take the messages back and tell it."""
-    requeue(turn, consumer, held, 0)
+    lose(turn, consumer, held, LEASE_ENDED if consumer.session else CONSUMER_LOST)
     count = sum(end - first for first, end, _ in held)
     turn.counters["leases_ended"] += count
     if consumer.session is None:
@@ -110,11 +112,7 @@ def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> boo
     if end > subscription.cursor:
         offsets += (max(subscription.cursor, first), end)
     if offsets:
-        channel = subscription.channel
-        record = r.Settled(channel.number, subscription.name, r.Reason.EXPIRED, tuple(offsets))
-        turn.commit(record, subscription.durable)
-        turn.counters["expired"] += sum(offsets[1::2]) - sum(offsets[::2])
-        turn.loosened[channel] = None
+        expire(turn, subscription, tuple(offsets))
     return leased
 
 

@@ -136,18 +136,21 @@ class ChannelOption(NamedTuple):
     """What may be said of an option: the kinds of channel that have it, its values, its meaning.
 
     `rules_publishes`: a channel that sets it is not plain: each publish to it is looked at.
+    `needs`: another option, without which it means nothing.
     """
 
     kinds: tuple[str, ...]
     domain: Domain
     help: str
     rules_publishes: bool = False
+    needs: str | None = None
 
 
 _BOTH: Final = (QUEUE, TOPIC)
 _AGE: Final = Integer(1, _YEARS_100_SECONDS, "seconds")
 _SIZE: Final = Integer(1, 2**60, "bytes")
 _COUNT: Final = Integer(1, 2**60)
+_WAIT: Final = Integer(1, 10 * 365 * 86_400_000, "ms")
 
 LIMITS: Final = ("limit_count", "limit_bytes", "limit_seconds")
 # What `overflow` may say.
@@ -181,6 +184,37 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "priority_aging_seconds": ChannelOption(
         _BOTH, _AGE, "Raise what waits by one priority for each so long."
     ),
+    "backoff": ChannelOption(
+        _BOTH,
+        Choice(("fixed", "linear", "exponential", "none")),
+        "How the wait after a failure grows with the attempts. Absent or none: the consumer's own.",
+    ),
+    "backoff_ms": ChannelOption(
+        _BOTH, _WAIT, "The wait after the first failure; 1000 if absent.", needs="backoff"
+    ),
+    "backoff_ms_max": ChannelOption(
+        _BOTH, _WAIT, "The longest wait; 300000 if absent.", needs="backoff"
+    ),
+    "backoff_jitter_percent": ChannelOption(
+        _BOTH,
+        Integer(0, 100, "percent"),
+        "Up to so much of a wait is left out, other for each; 0 if absent.",
+        needs="backoff",
+    ),
+    "max_attempts": ChannelOption(
+        _BOTH,
+        Integer(1, 1_000_000),
+        "A message whose delivery of this number fails is a dead letter.",
+        needs="dead_letter",
+    ),
+    "dead_letter": ChannelOption(
+        _BOTH,
+        Name(),
+        "Where dead letters go; where nothing has that name, the first one makes a queue.",
+    ),
+    "dead_letter_expired": ChannelOption(
+        _BOTH, Flag(), "What expires is a dead letter too.", needs="dead_letter"
+    ),
 }
 
 
@@ -198,6 +232,8 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
             return f"a {kind} has no configuration {name!r:.40}; it has {has}"
         if not option.domain.has(value):
             return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
+        if option.needs is not None and option.needs not in config:
+            return f"{name} means nothing without {option.needs}; set both"
     if "overflow" in config and not any(name in config for name in LIMITS):
         return f"overflow says what a limit does; there is none: give {', '.join(LIMITS)}"
     return None

@@ -64,6 +64,7 @@ CODES: Final[dict[str, str]] = {
     "consumer_exclusive": "A consumer there is exclusive, or an exclusive one would not be alone; "
     "try again when the others have left.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
+    "no_dead_letter": "The channel has no dead_letter where rejected messages go; configure one.",
     "limit_reached": "A declared limit of the broker is reached; the text names it.",
     "sequence_too_old": "The producer's sequence number is older than what the broker remembers.",
     "durability_unavailable": "The broker's persistence cannot reach the level asked for.",

@@ -18,6 +18,8 @@ PROTOCOL_VERSION: Final = 1
 # How many stored batches of a producer the broker remembers, and so how many may be unconfirmed.
 # A constant and not an option: what replay rebuilds may not depend on a configuration.
 PRODUCER_WINDOW: Final = 32
+# How much of an error's text is kept with a message that failed; the rest is cut off.
+ERROR_CHARACTERS_MAX: Final = 1000
 
 Offsets = tuple[int, ...]
 Options = dict[str, Any]
@@ -98,6 +100,13 @@ class Settle(NamedTuple):
     delay_ms: int
 
 
+class Nack(NamedTuple):
+    request: int
+    consumer: int
+    offsets: Offsets
+    options: Options
+
+
 class Settled(NamedTuple):
     request: int
     lost: Offsets
@@ -166,7 +175,18 @@ class Goodbye(NamedTuple):
 
 
 ClientFrame = (
-    Hello | Publish | Consume | Fetch | Settle | Renew | Cancel | Call | Ping | Pong | Goodbye
+    Hello
+    | Publish
+    | Consume
+    | Fetch
+    | Settle
+    | Nack
+    | Renew
+    | Cancel
+    | Call
+    | Ping
+    | Pong
+    | Goodbye
 )
 ServerFrame = (
     Welcome
@@ -219,6 +239,7 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     19: (Pong, ()),
     20: (Goaway, (_STR, _STR)),
     21: (Goodbye, ()),
+    22: (Nack, (_INT, _ROW, _MAP)),
 }
 NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
 
