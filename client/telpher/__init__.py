@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .bus import connect as connect
     from .consumer import Consumer as Consumer
     from .errors import *  # noqa: F403
+    from .failure import Death as Death
+    from .failure import Letter as Letter
     from .lane import Receipt as Receipt
     from .message import Message as Message
     from .producer import Producer as Producer
@@ -29,6 +31,8 @@ _HOME = {
     "Browsed": "admin",
     "Bus": "bus",
     "Consumer": "consumer",
+    "Death": "failure",
+    "Letter": "failure",
     "Message": "message",
     "Producer": "producer",
     "Receipt": "lane",

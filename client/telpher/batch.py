@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .failure import nack_options
 from .message import Message, MessageView, Settlement
 from .session.delivery import Delivery
 
@@ -136,8 +137,15 @@ class Batch(BatchView[Message]):
             part.consumer.ack_range(part.first, part.end, part)
         return self._consumer.settlement
 
-    def nack(self, delay: float = 0.0) -> Settlement:
-        """Give back all of it that is not settled yet, ready again after `delay` seconds."""
+    def nack(
+        self,
+        delay: float | None = None,
+        *,
+        error: str | BaseException | None = None,
+        dead_letter: bool = False,
+    ) -> Settlement:
+        """Say that all of it that is not settled yet failed; as `Message.nack`."""
+        options = nack_options(delay, error, dead_letter)
         for part in self._parts:
-            part.consumer.nack(part.first, part.end, part, round(delay * 1000))
+            part.consumer.nack(part.first, part.end, part, options)
         return self._consumer.settlement

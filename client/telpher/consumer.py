@@ -199,7 +199,7 @@ class Consumer:
     async def flush_acks(self) -> None:
         """Wait until the broker has answered for everything settled so far.
 
-        Raises LeaseLost for the acks that came too late.
+        Raises LeaseLost for the acks that came too late, and why the broker refused a nack.
         """
         state = self.state
         state.flush()
@@ -210,3 +210,6 @@ class Consumer:
             lost = state.lost_acks.flat()
             state.lost_acks.clear()
             raise LeaseLost(state.channel, lost)
+        if state.refused is not None:
+            refused, state.refused = state.refused, None
+            raise refused

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from telpher.protocol.about import shifted
+
 from .errors import LeaseLost, TelpherError
-from .session.backoff import retry_seconds
+from .failure import Letter, exception_options, letter_of, nack_options
 from .session.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -97,6 +99,11 @@ class MessageView:
         return (self._delivery.properties or {}).get("priority", 0)
 
     @property
+    def letter(self) -> Letter | None:
+        """How it died, if it is a dead letter."""
+        return letter_of(shifted(self._delivery.about, self._index))
+
+    @property
     def is_lost(self) -> bool:
         """Whether its lease ended before it was settled: it is somebody else's now."""
         return self._delivery.consumer.is_lost(self.offset, self._delivery.serial)
@@ -108,9 +115,10 @@ class MessageView:
 class Message(MessageView):
     """A delivered message: leased to this consumer until it is acked or nacked.
 
-    As `async with message:` it is acked at the end of the block; on an exception it is nacked, with
-    a delay that grows with its attempts (1 s, 2 s, 4 s … 5 minutes), and the exception goes on; on
-    cancellation it is given back at once. The block is cancelled, and LeaseLost raised, when the
+    As `async with message:` it is acked at the end of the block; on an exception it is nacked with
+    the exception's text and the exception goes on; on cancellation it is given back at once. How
+    long a nacked one waits is the channel's to say, and where it does not, the wait grows with the
+    attempts (1 s, 2 s, 4 s … 5 minutes). The block is cancelled, and LeaseLost raised, when the
     lease is lost on the way.
 
         async for message in messages:
@@ -135,15 +143,25 @@ class Message(MessageView):
         settlement: Settlement = consumer.owner.settlement
         return settlement
 
-    def nack(self, delay: float = 0.0) -> Settlement:
-        """Give it back, to be delivered again in its old place after `delay` seconds.
+    def nack(
+        self,
+        delay: float | None = None,
+        *,
+        error: str | BaseException | None = None,
+        dead_letter: bool = False,
+    ) -> Settlement:
+        """Say that it failed: it is delivered again in its old place, or is a dead letter.
 
-        Raises LeaseLost, or Closed after the end of the consumer.
+        It waits for `delay` seconds if that is given, else by the back-off of its channel, which
+        may also bound the attempts. `error` stays with it and is in its letter. `dead_letter`: it
+        need not be tried again; await the result to learn of NoDeadLetter, where the channel has no
+        place for it. Raises LeaseLost, or Closed after the end of the consumer.
         """
         consumer = self._delivery.consumer
         if not self._settled:
+            options = nack_options(delay, error, dead_letter)
             offset = self.offset
-            consumer.nack(offset, offset + 1, self._delivery, round(delay * 1000))
+            consumer.nack(offset, offset + 1, self._delivery, options)
             self._settled = True
         settlement: Settlement = consumer.owner.settlement
         return settlement
@@ -170,7 +188,19 @@ class Message(MessageView):
             raise LeaseLost(self.channel, (self.offset, self.offset + 1)) from None
         else:
             with suppress(TelpherError):
-                self.nack(retry_seconds(self.attempt) if isinstance(exc, Exception) else 0.0)
+                self._give_back(exc)
+
+    def _give_back(self, exc: BaseException) -> None:
+        """The block did not end well: an exception is a failure, a cancellation is not."""
+        if self._settled:
+            return
+        self._settled = True
+        delivery, offset = self._delivery, self.offset
+        if isinstance(exc, Exception):
+            options = exception_options(self.attempt, exc)
+            delivery.consumer.nack(offset, offset + 1, delivery, options)
+        else:
+            delivery.consumer.requeue(offset, offset + 1, delivery)
 
     def lose(self) -> None:
         """Cancel the block that works on it; called when the lease is lost."""

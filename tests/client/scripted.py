@@ -107,6 +107,12 @@ class Conversation:
         await self.say(f.Settled(settle.request, lost))
         return settle
 
+    async def nacked(self, lost: tuple[int, ...] = ()) -> f.Nack:
+        """Answer a NACK."""
+        nack = await self.hear(f.Nack)
+        await self.say(f.Settled(nack.request, lost))
+        return nack
+
     async def cut(self) -> None:
         """Break the connection."""
         await self.stream.aclose()

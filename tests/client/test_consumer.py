@@ -76,9 +76,79 @@ async def test_the_block_acks_at_its_end_and_nacks_with_a_growing_delay():
         with pytest.raises(KeyError, match="bad"):
             async with await anext(messages):
                 raise KeyError("bad")
-        ack, nack = await broker.settled(), await broker.settled()
+        ack, nack = await broker.settled(), await broker.nacked()
         assert (ack.outcome, ack.offsets) == (0, (0, 1))
-        assert (nack.outcome, nack.offsets, nack.delay_ms) == (1, (1, 2), 8000)
+        assert nack.offsets == (1, 2)
+        assert nack.options == {"error": "KeyError: 'bad'", "default_delay_ms": 8000}
+
+
+async def test_a_nack_says_what_it_was_told():
+    async with Opened() as (bus, broker, _), Consuming(bus, broker) as messages:
+        await broker.say(deliver(messages, 0, b"a", b"b", b"c", b"d"))
+        group = ExceptionGroup("unhandled", [ValueError("x" * 2000)])
+        (await anext(messages)).nack(error=group)
+        (await anext(messages)).nack(0, error="no such customer", dead_letter=True)
+        (await anext(messages)).nack()
+        with pytest.raises(ValueError, match="delay=-1; it is 0 seconds or more"):
+            (await anext(messages)).nack(-1)
+        one, two, three = [await broker.nacked() for _ in range(3)]
+        assert one.options == {"error": "ValueError: " + "x" * (f.ERROR_CHARACTERS_MAX - 12)}
+        rejected = {"delay_ms": 0, "error": "no such customer", "dead_letter": True}
+        assert (two.offsets, two.options) == ((1, 2), rejected)
+        assert (three.offsets, three.options) == ((2, 3), {})
+
+
+async def test_a_refused_nack_is_told_to_who_waits_for_it():
+    async with Opened() as (bus, broker, _), Consuming(bus, broker) as messages:
+        await broker.say(deliver(messages, 0, b"a"))
+        message = await anext(messages)
+
+        async def reject() -> None:
+            await message.nack(dead_letter=True)
+
+        async with anyio.create_task_group() as tasks:
+            rejecting = Result(tasks, reject)
+            nack = await broker.hear(f.Nack)
+            await broker.say(f.Refused(nack.request, "no_dead_letter", "'jobs' has none"))
+            with pytest.raises(telpher.NoDeadLetter, match="'jobs' has none"):
+                await rejecting.get()
+        await messages.flush_acks()
+
+
+async def test_a_letter_says_how_it_died():
+    dead = {
+        "reason": "max_attempts",
+        "subscription": "s",
+        "offset": 7,
+        "attempts": 3,
+        "published_ms": 1000,
+        "dead_ms": 4000,
+        "first_error": "a",
+        "first_error_ms": 2000,
+        "last_error": "b",
+        "earlier": (
+            {
+                "channel": "first",
+                "reason": "expired",
+                "offset": 1,
+                "attempts": 0,
+                "published_ms": 500,
+                "dead_ms": 1000,
+            },
+        ),
+    }
+    async with Opened() as (bus, broker, _), Consuming(bus, broker) as messages:
+        plain = deliver(messages, 0, b"a", b"b")
+        parts = tuple((*part, {"channel": "jobs", "dead": dead}) for part in plain.parts)
+        await broker.say(plain._replace(parts=parts), deliver(messages, 2, b"c"))
+        await anext(messages)
+        message = await anext(messages)
+        earlier = telpher.Death("first", None, 1, "expired", 0, 0.5, 1.0, None, None, None)
+        assert message.letter == telpher.Letter(
+            "jobs", "s", 8, "max_attempts", 3, 1.0, 4.0, "a", 2.0, "b", (earlier,)
+        )
+        assert message.origin == "jobs"
+        assert (await anext(messages)).letter is None
 
 
 async def test_a_cancelled_block_gives_the_message_back_at_once():
@@ -101,8 +171,8 @@ async def test_what_the_block_settled_itself_is_settled_once():
             message.ack()
             message.ack()
             message.nack()
-        nack = await broker.settled()
-        assert (nack.outcome, nack.offsets, nack.delay_ms) == (1, (0, 1), 2500)
+        nack = await broker.nacked()
+        assert (nack.offsets, nack.options) == ((0, 1), {"delay_ms": 2500})
         ack = await broker.settled()
         assert (ack.outcome, ack.offsets) == (0, (1, 2))
 

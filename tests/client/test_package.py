@@ -54,7 +54,16 @@ def test_names_come_from_the_package():
 
 
 @pytest.mark.parametrize(
-    "module", ["session.ranges", "session.backoff", "url", "admin.told", "protocol.channel_options"]
+    "module",
+    [
+        "session.ranges",
+        "session.backoff",
+        "url",
+        "admin.told",
+        "failure",
+        "protocol.about",
+        "protocol.channel_options",
+    ],
 )
 def test_the_examples_in_docstrings_are_true(module):
     results = doctest.testmod(importlib.import_module(f"telpher.{module}"))

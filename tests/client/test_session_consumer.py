@@ -190,7 +190,7 @@ def test_lost_messages_that_were_not_taken_are_dropped():
 def test_a_nack_that_returns_before_its_answer_stays_held():
     pair = Pair()
     pair.deliver(0, 1)
-    pair.state.nack(0, 1, pair.state.take(), 0)
+    pair.state.nack(0, 1, pair.state.take(), {})
     (settle,) = pair.heard()
     pair.deliver(0, 1, attempt=2)
     pair.say(f.Settled(settle.request, ()))

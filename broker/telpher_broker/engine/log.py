@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
+from telpher.protocol.about import shifted
 from telpher.protocol.frames import Options
 
 from .memory import Batch, Memory, Place, size_of
@@ -67,11 +68,7 @@ class Stored:
 
     def about_from(self, first: int) -> Options | None:
         """`about`, as it is of a part of the messages that begins at `first`."""
-        about = self.about
-        if about is None or first == self.first or "dead" not in about:
-            return about
-        dead = about["dead"]
-        return {**about, "dead": {**dead, "offset": dead["offset"] + first - self.first}}
+        return None if self.about is None else shifted(self.about, first - self.first)
 
     @property
     def is_special(self) -> bool:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
+from telpher.protocol.about import shifted
 from telpher.protocol.batch import decode
+
+from ..failure import Letter, letter_of
 
 # Where a new subscription begins, or where one is set to: "earliest", "latest", an offset, a time.
 Start = str | int | datetime
@@ -104,6 +107,11 @@ class Browsed(NamedTuple):
     published_at: float
     about: Mapping[str, Any]
 
+    @property
+    def letter(self) -> Letter | None:
+        """How it died, if it is a dead letter."""
+        return letter_of(self.about)
+
 
 def start_value(start: Start) -> Any:
     """A start as it travels; raises ValueError or TypeError with what it may be.
@@ -137,6 +145,14 @@ def browsed(
     keys = columns.keys or (None,) * count
     headers = columns.headers or (None,) * count
     return [
-        Browsed(first + index, body, key, row or {}, attempt, published_ms / 1000, about or {})
+        Browsed(
+            first + index,
+            body,
+            key,
+            row or {},
+            attempt,
+            published_ms / 1000,
+            shifted(about or {}, index),
+        )
         for index, (body, key, row) in enumerate(zip(columns.bodies, keys, headers, strict=True))
     ]

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from telpher.errors import LeaseLost, TelpherError
+from telpher.errors import LeaseLost, Refused, TelpherError
 from telpher.protocol import frames as f
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Outcome
 
 from .delivery import Delivery
-from .exchange import Done, Exchange, Fetching, Renewing, Settling
+from .exchange import Done, Exchange, Fetching, Nacking, Renewing, Settling
 from .ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ class ConsumerState:
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
         self.held = RangeSet()
-        self.settling: dict[int, Settling] = {}
+        self.settling: dict[int, Settling | Nacking] = {}
         self.losses: list[tuple[int, RangeSet]] = []
         self.lost_acks = RangeSet()
+        self.refused: TelpherError | None = None
         self.missed = 0
         self.delivered = 0
         self.ended: TelpherError | None = None
@@ -238,14 +239,25 @@ class ConsumerState:
         for unsettled_first, unsettled_end in unsettled:
             self._gather(unsettled_first, unsettled_end)
 
-    def nack(self, first: int, end: int, delivery: Delivery, delay_ms: int) -> None:
-        """Give messages back, ready again after the delay; raises LeaseLost or Closed."""
-        if self.fenced and not self._may_settle(first, end, delivery):
-            return
-        self.flush()
-        held = self.held.intersection((first, end))
+    def nack(self, first: int, end: int, delivery: Delivery, options: dict[str, Any]) -> None:
+        """Say that messages failed, with the options of NACK; raises LeaseLost or Closed."""
+        held = self._unsettled(first, end, delivery)
         if held:
-            self._settle(Outcome.REQUEUE, held.flat(), delay_ms)
+            number = self.session.next_number()
+            self._ask(Nacking(number, self._settled, self.number, held.flat(), options))
+
+    def requeue(self, first: int, end: int, delivery: Delivery) -> None:
+        """Give messages back unhandled, ready again at once; raises LeaseLost or Closed."""
+        held = self._unsettled(first, end, delivery)
+        if held:
+            self._settle(Outcome.REQUEUE, held.flat(), 0)
+
+    def _unsettled(self, first: int, end: int, delivery: Delivery) -> RangeSet:
+        """What of `first` to `end` is held and neither acked nor given back."""
+        if self.fenced and not self._may_settle(first, end, delivery):
+            return RangeSet()
+        self.flush()
+        return self.held.intersection((first, end))
 
     def flush(self) -> None:
         """Make one SETTLE of the acks that have gathered."""
@@ -287,20 +299,24 @@ class ConsumerState:
         self.session.unsaid.pop(self.number, None)
 
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
-        self.held.remove_all(offsets)
-        session = self.session
-        settling = Settling(
-            session.next_number(), self._settled, self.number, outcome, offsets, delay_ms
-        )
+        number = self.session.next_number()
+        self._ask(Settling(number, self._settled, self.number, outcome, offsets, delay_ms))
+
+    def _ask(self, settling: Settling | Nacking) -> None:
+        self.held.remove_all(settling.offsets)
         self.settling[settling.number] = settling
-        session.ask(settling)
+        self.session.ask(settling)
 
     def _settled(self, exchange: Exchange) -> None:
-        settling = cast(Settling, exchange)
+        settling = cast(Settling | Nacking, exchange)
         self.settling.pop(settling.number, None)
-        lost = settling.offsets if settling.error is not None else settling.answer.lost
-        if lost and not self.automatic and settling.outcome is Outcome.ACK:
-            self.lost_acks.add_all(lost)
+        if isinstance(settling, Nacking):
+            if isinstance(settling.error, Refused):
+                self.refused = self.refused or settling.error
+        elif settling.outcome is Outcome.ACK and not self.automatic:
+            lost = settling.offsets if settling.error is not None else settling.answer.lost
+            if lost:
+                self.lost_acks.add_all(lost)
         if not self.settling:
             self.on_settled()
 

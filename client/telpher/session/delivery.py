@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from telpher.protocol.about import shifted
 from telpher.protocol.batch import Columns, decode
 
 from .ranges import RangeSet
@@ -79,7 +80,7 @@ class Delivery:
         part = Delivery.__new__(Delivery)
         part.consumer, part.serial, part.first = self.consumer, self.serial, first
         part.attempt, part.published_ms = self.attempt, self.published_ms
-        part.about = self.about
+        part.about = shifted(self.about, first - self.first)
         keys, headers = self.keys, self.headers
         part._set_columns(
             Columns(

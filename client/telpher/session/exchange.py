@@ -86,7 +86,7 @@ class Fetching(Exchange):
 
 
 class Settling(Exchange):
-    """Acks or nacks under way."""
+    """Acks, or messages given back, under way."""
 
     __slots__ = ("consumer", "delay_ms", "offsets", "outcome")
 
@@ -111,6 +111,29 @@ class Settling(Exchange):
         if self.sent and outcome is f.Outcome.ACK:
             outcome = f.Outcome.ACK_AGAIN
         return f.Settle(self.number, self.consumer, int(outcome), self.offsets, self.delay_ms)
+
+
+class Nacking(Exchange):
+    """Failures under way; `options` are those of NACK."""
+
+    __slots__ = ("consumer", "offsets", "options")
+
+    def __init__(
+        self,
+        number: int,
+        on_done: Done | None,
+        consumer: int,
+        offsets: tuple[int, ...],
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(number, on_done)
+        self.consumer = consumer
+        self.offsets = offsets
+        self.options = options
+
+    def frame(self, _now: float) -> Frame:
+        """The NACK, again and again until it is answered."""
+        return f.Nack(self.number, self.consumer, self.offsets, self.options)
 
 
 class Renewing(Exchange):

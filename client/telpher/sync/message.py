@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import batch, message
 from ..errors import TelpherError
-from ..session.backoff import retry_seconds
+from ..failure import exception_options, nack_options
 from ..session.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Message(message.MessageView):
     """A delivered message, leased until it is acked or nacked.
 
-    As `with message:` it is acked at the end; on an exception it is nacked, with a delay that grows
-    with its attempts, and the exception goes on. Its lease is renewed meanwhile, in the background;
+    As `with message:` it is acked at the end; on an exception it is nacked with the exception's
+    text, and the exception goes on. Its lease is renewed meanwhile, in the background;
     LeaseLost is raised at the end of the block if it was lost all the same.
     """
 
@@ -31,12 +31,19 @@ class Message(message.MessageView):
         if not self._settled:
             self._put(self._delivery.consumer.ack, self.offset, self._delivery)
 
-    def nack(self, delay: float = 0.0) -> None:
-        """Give it back, to be delivered again in its old place after `delay` seconds."""
+    def nack(
+        self,
+        delay: float | None = None,
+        *,
+        error: str | BaseException | None = None,
+        dead_letter: bool = False,
+    ) -> None:
+        """Say that it failed: it is delivered again in its old place, or is a dead letter; as
+        `telpher.Message.nack`. Leaving the consumer raises NoDeadLetter."""
         if not self._settled:
-            offset, delay_ms = self.offset, round(delay * 1000)
+            offset, options = self.offset, nack_options(delay, error, dead_letter)
             nack = self._delivery.consumer.nack
-            self._put(nack, offset, offset + 1, self._delivery, delay_ms)
+            self._put(nack, offset, offset + 1, self._delivery, options)
 
     def _put(self, settle: Callable[..., None], *arguments: Any) -> None:
         owner: Consumer = self._delivery.consumer.facade
@@ -57,7 +64,18 @@ class Message(message.MessageView):
             self.ack()
         else:
             with suppress(TelpherError):
-                self.nack(retry_seconds(self.attempt) if isinstance(exc, Exception) else 0.0)
+                self._give_back(exc)
+
+    def _give_back(self, exc: BaseException | None) -> None:
+        """The block did not end well: an exception is a failure, an interrupt is not."""
+        if self._settled:
+            return
+        consumer, offset = self._delivery.consumer, self.offset
+        if isinstance(exc, Exception):
+            options = exception_options(self.attempt, exc)
+            self._put(consumer.nack, offset, offset + 1, self._delivery, options)
+        else:
+            self._put(consumer.requeue, offset, offset + 1, self._delivery)
 
 
 class Batch(batch.BatchView[Message]):
@@ -77,11 +95,17 @@ class Batch(batch.BatchView[Message]):
         for part in self._parts:
             self._owner.handoff.put(part.consumer.ack_range, part.first, part.end, part)
 
-    def nack(self, delay: float = 0.0) -> None:
-        """Give back all of it that is not settled yet, ready again after `delay` seconds."""
+    def nack(
+        self,
+        delay: float | None = None,
+        *,
+        error: str | BaseException | None = None,
+        dead_letter: bool = False,
+    ) -> None:
+        """Say that all of it that is not settled yet failed; as `Message.nack`."""
+        options = nack_options(delay, error, dead_letter)
         for part in self._parts:
-            nack, delay_ms = part.consumer.nack, round(delay * 1000)
-            self._owner.handoff.put(nack, part.first, part.end, part, delay_ms)
+            self._owner.handoff.put(part.consumer.nack, part.first, part.end, part, options)
 
     def flush(self) -> None:
         """Wait until the broker has answered for what was settled; raises LeaseLost."""
