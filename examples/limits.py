@@ -12,7 +12,7 @@ async def main() -> None:
     async with telpher.connect() as bus:
         await bus.declare("thumbnails", limit_count=100, overflow="wait")
         await bus.declare("positions", limit_count=3, overflow="drop_oldest")
-        await bus.declare("orders", limit_count=1)
+        await bus.declare("checkouts", limit_count=1)
 
         # The producer is as fast as the worker lets it be, and nothing is refused.
         async with bus.consume("thumbnails", prefetch=10) as messages:
@@ -30,9 +30,9 @@ async def main() -> None:
             await bus.publish("positions", b"position %d" % number)
         print([message.body.decode() for message in await bus.browse("positions")])
 
-        await bus.publish("orders", b"first")
+        await bus.publish("checkouts", b"first")
         try:
-            await bus.publish("orders", b"second")
+            await bus.publish("checkouts", b"second")
         except telpher.ChannelFull as error:
             print(error)
 
