@@ -20,6 +20,7 @@ from telpher_broker.engine.dispatch import PART_BYTES
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.ports import Ports
+from telpher_broker.engine.sessions import ANYBODY, Identity
 from telpher_broker.engine.settings import EngineSettings
 
 from .invariants import check_engine
@@ -116,10 +117,10 @@ class Driver:
                 return said + self.advance(end_ms - self.now_ms)
             said += self.advance(max(alarm_ms - self.now_ms, 0))
 
-    def connect(self) -> int:
+    def connect(self, identity: Identity = ANYBODY) -> int:
         """A new connection's number."""
         self._sessions += 1
-        self.engine.connect(self._sessions)
+        self.engine.connect(self._sessions, identity)
         return self._sessions
 
     def disconnect(self, session: int, orderly: bool = False) -> Said:

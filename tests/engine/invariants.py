@@ -24,6 +24,33 @@ def check_engine(engine: Engine) -> None:
         check_channel(channel)
         check_expiring(channel, engine._turn.now_ms)
     check_sessions(engine)
+    check_security(engine)
+
+
+def check_security(engine: Engine) -> None:
+    """Nobody has more than the tables give, and what is counted beside them is right."""
+    state = engine.state
+    security = state.security
+    assert security.subjects == {
+        user.subject: user.name for user in security.users.values() if user.subject is not None
+    }
+    assert all(token.user in security.users for token in security.tokens.values())
+    for name, namespace in security.namespaces.items():
+        mine = [c for c in state.numbered.values() if c.name.startswith(name + "/")]
+        assert all(channel.namespace is namespace for channel in mine)
+        assert namespace.channels == len(mine)
+        assert namespace.account.body_bytes == sum(c.log.body_bytes for c in mine)
+    for session in state.sessions.values():
+        user = security.users.get(session.user or "")
+        if session.user is None or (user is not None and user.namespace != session.namespace):
+            continue
+        for name, full in (session.allowed or {}).items():
+            assert full == session.prefix + name
+            assert user is not None
+            assert user.may("publish", name)
+        for consumer in session.consumers.values():
+            name = consumer.subscription.channel.name.removeprefix(session.prefix)
+            assert session.is_ended or (user is not None and user.may("consume", name))
 
 
 def check_channel(channel: Channel) -> None:

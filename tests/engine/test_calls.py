@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 
 from telpher.protocol import frames as f
+from telpher_broker.engine.access import FREE_VERBS, NEEDS
+from telpher_broker.engine.calls import VERBS
 from telpher_broker.engine.sessions import Consumer
 
 from .driver import Driver, delivered
@@ -154,3 +156,9 @@ def test_a_wrong_configuration_changes_nothing(driver: Driver) -> None:
     records = len(driver.journal)
     driver.call(session, "configure", channel="news", config={"retain_count": 2})
     assert len(driver.journal) == records
+
+
+def test_every_verb_says_what_it_needs() -> None:
+    """A verb that is in neither table needs an administrator: add yours to NEEDS in access.py."""
+    assert set(VERBS) <= set(NEEDS) | FREE_VERBS
+    assert not set(NEEDS) & FREE_VERBS

@@ -43,6 +43,13 @@ RECORDS: list[r.Record] = [
     r.Trimmed(2, 4),
     r.Sought(2, "billing", 0),
     r.ProducersForgotten((b"p" * 16, b"q" * 16)),
+    r.UserSet("app@acme", (b"s" * 16, 3, 65536, 4), (b"k" * 32, b"l" * 32), "CN=app"),
+    r.UserDeleted("app@acme"),
+    r.Granted("app@acme", "publish", "orders.#"),
+    r.Revoked("app@acme", "publish", "orders.#"),
+    r.TokenAdded("0123456789abcdef", "app@acme", "ci", (b"k" * 32, b"l" * 32), START_MS, None),
+    r.TokenRevoked("0123456789abcdef"),
+    r.NamespaceSet("acme", {"channels_max": 5}),
 ]
 
 

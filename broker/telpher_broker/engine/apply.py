@@ -12,6 +12,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
+from .apply_security import APPLY_SECURITY
 from .exchanges import Binding, Exchange
 from .log import Stored
 from .ranges import Failure, Span
@@ -100,16 +101,13 @@ def _dropped(channel: Channel, gone: list[Stored]) -> None:
 
 
 def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
-    channel = Channel(record.channel, record.name, record.kind, record.config, state.memory)
-    state.channels[record.name] = channel
-    state.numbered[record.channel] = channel
+    state.add_channel(record.channel, record.name, record.kind, record.config)
     state.next_channel = record.channel + 1
 
 
 def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
-    channel = state.numbered.pop(record.channel)
+    channel = state.remove_channel(record.channel)
     state.exchanges.forget(record.channel)
-    del state.channels[channel.name]
     channel.log.discard()
     # They know the channel as well: a circle, which only the collector would free.
     channel.subscriptions.clear()
@@ -290,4 +288,5 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Trimmed: _trimmed,
     r.Sought: _sought,
     r.ProducersForgotten: _producers_forgotten,
+    **APPLY_SECURITY,
 }

@@ -6,13 +6,18 @@ from typing import Any
 
 from telpher.protocol.frames import Offsets, Options
 
+from .sessions import Session
 from .turn import Refusal
 
 
 class Arguments:
-    """The fields of a map, each taken once; `done` refuses what nobody took."""
+    """The fields of a map, each taken once; `done` refuses what nobody took.
 
-    def __init__(self, of: str, fields: Options) -> None:
+    `session` is whose request it came with.
+    """
+
+    def __init__(self, of: str, fields: Options, session: Session) -> None:
+        self.session = session
         self._of = of
         self._fields = dict(fields)
 
@@ -67,6 +72,13 @@ class Arguments:
         value = self._fields.pop(name, None)
         if value is not None and (type(value) is not bytes or len(value) != 16):
             raise self._wrong(name, value, "16 bytes")
+        return value
+
+    def key(self, name: str) -> bytes:
+        """32 bytes. What came instead is not shown: it may be a secret in the wrong place."""
+        value = self._fields.pop(name, None)
+        if type(value) is not bytes or len(value) != 32:
+            raise Refusal("bad_request", f"{self._of}: {name} has to be 32 bytes")
         return value
 
     def offsets(self, name: str) -> Offsets:

@@ -8,8 +8,9 @@ from typing import Any, Final
 from telpher.protocol.frames import Options
 
 from . import records as r
+from .access import sees
 from .arguments import Arguments
-from .decide import check_name
+from .decide import check_full_name
 from .exchanges import (
     HASH,
     KINDS,
@@ -28,7 +29,7 @@ def exchange_of(turn: Turn, name: str) -> Exchange:
     """The exchange of that name, or a refusal."""
     exchange = turn.state.exchanges.named.get(name)
     if exchange is None:
-        check_name(name)
+        check_full_name(turn, name)
         what = "a channel" if name in turn.state.channels else "nothing"
         raise Refusal("unknown_exchange", f"there is no exchange {name!r}; {what} has that name")
     return exchange
@@ -57,7 +58,7 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
 
 
 def _make(turn: Turn, name: str, kind: str, config: Options) -> Exchange:
-    check_name(name)
+    check_full_name(turn, name)
     if name in turn.state.channels:
         raise Refusal("wrong_kind", f"{name!r} is a channel; an exchange needs another name")
     if len(turn.state.exchanges.named) >= turn.settings.exchanges_max:
@@ -134,7 +135,7 @@ def _bindings(turn: Turn, arguments: Arguments) -> tuple[Exchange, list[Binding]
 def _target(turn: Turn, name: str) -> int:
     number = turn.state.number_of(name)
     if number is None:
-        check_name(name)
+        check_full_name(turn, name)
         raise Refusal(
             "unknown_channel", f"there is no channel or exchange {name!r}; declare it first"
         )
@@ -147,7 +148,11 @@ def _list(turn: Turn, arguments: Arguments) -> Options:
     limit = arguments.integer("limit", 1, 1000, 100)
     arguments.done()
     named = turn.state.exchanges.named
-    names = sorted(name for name in named if name.startswith(prefix) and name > after)
+    names = sorted(
+        name
+        for name in named
+        if name.startswith(prefix) and name > after and sees(turn, arguments.session, name)
+    )
     page = [_inspect(named[name]) for name in names[:limit]]
     return {"exchanges": page, "next": names[limit - 1] if len(names) > limit else None}
 

@@ -9,13 +9,15 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
-from . import bindings, delays
+from . import bindings, delays, namespaces, tokens, users
 from . import records as r
+from .access import granted, local, sees
 from .arguments import Arguments
 from .dead_letters import check_target
 from .decide import channel_of, make_channel, subscription_of
 from .deletion import delete
 from .membership import close, durable_subscription, position, take_away
+from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
 from .state import Channel
@@ -31,11 +33,16 @@ def call(turn: Turn, session: Session, frame: f.Call) -> None:
     """Answer one CALL."""
     verb = VERBS.get(frame.verb)
     if verb is None:
-        raise Refusal(
-            "unknown_verb", f"there is no call {frame.verb!r:.80}; there are {', '.join(VERBS)}"
-        )
-    arguments = Arguments(frame.verb, frame.arguments)
-    turn.reply(session, f.Reply(frame.request, verb(turn, arguments)))
+        raise Refusal("unknown_verb", f"this version has no call {frame.verb!r:.80}")
+    fields = frame.arguments
+    if session.allowed is not None:
+        fields = granted(turn, session, frame.verb, fields)
+    result = verb(turn, Arguments(frame.verb, fields, session))
+    if session.prefix:
+        result = local(session, result)
+    turn.reply(session, f.Reply(frame.request, result))
+    if turn.parting:
+        end_parting(turn)
 
 
 def _declare(turn: Turn, arguments: Arguments) -> Options:
@@ -123,7 +130,11 @@ def _list(turn: Turn, arguments: Arguments) -> Options:
     after = arguments.text("after", "")
     limit = arguments.integer("limit", 1, 1000, 100)
     arguments.done()
-    names = sorted(name for name in turn.state.channels if name.startswith(prefix) and name > after)
+    names = sorted(
+        name
+        for name in turn.state.channels
+        if name.startswith(prefix) and name > after and sees(turn, arguments.session, name)
+    )
     page = [inspect(turn.state.channels[name]) for name in names[:limit]]
     return {"channels": page, "next": names[limit - 1] if len(names) > limit else None}
 
@@ -260,4 +271,7 @@ VERBS: Final[dict[str, Verb]] = {
     "seek": _seek,
     **delays.VERBS,
     **bindings.VERBS,
+    **users.VERBS,
+    **tokens.VERBS,
+    **namespaces.VERBS,
 }

@@ -15,6 +15,8 @@ from telpher.protocol.frames import Offsets, Outcome
 from telpher.protocol.names import is_name, why_not_name
 
 from . import records as r
+from .access import may_make, no_namespace
+from .security import namespace_of
 from .sessions import Consumer, Session
 from .state import Channel
 from .subscription import Subscription
@@ -151,14 +153,14 @@ def channel_of(turn: Turn, name: str) -> Channel:
     """The channel of that name, or a refusal."""
     channel = turn.state.channels.get(name)
     if channel is None:
-        check_name(name)
+        check_full_name(turn, name)
         if name in turn.state.exchanges.named:
             raise Refusal("wrong_kind", f"{name!r} is an exchange; it keeps no messages")
         raise Refusal("unknown_channel", f"there is no channel {name!r}; declare it first")
     return channel
 
 
-def channel_for_use(turn: Turn, name: str) -> Channel:
+def channel_for_use(turn: Turn, session: Session, name: str) -> Channel:
     """The channel of that name, made by this first use where the configuration allows it."""
     channel = turn.state.channels.get(name)
     if channel is not None:
@@ -166,18 +168,20 @@ def channel_for_use(turn: Turn, name: str) -> Channel:
     kind = turn.settings.create_channels
     if kind == "declared":
         return channel_of(turn, name)
+    may_make(turn, session, name)
     return make_channel(turn, name, kind, {})
 
 
 def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel:
     """Declare a channel that does not exist yet."""
-    check_name(name)
+    check_full_name(turn, name)
     if name in turn.state.exchanges.named:
         raise Refusal("wrong_kind", f"{name!r} is an exchange; a channel needs another name")
     if len(turn.state.channels) >= turn.settings.channels_max:
         raise Refusal(
             "limit_reached", f"there are channels_max = {turn.settings.channels_max} channels"
         )
+    _check_namespace(turn, name)
     turn.commit(r.ChannelDeclared(turn.state.next_channel, name, kind, config))
     channel = turn.state.channels[name]
     turn.use(channel)
@@ -196,6 +200,26 @@ def subscription_of(channel: Channel, name: str | None) -> Subscription:
     if subscription is None:
         raise Refusal("unknown_subscription", f"{channel.name!r} has no subscription {name!r:.80}")
     return subscription
+
+
+def _check_namespace(turn: Turn, name: str) -> None:
+    """Refuse a new channel whose namespace has no room for it."""
+    namespace = turn.state.security.namespaces.get(namespace_of(name))
+    if namespace is None:
+        return
+    channels_max = namespace.limits.get("channels_max")
+    if channels_max is not None and namespace.channels >= channels_max:
+        raise Refusal(
+            "limit_reached", f"namespace {namespace.name!r} has channels_max = {channels_max}"
+        )
+
+
+def check_full_name(turn: Turn, name: str) -> None:
+    """Refuse what may not name a channel or an exchange, and a namespace that is not there."""
+    namespace, slash, local = name.rpartition("/")
+    check_name(local)
+    if slash and namespace not in turn.state.security.namespaces:
+        raise no_namespace(namespace)
 
 
 def check_name(name: str) -> None:

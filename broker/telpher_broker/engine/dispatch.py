@@ -12,6 +12,7 @@ from typing import Final
 from telpher.protocol.frames import Deliver, Missed, Part
 
 from . import records as r
+from .access import local
 from .dead_letters import expire
 from .log import Stored
 from .membership import end_fetch
@@ -133,6 +134,8 @@ def _add_part(
     if not consumer.parts:
         turn.delivering.append(consumer)
     about = stored.about_from(first)
+    if about is not None and session.prefix:
+        about = local(session, about)
     consumer.parts.append(
         (first, attempt, stored.published_ms, batch)
         if about is None

@@ -15,12 +15,14 @@ Chunks, each one msgpack array:
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
+    [10, decoy_key, [[namespace, limits], ...], [[user, derivation, keys, subject, grants], ...],
+         [[token, user, name, keys, created_ms, expires_ms], ...]]
 
-A channel's 2 comes before its 3s, and those before its 4s; spans that fill more than one 4 go
-on in the next. What is known of the failures of a subscription's spans follows its 4s. The
-exchanges come behind all channels, and their bindings, the 11s, behind all exchanges. A batch has
-its last two fields only if one of them says something. Of a batch that several channels share, the
-first has the bytes and the others have nil and the same `share`.
+The 10 comes before the channels. A channel's 2 comes before its 3s, and those before its 4s; spans
+that fill more than one 4 go on in the next. What is known of the failures of a subscription's spans
+follows its 4s. The exchanges come behind all channels, and their bindings, the 11s, behind all
+exchanges. A batch has its last two fields only if one of them says something. Of a batch that
+several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import msgpack
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
+from .apply_security import frozen_security, load_security, readable_security
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .log import Share, Stored
 from .memory import Place, size_of
@@ -58,6 +61,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
     BINDINGS: ("Bindings", ("exchange", "bindings")),
     13: ("Failures", ("channel", "name", "failures")),
+    10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
@@ -99,6 +103,7 @@ class Frozen:
         # Of each shared batch that is encoded: the chunk it is in, and where in it.
         self._shared: dict[Share, tuple[int, int]] = {}
         self._next_channel = state.next_channel
+        self._security = frozen_security(state.security)
         # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
         self._exchanges = FrozenExchanges(state)
@@ -144,6 +149,8 @@ class Frozen:
     def _encoded(self) -> Iterator[tuple[bytes, Sequence[Stored], Sequence[BatchRow]]]:
         """The chunks, and which batches are in each, as they are and as rows."""
         yield _bytes((1, self._next_channel)), (), ()
+        for tables in self._security:
+            yield _bytes((10, *tables)), (), ()
         for number in list(self._channels):
             channel = self._channels.pop(number)
             if isinstance(channel, Channel):
@@ -233,6 +240,8 @@ def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[st
         ]
     if name == "Producers":
         fields["producers"] = [(row[0].hex(), *row[1:]) for row in fields["producers"]]
+    if name == "Security":
+        fields = readable_security(fields)
     return {"chunk": name, **fields}
 
 
@@ -331,10 +340,8 @@ def _load_header(state: State, next_channel: int) -> None:
 def _load_channel(
     state: State, number: int, name: str, kind: str, config: Options, following: int
 ) -> None:
-    channel = Channel(number, name, kind, config, state.memory)
+    channel = state.add_channel(number, name, kind, config)
     channel.log.start = channel.log.next = following
-    state.channels[name] = channel
-    state.numbered[number] = channel
 
 
 def _load_batches(
@@ -408,4 +415,5 @@ _LOAD: Final[dict[int, Any]] = {
     EXCHANGE: load_exchange,
     BINDINGS: load_bindings,
     13: _load_failures,
+    10: load_security,
 }

@@ -19,6 +19,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.frames import ClientFrame
 
 from . import records as r
+from .access import administers
 from .apply import apply
 from .calls import call
 from .decide import settle
@@ -40,6 +41,7 @@ from .memory import Memory, Place
 from .ports import Ports
 from .publish import open_gates, publish
 from .retention import retain
+from .sessions import ANYBODY, DEFAULT_NAMESPACE, Identity
 from .settings import EngineSettings
 from .state import State
 from .ticks import tick
@@ -102,9 +104,13 @@ class Engine:
             refuse_all(turn, "disk_full", "the disk is nearly full; publish when there is space")
         turn.disk_full = full
 
-    def connect(self, session: int) -> None:
+    def connect(self, session: int, identity: Identity = ANYBODY) -> None:
         """A connection has opened under this number, which is not used again."""
-        connect(self._turn, session)
+        connect(self._turn, session, identity)
+
+    def administers(self, session: int) -> bool:
+        """Whether a session may administer the broker."""
+        return administers(self._turn, self.state.sessions[session], DEFAULT_NAMESPACE)
 
     def disconnect(self, session: int, orderly: bool) -> None:
         """A connection is gone; orderly if it said GOODBYE."""

@@ -36,7 +36,7 @@ def nack(turn: Turn, session: Session, frame: f.Nack) -> None:
     """Take back what the consumer failed at; say what it did not hold."""
     consumer = consumer_of(session, frame.consumer)
     held, lost = split_held(consumer, row(frame.offsets))
-    options = Arguments("NACK", frame.options)
+    options = Arguments("NACK", frame.options, session)
     delay_ms = options.optional_integer("delay_ms", 0, DELAY_MS_MAX)
     default_delay_ms = options.integer("default_delay_ms", 0, DELAY_MS_MAX, default=0)
     error = options.optional_text("error")

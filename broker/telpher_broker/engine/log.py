@@ -15,7 +15,7 @@ from typing import Final
 from telpher.protocol.about import shifted
 from telpher.protocol.frames import Options
 
-from .memory import Batch, Memory, Place, size_of
+from .memory import Account, Batch, Memory, Place, size_of
 
 CHUNK_ENTRIES: Final = 512
 
@@ -110,11 +110,12 @@ class _Chunk:
 class Log:
     """The batches of one channel; `next` is the offset that the next message will have.
 
-    `memory` counts what all logs of a state hold; `body_bytes` and `memory_bytes` are this one's
-    share.
+    `memory` counts what all logs of a state hold, `account` what those of its namespace hold;
+    `body_bytes` and `memory_bytes` are this one's share.
     """
 
     __slots__ = (
+        "_account",
         "_appended",
         "_chunks",
         "_firsts",
@@ -125,8 +126,9 @@ class Log:
         "start",
     )
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, account: Account | None = None) -> None:
         self._memory = memory
+        self._account = account
         self._chunks: list[_Chunk] = []
         self._firsts: list[int] = []
         self.start = 0
@@ -174,6 +176,8 @@ class Log:
         self.body_bytes += body_bytes
         self.memory_bytes += memory_bytes
         self._memory.body_bytes += body_bytes
+        if self._account is not None:
+            self._account.body_bytes += body_bytes
         self._memory.memory_bytes += memory_bytes
 
     def find(self, offset: int) -> Stored | None:

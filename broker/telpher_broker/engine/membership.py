@@ -9,21 +9,24 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets
 
 from . import records as r
+from .access import consumable
 from .apply import subscribed
 from .arguments import Arguments
 from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
 from .failures import CONSUMER_LOST, lose
 from .lines import drop
 from .ranges import LEASED, READY
-from .sessions import Consumer, Fetching, Session
+from .sessions import Consumer, Fetching, Identity, Session
 from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
 
 
-def connect(turn: Turn, number: int) -> None:
-    """A connection has opened."""
-    turn.state.sessions[number] = Session(number, turn.settings.output_bytes_max)
+def connect(turn: Turn, number: int, identity: Identity) -> None:
+    """A connection has opened, and it is known whose it is."""
+    session = Session(number, turn.settings.output_bytes_max, identity)
+    turn.state.sessions[number] = session
+    turn.set_alarm(session, session.expires_ms)
 
 
 def disconnect(turn: Turn, number: int, orderly: bool) -> None:
@@ -42,7 +45,7 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
 
 def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     """Join a subscription, making it if it is new; take back what was held before."""
-    options = Arguments("CONSUME", frame.options)
+    options = Arguments("CONSUME", frame.options, session)
     settings = turn.settings
     prefetch = options.integer("prefetch", 0, settings.prefetch_max, default=0)
     lease_ms = options.integer("lease_ms", 1000, 86_400_000, default=settings.lease_ms)
@@ -59,8 +62,11 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
             "limit_reached",
             f"consumers_per_connection_max = {settings.consumers_per_connection_max}",
         )
+    full = consumable(turn, session, frame.channel)
+    if full != frame.channel:
+        frame = frame._replace(channel=full)
     _check_subscription(turn, frame)
-    channel = channel_for_use(turn, frame.channel)
+    channel = channel_for_use(turn, session, frame.channel)
     name = f"~{session.number}.{frame.request}"
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
     consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token, exclusive)
@@ -201,6 +207,14 @@ def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
     if consumer.session is not None:
         _tell_closed(turn, consumer, consumer.session, code, text)
     _remove(turn, consumer)
+
+
+def expel(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
+    """End a consumer whose channel stays: what it holds goes back; its client is told."""
+    if consumer.session is not None:
+        _tell_closed(turn, consumer, consumer.session, code, text)
+        consumer.fetch = None
+    leave(turn, consumer)
 
 
 def _tell_closed(turn: Turn, consumer: Consumer, session: Session, code: str, text: str) -> None:
@@ -362,11 +376,8 @@ def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
 
 
 def _supersede(turn: Turn, former: Consumer) -> None:
-    """Its token has come back; where it was still connected, its client is told."""
-    if former.session is not None:
-        text = "the consumer's token came with a later CONSUME"
-        _tell_closed(turn, former, former.session, "resumed_elsewhere", text)
-    leave(turn, former)
+    """Its token has come back."""
+    expel(turn, former, "resumed_elsewhere", "the consumer's token came with a later CONSUME")
 
 
 def _start(turn: Turn, subscription: Subscription, first: int, end: int) -> None:

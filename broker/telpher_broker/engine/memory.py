@@ -35,6 +35,15 @@ def size_of(batch: Batch) -> int:
     return len(batch) if isinstance(batch, bytes) else batch.length
 
 
+class Account:
+    """How many bytes of batches a group of logs holds."""
+
+    __slots__ = ("body_bytes",)
+
+    def __init__(self) -> None:
+        self.body_bytes = 0
+
+
 class Memory:
     """What the batches of all logs come to, and how many bytes of them may stay in memory.
 

@@ -16,6 +16,7 @@ from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Level
 
 from . import records as r
+from .access import publishable
 from .bounds import check_room
 from .decide import channel_for_use
 from .exchanges import Exchange
@@ -23,6 +24,7 @@ from .lines import Postponed, begin, expect, join, move, step
 from .publication import Portion as Portion
 from .publication import Publication as Publication
 from .routing import routed
+from .security import Namespace
 from .sessions import Gate, Line, Session
 from .state import Channel
 from .turn import Refusal, Turn
@@ -49,10 +51,11 @@ def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
 
 def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     level = level_of(turn, frame.confirm)
-    number = turn.state.number_of(frame.channel)
+    name = frame.channel if session.allowed is None else publishable(turn, session, frame.channel)
+    number = turn.state.number_of(name)
     first = stored_before(turn, number, frame.producer, frame.sequence)
     if first is None:
-        publication = prepare(turn, session, frame.channel, frame.batch)
+        publication = prepare(turn, session, name, frame.batch)
         first = publication.first
         store(turn, publication, frame.producer, frame.sequence)
     turn.reply(session, f.Confirm(frame.request, first, level), level)
@@ -80,7 +83,9 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         if exchange is not None:
             portion = Portion((), batch, messages, properties)
             return _prepare_routed(turn, session, exchange, portion)
-        channel = channel_for_use(turn, name)
+        channel = channel_for_use(turn, session, name)
+    if channel.namespace is not None:
+        _check_room(channel.namespace, len(batch))
     portion = Portion((channel,), batch, messages, properties)
     if not channel.is_plain:
         for rule in RULES:
@@ -105,6 +110,17 @@ def _prepare_routed(
         if plain:
             portions.append(portion.to(plain))
     return Publication(exchange.number, exchange.next, portions, whole.messages)
+
+
+def _check_room(namespace: Namespace, batch_bytes: int) -> None:
+    """Refuse what a namespace has no room for."""
+    bytes_max = namespace.limits.get("bytes_max")
+    if bytes_max is not None and namespace.account.body_bytes + batch_bytes > bytes_max:
+        raise Refusal(
+            "limit_reached",
+            f"namespace {namespace.name!r} holds {namespace.account.body_bytes} of bytes_max = "
+            f"{bytes_max} bytes; it takes messages when some have gone",
+        )
 
 
 def store(

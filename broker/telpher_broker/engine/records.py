@@ -206,6 +206,62 @@ class ProducersForgotten(NamedTuple):
     producers: tuple[bytes, ...]
 
 
+class UserSet(NamedTuple):
+    """A user is there, or has another password or subject: (salt, passes, memory_kib, lanes) and
+    (stored key, server key) of its password, or None."""
+
+    user: str
+    derivation: tuple[bytes, int, int, int] | None
+    keys: tuple[bytes, bytes] | None
+    subject: str | None
+
+
+class UserDeleted(NamedTuple):
+    """A user is no more, with all its grants and tokens."""
+
+    user: str
+
+
+class Granted(NamedTuple):
+    """A user has a permission on the channels of its namespace that a pattern covers."""
+
+    user: str
+    permission: str
+    pattern: str
+
+
+class Revoked(NamedTuple):
+    """A user has a grant no more."""
+
+    user: str
+    permission: str
+    pattern: str
+
+
+class TokenAdded(NamedTuple):
+    """A user may come in by a token too, known as `token`, until `expires_ms` (nil: for good)."""
+
+    token: str
+    user: str
+    name: str
+    keys: tuple[bytes, bytes]
+    created_ms: int
+    expires_ms: int | None
+
+
+class TokenRevoked(NamedTuple):
+    """A token is no more."""
+
+    token: str
+
+
+class NamespaceSet(NamedTuple):
+    """A namespace has these limits; None: it is no more."""
+
+    namespace: str
+    limits: Options | None
+
+
 Record = (
     ChannelDeclared
     | ChannelDeleted
@@ -226,6 +282,13 @@ Record = (
     | Trimmed
     | Sought
     | ProducersForgotten
+    | UserSet
+    | UserDeleted
+    | Granted
+    | Revoked
+    | TokenAdded
+    | TokenRevoked
+    | NamespaceSet
 )
 
 KINDS: Final[dict[int, type[Record]]] = {
@@ -248,8 +311,28 @@ KINDS: Final[dict[int, type[Record]]] = {
     17: Failed,
     18: Rescheduled,
     25: ChannelConfigured,
+    28: UserSet,
+    29: UserDeleted,
+    30: Granted,
+    31: Revoked,
+    32: TokenAdded,
+    33: TokenRevoked,
+    34: NamespaceSet,
 }
-_OF_NO_CHANNEL: Final = (ProducersForgotten, ExchangeDeclared, ExchangeDeleted, Bound, Unbound)
+_OF_NO_CHANNEL: Final = (
+    ProducersForgotten,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    Bound,
+    Unbound,
+    UserSet,
+    UserDeleted,
+    Granted,
+    Revoked,
+    TokenAdded,
+    TokenRevoked,
+    NamespaceSet,
+)
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
 _pack = cast("Callable[[Any], bytes]", msgpack.Packer(use_bin_type=True, autoreset=True).pack)
@@ -325,4 +408,7 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]
+    if isinstance(record, (UserSet, TokenAdded)):
+        # What guesses at a password could be checked by is not for a terminal or a bug report.
+        fields["keys"] = None if record.keys is None else "<kept back>"
     return {"record": type(record).__name__, **fields}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from telpher.protocol.frames import Part, Publish
@@ -14,37 +14,66 @@ if TYPE_CHECKING:
 DEFAULT_NAMESPACE: Final = "default"
 
 
+class Identity(NamedTuple):
+    """Who a connection is, as the rim has found out.
+
+    `user` is its full name, or None where nobody has to authenticate. `credential` is what it did
+    so by: "password", "subject", or a token's identity; it ends at `expires_ms`, if at all.
+    `is_trusted`: it may do everything and need not authenticate, whatever the others must.
+    """
+
+    user: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    credential: str = ""
+    expires_ms: int | None = None
+    is_trusted: bool = False
+
+
+ANYBODY: Final = Identity()
+
+
 class Session:
     """One connection.
 
     `window_bytes` is how much may still be delivered before what was sent has left the broker;
     `blocked` are its consumers that wait for that. `user` is who has authenticated, or None;
-    `namespace` is the one that all its channels are in. `lines` has what of it waits to be stored,
-    by what it was published to: `waiting_bytes` in all.
+    `namespace` is the one that all its channels are in, and `prefix` what their full names begin
+    with. `allowed` leads from a name to the full name of a channel that it may publish to; None:
+    it may do everything, and names are full. `is_ended`: it may do nothing any more. `lines` has
+    what of it waits to be stored, by what it was published to: `waiting_bytes` in all.
     """
 
     __slots__ = (
+        "alarm_ms",
+        "allowed",
         "blocked",
         "consumers",
+        "credential",
+        "expires_ms",
+        "is_ended",
+        "is_trusted",
         "lines",
         "namespace",
         "number",
+        "prefix",
         "user",
         "waiting_bytes",
         "window_bytes",
     )
 
-    def __init__(
-        self,
-        number: int,
-        window_bytes: int,
-        user: str | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-    ) -> None:
+    def __init__(self, number: int, window_bytes: int, identity: Identity = ANYBODY) -> None:
         self.number = number
         self.window_bytes = window_bytes
-        self.user = user
-        self.namespace = namespace
+        self.user = identity.user
+        self.namespace = identity.namespace
+        self.credential = identity.credential
+        self.expires_ms = identity.expires_ms
+        self.is_trusted = identity.is_trusted
+        self.is_ended = False
+        self.alarm_ms = 0
+        self.prefix = "" if identity.namespace == DEFAULT_NAMESPACE else identity.namespace + "/"
+        is_plain = identity.user is None and not self.prefix
+        self.allowed: dict[str, str] | None = None if is_plain else {}
         self.consumers: dict[int, Consumer] = {}
         self.blocked: dict[Consumer, None] = {}
         self.lines: dict[str, Line] = {}

@@ -1,7 +1,7 @@
 """The state: channels with their logs and subscriptions, and what is known of producers.
 
-Durable are `channels` with all but leases and ephemeral subscriptions, `next_channel` and
-`producers`; only `apply` changes them. Volatile are `sessions`, `tokens` and everything in
+Durable are `channels` with all but leases and ephemeral subscriptions, `next_channel`, `producers`
+and `security`; only `apply` changes them. Volatile are `sessions`, `tokens` and everything in
 `sessions.py`.
 """
 
@@ -19,6 +19,7 @@ from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
 from .policy import policy_of
+from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
 
@@ -43,7 +44,8 @@ class Bounds(NamedTuple):
 
 
 class Channel:
-    """A queue or a topic. `number` is its identity in records, never used again.
+    """A queue or a topic. `number` is its identity in records, never used again; `name` is full,
+    `namespace` None in the default one.
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
     comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
@@ -63,6 +65,7 @@ class Channel:
         "kind",
         "log",
         "name",
+        "namespace",
         "number",
         "policy",
         "subscriptions",
@@ -70,7 +73,15 @@ class Channel:
         "used_ms",
     )
 
-    def __init__(self, number: int, name: str, kind: str, config: Options, memory: Memory) -> None:
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        kind: str,
+        config: Options,
+        memory: Memory,
+        namespace: Namespace | None = None,
+    ) -> None:
         self.number = number
         self.name = name
         self.kind = kind
@@ -78,7 +89,8 @@ class Channel:
         self.alarm_ms = 0
         self.used_ms = 0
         self.gate: Gate | None = None
-        self.log = Log(memory)
+        self.namespace = namespace
+        self.log = Log(memory, None if namespace is None else namespace.account)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
         self.expiring: Ordered[tuple[int, int, int]] = ()
@@ -169,6 +181,7 @@ class State:
     def __init__(self, memory: Memory | None = None) -> None:
         self.memory = memory or Memory()
         self.views: list[View] = []
+        self.security = Security()
         self.channels: dict[str, Channel] = {}
         self.numbered: dict[int, Channel] = {}
         # Exchanges have numbers of the same count, and names beside those of the channels.
@@ -181,6 +194,23 @@ class State:
         self.sessions: dict[int, Session] = {}
         # Consumers that may come back after a broken connection.
         self.tokens: dict[bytes, Consumer] = {}
+
+    def add_channel(self, number: int, name: str, kind: str, config: Options) -> Channel:
+        """A new channel, found by its name and its number from now on."""
+        namespace = self.security.namespaces.get(namespace_of(name))
+        channel = Channel(number, name, kind, config, self.memory, namespace)
+        if namespace is not None:
+            namespace.channels += 1
+        self.channels[name] = self.numbered[number] = channel
+        return channel
+
+    def remove_channel(self, number: int) -> Channel:
+        """Take a channel out of the tables."""
+        channel = self.numbered.pop(number)
+        del self.channels[channel.name]
+        if channel.namespace is not None:
+            channel.namespace.channels -= 1
+        return channel
 
     def name_of(self, source: int) -> str | None:
         """The name of what has this number, a channel or an exchange; None if it is gone."""

@@ -15,9 +15,10 @@ from .decide import Held
 from .deletion import delete_if_idle
 from .failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .membership import leave
+from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain
-from .sessions import Consumer, Gate
+from .sessions import Consumer, Gate, Session
 from .state import Channel
 from .subscription import Subscription
 from .turn import Turn
@@ -36,6 +37,8 @@ def tick(turn: Turn) -> None:
             _ring_channel(turn, target)
         elif isinstance(target, Gate):
             turn.gates[target] = None
+        elif isinstance(target, Session):
+            expire_session(turn, target)
         else:
             _ring_fetch(turn, target)
     # Not at every tick: what was taken out at a dict's front is walked over each time.

@@ -52,7 +52,7 @@ _CUTS_MAX: Final = 8
 _ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
-Alarmed = Subscription | Channel | Consumer | Gate
+Alarmed = Subscription | Channel | Consumer | Gate | Session
 
 
 class Refusal(Exception):
@@ -94,6 +94,8 @@ class Turn:
         # What was found room for and is not stored yet, of the request that is decided: messages
         # and bytes by channel.
         self.promised: dict[Channel, tuple[int, int]] = {}
+        # Sessions that end when they have the answer to what they asked: (who, code, text).
+        self.parting: list[tuple[Session, str, str]] = []
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
         self._cuts: dict[Stored, batches.Columns] = {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from .names import is_name
+from .names import is_full_name
 
 QUEUE: Final = "queue"
 TOPIC: Final = "topic"
@@ -85,7 +85,7 @@ class Name:
 
     def has(self, value: Any) -> bool:
         """See `Domain`."""
-        return type(value) is str and is_name(value)
+        return type(value) is str and is_full_name(value)
 
 
 @dataclass(frozen=True)

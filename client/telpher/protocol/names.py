@@ -18,6 +18,12 @@ def is_name(text: str) -> bool:
     return len(text) <= NAME_BYTES_MAX and _WORDS.fullmatch(text) is not None
 
 
+def is_full_name(text: str) -> bool:
+    """Whether `text` may name a channel, or one of another namespace: `acme/orders`."""
+    namespace, slash, name = text.rpartition("/")
+    return is_name(name) and (not slash or is_name(namespace))
+
+
 def why_not_name(text: str) -> str:
     """What is wrong with `text` as a name, for an error message; control characters escaped."""
     if not text:
