@@ -50,7 +50,7 @@ def run(daemon: Daemon, *arguments: str) -> str:
         ("worker", r"delivered=20001, waiting=0"),
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
-        ("limits", r"1000 thumbnails.*\n.*7.*8.*9.*\n'orders' holds 1 of limit_count = 1"),
+        ("limits", r"1000 thumbnails.*\n.*7.*8.*9.*\n'checkouts' holds 1 of limit_count = 1"),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
     ],
 )
