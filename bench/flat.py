@@ -20,9 +20,11 @@ from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.settings import EngineSettings
 
 QUEUE: Final = "bench"
+EXCHANGE: Final = "bench-exchange"
 MESSAGES: Final = 10_000
 SLICE: Final = 100
 _START_MS: Final = 1_700_000_000_000
+_BIND_EACH: Final = 1000
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 
@@ -115,9 +117,29 @@ def delayed(count: int) -> Callable[[int], None]:
     return step
 
 
+def bound(count: int) -> Callable[[int], None]:
+    """A topic exchange has so many patterns; each message has a key that one of them matches and
+    that no earlier message had."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    stage.call("declare_exchange", exchange=EXCHANGE, kind="topic", config={})
+    patterns = tuple(f"orders.*.{number}.#" for number in range(count))
+    for first in range(0, count, _BIND_EACH):
+        keys = patterns[first : first + _BIND_EACH]
+        stage.call("bind", exchange=EXCHANGE, target=QUEUE, keys=keys)
+    stage.consume(10)
+
+    def step(index: int) -> None:
+        key = f"orders.{index}.{index * 7919 % count}.paid"
+        stage.ack(stage.publish(1, (key,), EXCHANGE))
+
+    return step
+
+
 KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "waiting": waiting,
     "delayed": delayed,
+    "bound": bound,
 }
 
 

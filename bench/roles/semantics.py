@@ -14,6 +14,9 @@ from ..job import QUEUE, Job, Outcome, begin_async, span
 from .telpher import SEND_MANY, on_one_bus, prefetch
 
 BATCH: Final = 1000
+KEYS: Final = 10_000
+EXCHANGE: Final = "bench-exchange"
+LETTERS: Final = "bench-letters"
 _DELAYS: Final = 50
 
 Work = Callable[[Any, Job], Awaitable[None]]
@@ -68,10 +71,44 @@ async def _send_by_property(bus: Any, job: Job, options: list[dict[str, Any]]) -
         await producer.close()
 
 
+async def _bind_patterns(bus: Any, _job: Job) -> None:
+    """10,000 patterns of a topic exchange that lead to one queue, one for each of the keys."""
+    await bus.declare(QUEUE)
+    await bus.declare_exchange(EXCHANGE, "topic")
+    patterns = [f"orders.*.{number}.#" for number in range(KEYS)]
+    for start in range(0, KEYS, BATCH):
+        await bus.bind(EXCHANGE, QUEUE, *patterns[start : start + BATCH])
+
+
+async def _send_routed(bus: Any, job: Job) -> None:
+    """Each message with another key, which one pattern of the exchange matches."""
+    async with bus.producer(EXCHANGE) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, key=f"orders.eu.{index * 7919 % KEYS}.paid")
+
+
+async def _declare_dying(bus: Any, _job: Job) -> None:
+    await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
+
+
+async def _fail_all(bus: Any, job: Job) -> None:
+    """Fail each message three times, until all are dead letters, and take those."""
+    failed = 0
+    async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
+        async for batch in messages.batches():
+            failed += len(batch)
+            batch.nack(error="ValueError: it cannot be done")
+            if failed >= 3 * job.n:
+                break
+    await _ack_all(bus, job, LETTERS)
+
+
 WAYS: Final[dict[str, Way]] = {
     "plain": Way(_declare, _send_all, _ack_all),
     "priorities": Way(_declare, _send_prioritized, _ack_all),
     "delays": Way(_declare, _send_delayed, _ack_all),
+    "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
+    "three attempts": Way(_declare_dying, _send_all, _fail_all),
 }
 
 

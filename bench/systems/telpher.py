@@ -56,10 +56,10 @@ class Telpher(System):
         "channels": ("1 queue", "1000 queues", "100000 queues"),
         "load-latency": ("10 %", "50 %", "80 %"),
         "depth": ("0 GB waiting", "1 GB waiting", "10 GB waiting"),
-        "semantics": ("plain", "priorities", "delays"),
+        "semantics": ("plain", "priorities", "delays", "topic exchange", "three attempts"),
         "flat": tuple(
             f"{count} {kind}"
-            for kind in ("waiting", "delayed")
+            for kind in ("waiting", "delayed", "bound")
             for count in (1000, 10_000, 100_000, 1_000_000)
         ),
         "connections": (
