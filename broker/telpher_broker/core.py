@@ -83,6 +83,13 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
     )
 
 
+def _next_time(expression: str, timezone: str, after_ms: int) -> int | None:
+    """`cron.next_time`, which is imported when there is something to schedule."""
+    from .cron import next_time
+
+    return next_time(expression, timezone, after_ms)
+
+
 def _split(received: list[Frame]) -> list[list[Frame]]:
     """What was received, ended anew after each CALL.
 
@@ -107,7 +114,7 @@ class Broker:
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.settings = settings
         self.storage = storage
-        self.engine = Engine(engine_settings(settings, storage), Ports(read=storage.read))
+        self.engine = Engine(engine_settings(settings, storage), Ports(storage.read, _next_time))
         self.persistence = Persistence(settings, storage, self.engine)
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1

@@ -82,6 +82,10 @@ class UnknownSubscription(Refused, LookupError):
     """No such subscription on this topic; subscribe first."""
 
 
+class UnknownSchedule(Refused, LookupError):
+    """No such schedule."""
+
+
 class WrongKind(Refused):
     """The channel is a queue where a topic is needed, or the other way round."""
 
@@ -213,6 +217,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "exchange_in_use": ExchangeInUse,
     "unroutable": Unroutable,
     "unknown_subscription": UnknownSubscription,
+    "unknown_schedule": UnknownSchedule,
     "wrong_kind": WrongKind,
     "channel_differs": ChannelDiffers,
     "channel_not_empty": ChannelNotEmpty,

@@ -27,8 +27,20 @@ from .invariants import check_engine
 from .shelf import Shelf, read
 
 START_MS = 1_700_000_000_000
-PORTS = Ports(read=read)
 Said = list[tuple[int, ServerFrame]]
+
+
+def every(expression: str, timezone: str, after_ms: int) -> int | None:
+    """The simplest calendar: "250" names every multiple of 250 ms, "250-" none later than an hour
+    after START_MS, and nothing else is known."""
+    if timezone != "UTC" or not expression.removesuffix("-").isdigit():
+        raise ValueError(f"{expression!r} in {timezone!r} is nonsense")
+    period_ms = int(expression.removesuffix("-"))
+    next_ms = (after_ms // period_ms + 1) * period_ms
+    return next_ms if expression.isdigit() or next_ms <= START_MS + 3_600_000 else None
+
+
+PORTS = Ports(read=read, next_time=every)
 
 
 def make_batch(

@@ -16,6 +16,7 @@ from .apply_security import APPLY_SECURITY
 from .exchanges import Binding, Exchange
 from .log import Stored
 from .ranges import Failure, Span
+from .schedule import Schedule
 from .state import Channel, Producer, State, View
 from .subscription import Subscription
 
@@ -263,6 +264,23 @@ def _sought(state: State, record: r.Sought) -> None:
     place_special(subscription)
 
 
+def _schedule_set(state: State, record: r.ScheduleSet) -> None:
+    former = state.calendar.schedules.get(record.schedule)
+    history = () if former is None else (former.fired, former.fired_ms, former.failure)
+    state.calendar.put(Schedule(*record, *history))
+
+
+def _schedule_removed(state: State, record: r.ScheduleRemoved) -> None:
+    state.calendar.remove(record.schedule)
+
+
+def _schedule_fired(state: State, record: r.ScheduleFired) -> None:
+    schedule = state.calendar.schedules[record.schedule]
+    if record.fired_ms and record.failure is None:
+        schedule = schedule._replace(fired=schedule.fired + 1, fired_ms=record.fired_ms)
+    state.calendar.put(schedule._replace(due_ms=record.next_ms, failure=record.failure))
+
+
 def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
     for producer in record.producers:
         del state.producers[producer]
@@ -287,6 +305,9 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Failed: _failed,
     r.Trimmed: _trimmed,
     r.Sought: _sought,
+    r.ScheduleSet: _schedule_set,
+    r.ScheduleRemoved: _schedule_removed,
+    r.ScheduleFired: _schedule_fired,
     r.ProducersForgotten: _producers_forgotten,
     **APPLY_SECURITY,
 }

@@ -88,6 +88,13 @@ class Arguments:
             raise self._wrong(name, value, "an array of offsets")
         return value
 
+    def blob(self, name: str) -> bytes:
+        """Bytes; they must be there."""
+        value = self._fields.pop(name, None)
+        if type(value) is not bytes:
+            raise self._wrong(name, value, "bin")
+        return value
+
     def integers(self, name: str, count: int) -> tuple[int, ...] | None:
         """So many integers of 0 or more, or None when absent or nil."""
         value = self._fields.pop(name, None)

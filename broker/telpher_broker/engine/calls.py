@@ -9,7 +9,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
-from . import bindings, delays, namespaces, tokens, users
+from . import bindings, delays, namespaces, scheduling, tokens, users
 from . import records as r
 from .access import granted, local, sees
 from .arguments import Arguments
@@ -274,4 +274,5 @@ VERBS: Final[dict[str, Verb]] = {
     **users.VERBS,
     **tokens.VERBS,
     **namespaces.VERBS,
+    **scheduling.VERBS,
 }

@@ -17,6 +17,8 @@ Chunks, each one msgpack array:
     [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
     [10, decoy_key, [[namespace, limits], ...], [[user, derivation, keys, subject, grants], ...],
          [[token, user, name, keys, created_ms, expires_ms], ...]]
+    [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
+          fired_ms, failure], ...]]
 
 The 10 comes before the channels. A channel's 2 comes before its 3s, and those before its 4s; spans
 that fill more than one 4 go on in the next. What is known of the failures of a subscription's spans
@@ -42,6 +44,7 @@ from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Failure, Span
 from .records import summary_of
+from .schedule import Schedule
 from .state import Channel, Producer, State
 from .subscription import Subscription
 
@@ -62,6 +65,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     BINDINGS: ("Bindings", ("exchange", "bindings")),
     13: ("Failures", ("channel", "name", "failures")),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
+    7: ("Schedules", ("schedules",)),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
@@ -108,6 +112,7 @@ class Frozen:
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
         self._exchanges = FrozenExchanges(state)
         self._producers: dict[bytes, Producer | ProducerRow] = dict(state.producers)
+        self._schedules = list(state.calendar.schedules.values())
         self._views = state.views
         self._views.append(self)
 
@@ -167,6 +172,8 @@ class Frozen:
         while self._producers:
             names = list(islice(self._producers, _CHUNK_ROWS))
             yield _bytes((5, [self._producer_row(name) for name in names])), (), ()
+        for schedules in _schedule_groups(sorted(self._schedules)):
+            yield _bytes((7, schedules)), (), ()
 
     def _producer_row(self, name: bytes) -> ProducerRow:
         producer = self._producers.pop(name)
@@ -238,6 +245,9 @@ def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[st
         fields["batches"] = [
             {**row, "batch": None if row["batch"] is None else show(row["batch"])} for row in rows
         ]
+    if name == "Schedules":
+        schedules = [Schedule(*row)._asdict() for row in fields["schedules"]]
+        fields["schedules"] = [{**one, "batch": show(one["batch"])} for one in schedules]
     if name == "Producers":
         fields["producers"] = [(row[0].hex(), *row[1:]) for row in fields["producers"]]
     if name == "Security":
@@ -324,6 +334,20 @@ def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[Stored]]:
         yield group
 
 
+def _schedule_groups(schedules: list[Schedule]) -> Iterator[list[Schedule]]:
+    """The schedules in groups that make a chunk each."""
+    group: list[Schedule] = []
+    size = 0
+    for schedule in schedules:
+        group.append(schedule)
+        size += len(schedule.batch)
+        if size >= CHUNK_BYTES or len(group) >= _CHUNK_ROWS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
     name, cursor, missed, spans, failures = frozen
     for index in range(0, len(spans) or 1, _CHUNK_ROWS):
@@ -394,6 +418,11 @@ def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
         state.producers[name] = producer
 
 
+def _load_schedules(state: State, rows: tuple[tuple[Any, ...], ...]) -> None:
+    for row in rows:
+        state.calendar.put(Schedule(*row))
+
+
 def _count_live(channel: Channel) -> None:
     (subscription,) = channel.subscriptions.values()
     for stored in channel.log:
@@ -416,4 +445,5 @@ _LOAD: Final[dict[int, Any]] = {
     BINDINGS: load_bindings,
     13: _load_failures,
     10: load_security,
+    7: _load_schedules,
 }

@@ -85,7 +85,7 @@ class Engine:
         limit_bytes = settings.memory_limit_bytes if ports.read is not None else None
         self.state = State(Memory(limit_bytes, settings.spill_bytes_min, ports.read))
         self.settings = settings
-        self._turn = Turn(self.state, settings)
+        self._turn = Turn(self.state, settings, ports)
 
     def at(self, now_ms: int) -> None:
         """Tell the time, in ms since 1970; it never goes back."""
@@ -218,10 +218,12 @@ class Engine:
             last = channel.log.last
             if last is not None:
                 self.at(last.published_ms)
+        turn.set_alarm(self.state.calendar, self.state.calendar.next_due_ms)
 
     def started(self) -> None:
         """After `recovered`, at the time told: what counts from the start counts from now."""
         turn = self._turn
+        turn.started_ms = turn.now_ms
         for channel in self.state.numbered.values():
             turn.use(channel)
 

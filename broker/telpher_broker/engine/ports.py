@@ -6,6 +6,7 @@ Each gives the same answer to the same question, and none waits. Replay calls no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .memory import Read
@@ -13,6 +14,12 @@ from .memory import Read
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The functions. `read` gives back what the storage keeps at a place; None: nothing spills."""
+    """The functions.
+
+    `read` gives back what the storage keeps at a place; None: nothing spills. `next_time` gives the
+    first time that a cron expression names in a time zone after another time, in ms since 1970, or
+    None if there is none, and raises ValueError with what is wrong; None: nothing is scheduled.
+    """
 
     read: Read | None = None
+    next_time: Callable[[str, str, int], int | None] | None = None

@@ -262,11 +262,47 @@ class NamespaceSet(NamedTuple):
     limits: Options | None
 
 
+class ScheduleSet(NamedTuple):
+    """A schedule is this from now on, and due next at `due_ms` (0: it is not)."""
+
+    schedule: str
+    channel_name: str
+    expression: str
+    timezone: str
+    catch_up: str
+    is_paused: bool
+    due_ms: int
+    batch: bytes
+
+
+class ScheduleRemoved(NamedTuple):
+    """A schedule is gone."""
+
+    schedule: str
+
+
+class ScheduleFired(NamedTuple):
+    """The time `due_ms` of a schedule is done with, and `next_ms` is the next (0: there is none).
+
+    Its message is stored by another record of the same round, unless `failure` says why it could
+    not be. `fired_ms` 0: it was missed and is skipped.
+    """
+
+    schedule: str
+    due_ms: int
+    fired_ms: int
+    next_ms: int
+    failure: str | None
+
+
 Record = (
     ChannelDeclared
     | ChannelDeleted
     | ChannelConfigured
     | Rescheduled
+    | ScheduleSet
+    | ScheduleRemoved
+    | ScheduleFired
     | Subscribed
     | Unsubscribed
     | Published
@@ -310,6 +346,9 @@ KINDS: Final[dict[int, type[Record]]] = {
     16: Unbound,
     17: Failed,
     18: Rescheduled,
+    19: ScheduleSet,
+    20: ScheduleRemoved,
+    21: ScheduleFired,
     25: ChannelConfigured,
     28: UserSet,
     29: UserDeleted,
@@ -332,6 +371,9 @@ _OF_NO_CHANNEL: Final = (
     TokenAdded,
     TokenRevoked,
     NamespaceSet,
+    ScheduleSet,
+    ScheduleRemoved,
+    ScheduleFired,
 )
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
@@ -406,6 +448,8 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
             (*part[:4], None if part[4] is None else show(part[4])) for part in record.parts
         ]
         fields["producer"] = record.producer.hex() if record.producer else None
+    if isinstance(record, ScheduleSet):
+        fields["batch"] = show(record.batch)
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]
     if isinstance(record, (UserSet, TokenAdded)):

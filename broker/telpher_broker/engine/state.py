@@ -3,6 +3,9 @@
 Durable are `channels` with all but leases and ephemeral subscriptions, `next_channel`, `producers`
 and `security`; only `apply` changes them. Volatile are `sessions`, `tokens` and everything in
 `sessions.py`.
+Durable are `channels` with all but leases and ephemeral subscriptions, `next_channel`, the
+schedules of `calendar` and `producers`; only `apply` changes them. Volatile are `sessions`,
+`tokens` and everything in `sessions.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
 from .policy import policy_of
+from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
@@ -187,6 +191,7 @@ class State:
         # Exchanges have numbers of the same count, and names beside those of the channels.
         self.exchanges = Exchanges()
         self.next_channel = 1
+        self.calendar = Calendar()
         # While a snapshot is loaded: who has a shared batch already, by the batch's identity.
         self.shared: dict[Share, Stored] = {}
         # In order of last publish, so that the ones to forget stand first.

@@ -18,6 +18,8 @@ from .membership import leave
 from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain
+from .schedule import Calendar
+from .scheduling import fire
 from .sessions import Consumer, Gate, Session
 from .state import Channel
 from .subscription import Subscription
@@ -39,6 +41,8 @@ def tick(turn: Turn) -> None:
             turn.gates[target] = None
         elif isinstance(target, Session):
             expire_session(turn, target)
+        elif isinstance(target, Calendar):
+            fire(turn)
         else:
             _ring_fetch(turn, target)
     # Not at every tick: what was taken out at a dict's front is walked over each time.

@@ -18,6 +18,8 @@ from telpher.protocol.frames import Level, Part, Refused, ServerFrame
 from . import records as r
 from .apply import apply
 from .log import Log, Stored
+from .ports import Ports
+from .schedule import Calendar
 from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
 from .state import Channel, State
@@ -38,6 +40,7 @@ COUNTERS: Final = (
     "dropped",
     "channels_expired",
     "rescheduled",
+    "schedules_fired",
     "cancelled",
     "failed",
     "dead_lettered",
@@ -52,7 +55,7 @@ _CUTS_MAX: Final = 8
 _ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
-Alarmed = Subscription | Channel | Consumer | Gate | Session
+Alarmed = Subscription | Channel | Consumer | Gate | Session | Calendar
 
 
 class Refusal(Exception):
@@ -67,10 +70,13 @@ class Refusal(Exception):
 class Turn:
     """The engine's working memory."""
 
-    def __init__(self, state: State, settings: EngineSettings) -> None:
+    def __init__(self, state: State, settings: EngineSettings, ports: Ports) -> None:
         self.state = state
         self.settings = settings
+        self.ports = ports
         self.now_ms = 0
+        # What was due before this was missed.
+        self.started_ms = 0
         self.disk_full = False
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.records: list[bytes] = []
