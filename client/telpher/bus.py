@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -100,6 +101,7 @@ class Bus(Administration):
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         delay: float | None = None,
+        due: datetime | None = None,
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
@@ -108,7 +110,8 @@ class Bus(Administration):
     ) -> Receipt:
         """Publish one message and wait for its confirm.
 
-        `delay` and `ttl` in seconds from the publish; `priority` 0 to 255, higher first; `confirm`
+        `delay` and `ttl` in seconds from the publish, or `due` for a delay until a datetime with a
+        time zone; `priority` 0 to 255, higher first; `confirm`
         the level to wait for (the broker's own policy if None); `deadline` seconds to wait at most.
         To an exchange, `mandatory` raises Unroutable where nothing is bound for the message.
         Concurrent publishes share batches by themselves. Raises Timeout (whose `maybe_stored` tells
@@ -117,7 +120,7 @@ class Bus(Administration):
             receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
         """
         waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority, mandatory=mandatory), as_level(confirm))
+        common = (as_properties(delay, ttl, priority, due, mandatory=mandatory), as_level(confirm))
         lane = self.lane(channel)
         lane.begin(waiting, common)
         return await lane.wait(waiting, deadline)
@@ -127,6 +130,7 @@ class Bus(Administration):
         channel: str,
         *,
         delay: float | None = None,
+        due: datetime | None = None,
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
@@ -146,7 +150,7 @@ class Bus(Administration):
             self._session,
             as_name(channel),
             secrets.token_bytes(16),
-            properties=as_properties(delay, ttl, priority, mandatory=mandatory),
+            properties=as_properties(delay, ttl, priority, due, mandatory=mandatory),
             confirm=as_level(confirm),
             batch_messages=batch_messages,
             batch_bytes=batch_bytes,

@@ -28,6 +28,10 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Messages": {
         "publish": ("publish", "Publish an argument, lines of standard input, or lines of files."),
         "consume": ("consume", "Show the messages of a channel; with --ack, consume them."),
+        "scheduled": ("scheduled", "List what waits for its time."),
+        "reschedule": ("scheduled", "Give delayed messages another time."),
+        "cancel": ("scheduled", "Have delayed messages never delivered."),
+        "schedule": ("schedule", "Let the broker publish messages by cron expressions."),
     },
     "Channels": {
         "channels": ("channels", "List the channels."),

@@ -9,6 +9,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -29,6 +30,11 @@ def _plain(value: object) -> object:
         return data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
+
+
+def local_time(seconds: float) -> str:
+    """A time, in seconds since 1970, as it is shown: on this machine's clock, with its zone."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="milliseconds")
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

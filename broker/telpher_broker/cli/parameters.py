@@ -44,13 +44,27 @@ def _read_start(text: str) -> str | int | datetime:
         return text
     if text.isascii() and text.isdigit():
         return int(text)
+    return _read_time(text, "earliest, latest, an offset, or ")
+
+
+def _read_time(text: str, other: str = "") -> datetime:
+    """A time; local time where it names no zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            "write earliest, latest, an offset, or a time such as 2026-01-31T12:00:00"
-        ) from None
+        raise ValueError(f"write {other}a time such as 2026-01-31T12:00:00") from None
     return time if time.tzinfo else time.astimezone()
+
+
+def _read_offsets(text: str) -> range:
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if not all(number.isascii() and number.isdigit() for number in (first, last)):
+        raise ValueError("write an offset such as 17, or a range such as 20-29")
+    found = range(int(first), int(last) + 1)
+    if not found:
+        raise ValueError("a range begins with the lower offset")
+    return found
 
 
 def _read_header(text: str) -> tuple[str, str]:
@@ -82,6 +96,8 @@ def _read_count(text: str) -> tuple[str, int]:
 SECONDS = _Parsed("seconds", _read_seconds)
 SIZE = _Parsed("size", values.size(0, 1 << 60).read)
 START = _Parsed("start", _read_start)
+TIME = _Parsed("time", _read_time)
+OFFSETS = _Parsed("offsets", _read_offsets)
 HEADER = _Parsed("name=value", _read_header)
 CRITERION = _Parsed("name=value", _read_criterion)
 COUNT_OF = _Parsed("name=number", _read_count)

@@ -12,7 +12,7 @@ import click
 
 from .network import json_option, url_option, with_bus
 from .output import print_json
-from .parameters import HEADER, SECONDS
+from .parameters import HEADER, SECONDS, TIME
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -30,6 +30,7 @@ LEVELS = ("received", "written", "fsynced")
 @click.option("--key", metavar="KEY", help="The key of the messages.")
 @click.option("--header", "headers", multiple=True, type=HEADER, help="A header; may be repeated.")
 @click.option("--delay", type=SECONDS, help="Hold back for so long: 30, 5min.")
+@click.option("--due", type=TIME, help="Hold back until then; local time without a zone.")
 @click.option("--ttl", type=SECONDS, help="Drop what is not consumed within this time.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Higher is delivered first.")
 @click.option("--mandatory", is_flag=True, help="Refuse what an exchange has no channel for.")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from .broker import BrokerAdministration
 from .channels import ChannelAdministration
+from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .schedules import ScheduleAdministration
 from .told import BindingInfo as BindingInfo
 from .told import Browsed as Browsed
 from .told import ChannelInfo as ChannelInfo
@@ -17,5 +19,11 @@ from .told import SubscriptionInfo as SubscriptionInfo
 from .told import start_value as start_value
 
 
-class Administration(ChannelAdministration, ExchangeAdministration, BrokerAdministration):
+class Administration(
+    ChannelAdministration,
+    ExchangeAdministration,
+    DelayAdministration,
+    ScheduleAdministration,
+    BrokerAdministration,
+):
     """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..content import as_name
 from .asking import Asking
+from .pages import Pages
 from .told import (
     Browsed,
     ChannelInfo,
@@ -16,32 +17,6 @@ from .told import (
     info,
     start_value,
 )
-
-
-class Channels:
-    """The async iterator of `channels`, page by page; no generator, so it may be left anywhere."""
-
-    def __init__(self, bus: Asking, prefix: str) -> None:
-        self._bus = bus
-        self._prefix = prefix
-        self._page: list[ChannelInfo] = []
-        self._after: str | None = None
-        self._is_last = False
-
-    def __aiter__(self) -> Channels:
-        return self
-
-    async def __anext__(self) -> ChannelInfo:
-        while not self._page:
-            if self._is_last:
-                raise StopAsyncIteration
-            told = await self._bus.call(
-                "list", prefix=self._prefix or None, after=self._after, limit=100
-            )
-            self._page = list(map(channel_info, reversed(told["channels"])))
-            self._after = told["next"]
-            self._is_last = self._after is None
-        return self._page.pop()
 
 
 class ChannelAdministration(Asking):
@@ -93,13 +68,18 @@ class ChannelAdministration(Asking):
         result = await self.call("purge", channel=as_name(channel), subscription=subscription)
         return int(result["purged"])
 
-    def channels(self, prefix: str = "") -> Channels:
+    def channels(self, prefix: str = "") -> Pages[ChannelInfo]:
         """Every channel whose name begins so, in order of name, as `inspect` tells it.
 
         async for channel in bus.channels():
             print(channel.name, channel.messages)
         """
-        return Channels(self, prefix)
+
+        async def page(after: Any) -> tuple[list[ChannelInfo], Any]:
+            told = await self.call("list", prefix=prefix or None, after=after, limit=100)
+            return list(map(channel_info, told["channels"])), told["next"]
+
+        return Pages(page)
 
     async def inspect(self, channel: str) -> ChannelInfo:
         """A channel and its subscriptions, with their counts. Raises UnknownChannel."""

@@ -185,5 +185,11 @@ REPEATABLE_VERBS = frozenset(
         "stats",
         "snapshot",
         "rewrite",
+        "scheduled",
+        "set_schedule",
+        "schedule",
+        "schedules",
+        "pause_schedule",
+        "next_times",
     }
 )

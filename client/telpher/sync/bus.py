@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -41,6 +42,7 @@ class Bus(Administration):
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         delay: float | None = None,
+        due: datetime | None = None,
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
@@ -50,7 +52,7 @@ class Bus(Administration):
         """Publish one message and wait for its confirm; as `telpher.Bus.publish`."""
         inner, lane = self._bus, None
         waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority, mandatory=mandatory), as_level(confirm))
+        common = (as_properties(delay, ttl, priority, due, mandatory=mandatory), as_level(confirm))
 
         def begun() -> Lane:
             nonlocal lane

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from .broker import BrokerAdministration
 from .channels import ChannelAdministration
+from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .schedules import ScheduleAdministration
 
 
-class Administration(ChannelAdministration, ExchangeAdministration, BrokerAdministration):
+class Administration(
+    ChannelAdministration,
+    ExchangeAdministration,
+    DelayAdministration,
+    ScheduleAdministration,
+    BrokerAdministration,
+):
     """The rare verbs; a Bus has them all."""

@@ -35,11 +35,7 @@ class ChannelAdministration(Asking):
 
     def channels(self, prefix: str = "") -> list[ChannelInfo]:
         """Every channel whose name begins so, in order of name."""
-
-        async def listed() -> list[ChannelInfo]:
-            return [channel async for channel in self._bus.channels(prefix)]
-
-        return self._run(listed)
+        return self._run(self._bus.channels(prefix).all)
 
     def inspect(self, channel: str) -> ChannelInfo:
         """A channel and its subscriptions, with their counts."""
