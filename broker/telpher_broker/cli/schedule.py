@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from telpher_broker.escape import escape_bytes
+
 from .channels import ask, yes_option
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json, print_table
@@ -158,7 +160,7 @@ def _show(one: ScheduleInfo, as_json: bool) -> None:
         print_json(_fields(one))
         return
     rows: list[tuple[str, object]] = [
-        (name, value)
+        (name, escape_bytes(value) if isinstance(value, bytes) else value)
         for name, value in _fields(one).items()
         if name not in ("times", "due_at", "fired_at")
     ]
