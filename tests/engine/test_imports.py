@@ -67,6 +67,8 @@ ENGINE_ORDER = [
     "fingerprint",
     "policy",
     "ordered",
+    "schema_document",
+    "compatibility",
     "keyorder",
     "patterns",
     "hashring",
