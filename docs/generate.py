@@ -67,6 +67,10 @@ FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
     "ping": (f.Ping(1), f.Pong(1)),
     "goaway": (f.Goaway(0, "draining", CODES["draining"]),),
     "goodbye": (f.Goodbye(0),),
+    "transact": (
+        f.Transact(10, _TOKEN, 7, None, ((2, (40, 41)),), (("invoices", b.encode(_BATCH)),)),
+        f.Reply(10, {"level": 1, "firsts": (12,)}),
+    ),
 }
 
 

@@ -73,6 +73,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         consumers_per_connection_max=settings.consumers_per_connection_max,
         subscriptions_per_channel_max=settings.subscriptions_per_channel_max,
         prefetch_max=settings.prefetch_max,
+        transaction_publishes_max=settings.transaction_publishes_max,
         lease_ms=settings.lease_ms,
         resume_ms=settings.resume_ms,
         output_bytes_max=settings.output_bytes_max,
@@ -330,6 +331,7 @@ class Broker:
             "heartbeat_ms": heartbeat_ms,
             "producer_window": PRODUCER_WINDOW,
             "lease_ms": self.settings.lease_ms,
+            "transaction_publishes_max": self.settings.transaction_publishes_max,
             "broker": self._identity,
         }
         connection.say(f.Welcome(hello.request, PROTOCOL_VERSION, SERVER, limits))

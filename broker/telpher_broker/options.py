@@ -154,6 +154,12 @@ class Settings:
         1_000_000,
         "The largest prefetch a consumer may ask for, in messages.",
     )
+    transaction_publishes_max: int = _option(
+        "Limits",
+        values.number(1, 100_000),
+        1000,
+        "The most batches that one transaction may publish; its bytes are bounded as a frame's.",
+    )
     ephemeral_backlog_bytes: int = _option(
         "Limits",
         values.size(64 * KIB, 64 * GIB),

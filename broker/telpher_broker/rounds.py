@@ -75,6 +75,8 @@ class Rounds:
         """Something has arrived; a round must follow, by `wake` or `at_once`."""
         if type(frame) is f.Publish:
             self.inbox_bytes += len(frame.batch)
+        elif type(frame) is f.Transact:
+            self.inbox_bytes += sum([len(batch) for _, batch in frame.publishes])
         self._inbox.append((session, frame))
 
     def wake(self) -> None:

@@ -100,6 +100,7 @@ ENGINE_ORDER = [
     "publish",
     "dead_letters",
     "failures",
+    "transact",
     "membership",
     "deletion",
     "delays",

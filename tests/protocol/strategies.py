@@ -31,6 +31,15 @@ parts = st.lists(
     st.one_of(_part, st.tuples(_part, options).map(lambda pair: (*pair[0], pair[1]))), max_size=3
 ).map(tuple)
 
+# Of the fields whose rows are of a kind.
+_BY_NAME: dict[str, st.SearchStrategy[Any]] = {
+    "offsets": offset_rows,
+    "lost": offset_rows,
+    "parts": parts,
+    "settles": st.lists(st.tuples(integers, rows), max_size=3).map(tuple),
+    "publishes": st.lists(st.tuples(texts, blobs), max_size=3).map(tuple),
+}
+
 _BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
     int: integers,
     str: texts,
@@ -45,12 +54,8 @@ def frames_of(kind: type[Any]) -> st.SearchStrategy[Any]:
     """Frames of one kind, with whatever its fields may have."""
     _, fields = f.SHAPES[f.NUMBERS[kind]]
     drawn = [st.one_of(*(_BY_TYPE[t] for t in sorted(types, key=repr))) for types in fields]
-    if kind is f.Deliver:
-        drawn = [parts]
     names = kind._fields[1:]
-    drawn = [
-        offset_rows if n in ("offsets", "lost") else s for n, s in zip(names, drawn, strict=True)
-    ]
+    drawn = [_BY_NAME.get(name, one) for name, one in zip(names, drawn, strict=True)]
     return st.tuples(numbers, *drawn).map(kind._make)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import msgpack
 import pytest
@@ -207,3 +208,20 @@ def test_the_length_is_judged_before_anything_is_kept() -> None:
         reader.feed(LENGTH.pack(101))
     assert caught.value.code == "frame_too_large"
     assert FrameReader(100).feed(LENGTH.pack(100)) == []
+
+
+@pytest.mark.parametrize(
+    ("settles", "publishes"),
+    [
+        ((1,), ()),
+        (((1,),), ()),
+        (((1, 2),), ()),
+        ((), ("a",)),
+        ((), ((b"a", b""),)),
+        ((), (("a",),)),
+    ],
+)
+def test_a_malformed_transaction_is_no_frame(settles: Any, publishes: Any) -> None:
+    frame = f.Transact(1, b"t" * 16, 1, None, settles, publishes)
+    with pytest.raises(RemoteProtocolError, match=r"TRANSACT: (settles|publishes) are"):
+        decode(encode(frame)[LENGTH.size :])

@@ -22,7 +22,7 @@ WELCOME = f.Welcome(0, 1, "test", {})
 GOAWAY = f.Goaway(0, "draining", "bye")
 GOODBYE = f.Goodbye(0)
 KINDS = [kind for kind, _ in f.SHAPES.values()]
-REQUESTS = {f.Publish, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
+REQUESTS = {f.Publish, f.Transact, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
 ANSWERS = {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
 BEAT = {f.Ping, f.Pong}
 

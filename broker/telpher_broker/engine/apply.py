@@ -17,7 +17,7 @@ from .exchanges import Binding, Exchange
 from .log import Stored
 from .ranges import Failure, Span
 from .schedule import Schedule
-from .state import Channel, Producer, State, View
+from .state import Channel, Place, Producer, State, View
 from .subscription import Subscription
 
 
@@ -38,7 +38,7 @@ def _keep(state: State, view: View, record: r.Record) -> None:
         view.keep_channel(number)
     for number in _exchanges_of(state, record):
         view.keep_exchange(number)
-    if isinstance(record, (r.Published, r.Routed)) and record.producer is not None:
+    if isinstance(record, _OF_PRODUCERS) and record.producer is not None:
         view.keep_producer(record.producer)
 
 
@@ -155,7 +155,8 @@ def _published(state: State, record: r.Published) -> None:
     stored = Stored(record.first, end, record.published_ms, record.properties, record.batch)
     place(state.numbered[record.channel], stored)
     if record.producer is not None:
-        _remember(state, record.channel, record, record.producer)
+        sequence, now_ms = record.sequence, record.published_ms
+        _remember(state, record.producer, record.channel, sequence, record.first, now_ms)
 
 
 def _routed(state: State, record: r.Routed) -> None:
@@ -173,19 +174,27 @@ def _routed(state: State, record: r.Routed) -> None:
     if exchange is not None:
         exchange.next = record.first + record.messages
     if record.producer is not None:
-        _remember(state, record.source, record, record.producer)
+        sequence, now_ms = record.sequence, record.published_ms
+        _remember(state, record.producer, record.source, sequence, record.first, now_ms)
 
 
-def _remember(state: State, source: int, record: r.Published | r.Routed, name: bytes) -> None:
+def _transacted(state: State, record: r.Transacted) -> None:
+    sequence, now_ms = record.sequence, record.committed_ms
+    _remember(state, record.producer, r.TRANSACTIONS, sequence, record.firsts, now_ms)
+
+
+def _remember(
+    state: State, name: bytes, source: int, sequence: int, place: Place, now_ms: int
+) -> None:
     producer = state.producers.pop(name, None)
     if producer is None or producer.source != source:
         producer = Producer(source)
     state.producers[name] = producer
-    producer.remember(record.sequence, record.first)
+    producer.remember(sequence, place)
     if len(producer.recent) > PRODUCER_WINDOW:
         # The lowest and not the oldest: what is above the lowest kept is then known for certain.
         del producer.recent[producer.lowest()]
-    producer.last_ms = record.published_ms
+    producer.last_ms = now_ms
 
 
 def _exchange_declared(state: State, record: r.ExchangeDeclared) -> None:
@@ -286,6 +295,7 @@ def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
         del state.producers[producer]
 
 
+_OF_PRODUCERS: Final = (r.Published, r.Routed, r.Transacted)
 _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChannelDeclared: _channel_declared,
     r.ChannelDeleted: _channel_deleted,
@@ -308,6 +318,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ScheduleSet: _schedule_set,
     r.ScheduleRemoved: _schedule_removed,
     r.ScheduleFired: _schedule_fired,
+    r.Transacted: _transacted,
     r.ProducersForgotten: _producers_forgotten,
     **APPLY_SECURITY,
 }

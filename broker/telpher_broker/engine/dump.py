@@ -14,7 +14,7 @@ Chunks, each one msgpack array:
     [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...]]
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
-    [5, [[producer, source, last_ms, [sequence, first, ...]], ...]]
+    [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
     [10, decoy_key, [[namespace, limits], ...], [[user, derivation, keys, subject, grants], ...],
          [[token, user, name, keys, created_ms, expires_ms], ...]]
     [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
@@ -72,7 +72,7 @@ _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "a
 BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
 FailureRow = tuple[str, int, str, tuple[int, ...]]
-ProducerRow = tuple[bytes, int, int, tuple[int, ...]]
+ProducerRow = tuple[bytes, int, int, tuple[Any, ...]]
 
 
 class _FrozenSubscription(NamedTuple):

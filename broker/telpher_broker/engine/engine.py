@@ -45,6 +45,7 @@ from .sessions import ANYBODY, DEFAULT_NAMESPACE, Identity
 from .settings import EngineSettings
 from .state import State
 from .ticks import tick
+from .transact import transact
 from .turn import ROUND_BYTES, Effect, Refusal, Turn
 
 
@@ -63,6 +64,7 @@ class Round(NamedTuple):
 
 _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
     f.Publish: publish,
+    f.Transact: transact,
     f.Settle: settle,
     f.Nack: nack,
     f.Consume: consume,

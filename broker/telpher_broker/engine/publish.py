@@ -8,7 +8,7 @@ comes. What else may have a say in a publish is a *rule*: it refuses, or changes
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
@@ -53,7 +53,7 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     level = level_of(turn, frame.confirm)
     name = frame.channel if session.allowed is None else publishable(turn, session, frame.channel)
     number = turn.state.number_of(name)
-    first = stored_before(turn, number, frame.producer, frame.sequence)
+    first: int | None = stored_before(turn, number, frame.producer, frame.sequence)
     if first is None:
         publication = prepare(turn, session, name, frame.batch)
         first = publication.first
@@ -237,8 +237,9 @@ def level_of(turn: Turn, asked: int | None) -> Level:
     return max(Level(asked), turn.settings.level)
 
 
-def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: int) -> int | None:
-    """The first offset that this very batch got when it came before, or None.
+def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: int) -> Any:
+    """The first offset that this very batch got when it came before, or None; of a transaction
+    those of its publishes.
 
     `source` is the number of what it is published to, None if that does not exist.
     """
@@ -250,11 +251,10 @@ def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: 
     if producer is None:
         return None
     if producer.source != source:
-        name_there = turn.state.name_of(producer.source)
-        if name_there is not None:
-            raise Refusal(
-                "bad_request", f"this producer's batches go to {name_there!r} and nowhere else"
-            )
+        there = turn.state.name_of(producer.source)
+        if there is not None or producer.source == r.TRANSACTIONS:
+            goes = "are transactions" if there is None else f"go to {there!r} and nowhere else"
+            raise Refusal("bad_request", f"this producer's numbers {goes}")
         return None
     first = producer.recent.get(sequence)
     if first is not None:

@@ -200,6 +200,16 @@ class Sought(NamedTuple):
     cursor: int
 
 
+class Transacted(NamedTuple):
+    """A transaction of a producer was done, in the block of this record; `firsts` are the places
+    that its publishes got. Journalled so that it is done once."""
+
+    producer: bytes
+    sequence: int
+    committed_ms: int
+    firsts: tuple[int, ...]
+
+
 class ProducersForgotten(NamedTuple):
     """What was remembered of these producers is forgotten."""
 
@@ -317,6 +327,7 @@ Record = (
     | Failed
     | Trimmed
     | Sought
+    | Transacted
     | ProducersForgotten
     | UserSet
     | UserDeleted
@@ -326,6 +337,9 @@ Record = (
     | TokenRevoked
     | NamespaceSet
 )
+
+# What a producer publishes to that sends transactions: no channel and no exchange has this number.
+TRANSACTIONS: Final = 0
 
 KINDS: Final[dict[int, type[Record]]] = {
     1: ChannelDeclared,
@@ -357,6 +371,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     32: TokenAdded,
     33: TokenRevoked,
     34: NamespaceSet,
+    48: Transacted,
 }
 _OF_NO_CHANNEL: Final = (
     ProducersForgotten,
@@ -374,6 +389,7 @@ _OF_NO_CHANNEL: Final = (
     ScheduleSet,
     ScheduleRemoved,
     ScheduleFired,
+    Transacted,
 )
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
@@ -450,6 +466,8 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ScheduleSet):
         fields["batch"] = show(record.batch)
+    if isinstance(record, Transacted):
+        fields["producer"] = record.producer.hex()
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]
     if isinstance(record, (UserSet, TokenAdded)):

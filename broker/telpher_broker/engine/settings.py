@@ -34,6 +34,7 @@ class EngineSettings:
     consumers_per_connection_max: int = 1000
     subscriptions_per_channel_max: int = 10_000
     prefetch_max: int = 1_000_000
+    transaction_publishes_max: int = 1000
     lease_ms: int = 60_000
     resume_ms: int = 1000
     output_bytes_max: int = 4 * 1024 * 1024

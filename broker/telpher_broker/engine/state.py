@@ -139,29 +139,33 @@ class Channel:
         return self.log.next - self.log.start
 
 
+# The first offset that a batch got, or those that the publishes of a transaction got.
+Place = int | tuple[int, ...]
+
+
 class Producer:
     """What is remembered of a producer.
 
-    `source` is the number of what it publishes to. `recent` maps sequence to the first offset it
-    got there, in order of sequence.
+    `source` is the number of what it publishes to, 0 for transactions. `recent` maps sequence to
+    the place it got there, in order of sequence.
     """
 
     __slots__ = ("last_ms", "recent", "source")
 
     def __init__(self, source: int) -> None:
         self.source = source
-        self.recent: dict[int, int] = {}
+        self.recent: dict[int, Place] = {}
         self.last_ms = 0
 
     def lowest(self) -> int:
         """The lowest sequence that is remembered."""
         return next(iter(self.recent))
 
-    def remember(self, sequence: int, first: int) -> None:
+    def remember(self, sequence: int, place: Place) -> None:
         """Add what a batch got."""
         recent = self.recent
         is_behind = bool(recent) and sequence < next(reversed(recent))
-        recent[sequence] = first
+        recent[sequence] = place
         if is_behind:
             self.recent = dict(sorted(recent.items()))
 

@@ -46,6 +46,7 @@ COUNTERS: Final = (
     "dead_lettered",
     "dead_letters_cut",
     "leases_ended",
+    "transactions",
     "refused",
     "records",
 )

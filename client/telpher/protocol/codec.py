@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgpack
 
 from .errors import RemoteProtocolError
-from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Publish, Settled, pairs
+from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Publish, Settled, Transact, pairs
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
@@ -167,6 +167,15 @@ def _check_offsets(name: str, frame: Any) -> None:
         raise RemoteProtocolError("bad_frame", f"{name}: {error}") from None
 
 
+def _check_transaction(name: str, frame: Any) -> None:
+    for settle in frame.settles:
+        if type(settle) is not tuple or tuple(map(type, settle)) != (int, tuple):
+            raise RemoteProtocolError("bad_frame", f"{name}: settles are [int, array of offsets]")
+    for publish in frame.publishes:
+        if type(publish) is not tuple or tuple(map(type, publish)) != (str, bytes):
+            raise RemoteProtocolError("bad_frame", f"{name}: publishes are [string, bin]")
+
+
 _Check = Callable[[str, Any], None]
 _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 
@@ -176,6 +185,7 @@ _ROWS: Final[dict[type[Frame], _Check]] = {
     Deliver: _check_parts,
     Settled: _check_offsets,
     Lost: _check_offsets,
+    Transact: _check_transaction,
 }
 # By number: the frame, its length, every row of types that it may have, and a check of its own.
 # All fields are looked at by looking up their types at once.

@@ -47,7 +47,7 @@ class State(Enum):
 
 _BEAT: Final[frozenset[type[Frame]]] = frozenset({f.Ping, f.Pong})
 REQUESTS: Final[frozenset[type[Frame]]] = frozenset(
-    {f.Publish, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
+    {f.Publish, f.Transact, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
 )
 _ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
     {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}

@@ -64,6 +64,7 @@ CODES: Final[dict[str, str]] = {
     "subscription_deleted": "The subscription was deleted while it was consumed.",
     "consumer_exclusive": "A consumer there is exclusive, or an exclusive one would not be alone; "
     "try again when the others have left.",
+    "lease_lost": "A lease that a transaction acknowledges by has ended; nothing of it was done.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
     "no_dead_letter": "The channel has no dead_letter where rejected messages go; configure one.",
     "authentication_required": "Nobody comes in unknown: give a user and password, or a token.",

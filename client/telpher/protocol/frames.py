@@ -67,6 +67,15 @@ class Publish(NamedTuple):
     batch: bytes
 
 
+class Transact(NamedTuple):
+    request: int
+    producer: bytes
+    sequence: int
+    confirm: int | None
+    settles: tuple[tuple[int, Offsets], ...]
+    publishes: tuple[tuple[str, bytes], ...]
+
+
 class Confirm(NamedTuple):
     request: int
     first: int
@@ -177,6 +186,7 @@ class Goodbye(NamedTuple):
 ClientFrame = (
     Hello
     | Publish
+    | Transact
     | Consume
     | Fetch
     | Settle
@@ -240,6 +250,7 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     20: (Goaway, (_STR, _STR)),
     21: (Goodbye, ()),
     22: (Nack, (_INT, _ROW, _MAP)),
+    24: (Transact, (_BIN, _INT, _INT_OR_NIL, _ROW, _ROW)),
 }
 NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
 

@@ -46,6 +46,7 @@ class Limits(NamedTuple):
     heartbeat_ms: int = 30_000
     producer_window: int = f.PRODUCER_WINDOW
     lease_ms: int = 60_000
+    transaction_publishes_max: int = 1000
 
 
 def _nothing() -> None:
