@@ -46,6 +46,15 @@ FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
     ),
     "publish": (f.Publish(1, "orders", _TOKEN, 1, f.Level.FSYNCED, b.encode(_BATCH)),),
     "confirm": (f.Confirm(1, 40, f.Level.FSYNCED),),
+    "confirm_each": (
+        f.ConfirmEach(
+            1,
+            f.Level.WRITTEN,
+            (40, 17, -1, 41),
+            (1,),
+            ((2, "not_unique", "the key 'invoice-7' of 'orders' is taken: message 12 has it"),),
+        ),
+    ),
     "consume": (
         f.Consume(2, "orders", None, {"prefetch": 100, "token": _TOKEN, "held": (17, 19)}),
     ),
@@ -153,7 +162,7 @@ def _option_table() -> str:
 
 def _example(frame: f.Frame) -> str:
     number, data = f.NUMBERS[type(frame)], encode(frame)
-    names = [f"{number}: {type(frame).__name__.upper()}"]
+    names = [f"{number}: {f.name_of(type(frame))}"]
     names += [f"{name}: {_brief(v)}" for name, v in zip(frame._fields, frame, strict=True)]
     pieces = [LENGTH.pack(len(data) - LENGTH.size), _header(len(frame) + 1)]
     pieces += [_packed(value) for value in (number, *frame)]

@@ -35,6 +35,7 @@ from .content import (
 from .dial import HOST_SECONDS, Dialer, dialers
 from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
 from .eventloop import Signal, clock, signal_class
+from .identity import Conflict, While, as_unique, as_uniqueness, identified
 from .lane import Lane, Receipt, Waiting
 from .link import Link
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
@@ -105,6 +106,10 @@ class Bus(Administration):
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
+        dedup_id: str | None = None,
+        unique: str | None = None,
+        unique_while: While | None = None,
+        on_conflict: Conflict | None = None,
         confirm: LevelName | None = None,
         deadline: float | None = None,
     ) -> Receipt:
@@ -117,10 +122,18 @@ class Bus(Administration):
         Concurrent publishes share batches by themselves. Raises Timeout (whose `maybe_stored` tells
         the message's fate), UnknownChannel, DurabilityUnavailable, DiskFull and other Refused.
 
+        `dedup_id`: a message with the same one, within the channel's `dedup_seconds`, is stored
+        once. `unique`: a key that one message at a time may have, `unique_while` it is "waiting"
+        or "unsettled" (if None), or for so many seconds; `on_conflict` "reject" (if None) raises
+        NotUnique, "ignore" keeps the other one, "replace" settles it, "extend" keeps it for longer.
+
             receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
         """
-        waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority, due, mandatory=mandatory), as_level(confirm))
+        waiting = Waiting(
+            as_body(body), as_key(key), identified(as_headers(headers), dedup_id, unique)
+        )
+        properties = as_properties(delay, ttl, priority, due, mandatory=mandatory)
+        common = (properties + as_unique(unique, unique_while, on_conflict), as_level(confirm))
         lane = self.lane(channel)
         lane.begin(waiting, common)
         return await lane.wait(waiting, deadline)
@@ -134,6 +147,8 @@ class Bus(Administration):
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
+        unique_while: While | None = None,
+        on_conflict: Conflict | None = None,
         confirm: LevelName | None = None,
         batch_messages: int = BATCH_MESSAGES,
         batch_bytes: int = BATCH_BYTES,
@@ -150,7 +165,8 @@ class Bus(Administration):
             self._session,
             as_name(channel),
             secrets.token_bytes(16),
-            properties=as_properties(delay, ttl, priority, due, mandatory=mandatory),
+            properties=as_properties(delay, ttl, priority, due, mandatory=mandatory)
+            + as_uniqueness(unique_while, on_conflict),
             confirm=as_level(confirm),
             batch_messages=batch_messages,
             batch_bytes=batch_bytes,

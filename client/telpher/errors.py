@@ -138,6 +138,10 @@ class DiskFull(Refused):
     """The broker's disk is nearly full; publishing resumes by itself when there is space."""
 
 
+class NotUnique(Refused):
+    """Another message has the key that this one was to have alone; the text says which."""
+
+
 class Busy(Refused):
     """The same administrative work is under way; try again when it is done."""
 
@@ -231,6 +235,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,
     "disk_full": DiskFull,
+    "not_unique": NotUnique,
     "busy": Busy,
     "unsupported_version": UnsupportedVersion,
 }

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, cast
 
 import anyio
 
+from telpher.protocol import frames as f
 from telpher.protocol.batch import Columns, encode
 
 from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
-from .errors import TelpherError, Timeout, Unroutable
+from .errors import Refused, TelpherError, Timeout, Unroutable
 from .eventloop import Signal
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
 from .session.exchange import Exchange
@@ -29,12 +30,14 @@ Common = tuple[Properties, int | None]
 class Receipt(NamedTuple):
     """The broker's confirm of one message: its place in the log, and how durable it is.
 
-    `level` is "received", "written" or "fsynced".
+    `level` is "received", "written" or "fsynced". `duplicate`: it was there already, by its
+    `dedup_id` or its `unique` key, and `offset` is of the first time.
     """
 
     channel: str
     offset: int
     level: LevelName
+    duplicate: bool = False
 
 
 class Waiting:
@@ -169,22 +172,36 @@ class Lane:
         self._window.submit(encode(columns), len(batch), confirm, on_done)
 
     def _on_answer(self, publishing: Publishing, common: Common, batch: list[Waiting]) -> None:
+        answer = publishing.answer
         if isinstance(publishing.error, Unroutable) and len(batch) > 1:
             # Nothing of it was stored. Each by itself, so that it meets only whom it is about.
             self._apart.extend((common, waiting) for waiting in batch)
-            batch = []
-        for index, waiting in enumerate(batch):
-            if publishing.error is not None:
-                waiting.error = publishing.error
-            else:
-                confirm = publishing.answer
-                level = LEVEL_NAMES[confirm.level]
-                waiting.receipt = Receipt(self._channel, confirm.first + index, level)
-            waiting.tell()
+        elif type(answer) is f.ConfirmEach:
+            self._tell_each(answer, batch)
+        else:
+            for index, waiting in enumerate(batch):
+                if publishing.error is not None:
+                    waiting.error = publishing.error
+                else:
+                    level = LEVEL_NAMES[answer.level]
+                    waiting.receipt = Receipt(self._channel, answer.first + index, level)
+                waiting.tell()
         if self._session.ending is None:
             self._submit_gathered()
         else:
             self._fail_gathered(self._session.ending)
+
+    def _tell_each(self, answer: f.ConfirmEach, batch: list[Waiting]) -> None:
+        """Tell every message its own fate: they are different callers'."""
+        level = LEVEL_NAMES[answer.level]
+        duplicates = set(answer.duplicates)
+        for index, (waiting, offset) in enumerate(zip(batch, answer.offsets, strict=True)):
+            if offset >= 0:
+                waiting.receipt = Receipt(self._channel, offset, level, index in duplicates)
+        for index, code, text in answer.refused:
+            batch[index].error = Refused.by_code(code, text)
+        for waiting in batch:
+            waiting.tell()
 
     def _fail_gathered(self, error: TelpherError) -> None:
         for gathered in [*self._gathered.values(), [waiting for _, waiting in self._apart]]:

@@ -7,16 +7,18 @@ no timer. Memory is bounded: `window` batches unconfirmed and one gathering.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
+from telpher.protocol import frames as f
 from telpher.protocol.batch import Columns, decode, encode
 
 from .content import Body, Properties, as_body, as_headers, as_key, header_bytes, too_large
-from .errors import Closed, PublishFailed
+from .errors import Closed, PublishFailed, Refused, TelpherError
 from .eventloop import signal_class
+from .identity import identified
 from .session.exchange import Exchange
 from .session.session import Session
 from .session.window import Publishing
@@ -29,7 +31,8 @@ WINDOW_BATCHES: int = 8
 class ProducerStatistics(NamedTuple):
     """Counts since the producer began, in messages (`batches`: batches sent).
 
-    sent = confirmed + failed + unconfirmed + gathered.
+    sent = confirmed + failed + unconfirmed + gathered; `duplicates` of the confirmed were there
+    already.
     """
 
     sent: int
@@ -38,6 +41,19 @@ class ProducerStatistics(NamedTuple):
     unconfirmed: int
     gathered: int
     batches: int
+    duplicates: int
+
+
+class _Failure(NamedTuple):
+    """Messages of a batch that were not confirmed: those at `indexes`, None for all of them."""
+
+    reason: TelpherError
+    batch: bytes
+    indexes: Sequence[int] | None
+
+    def bodies(self) -> list[bytes]:
+        bodies = decode(self.batch).bodies
+        return list(bodies) if self.indexes is None else [bodies[index] for index in self.indexes]
 
 
 class Producer:
@@ -80,23 +96,29 @@ class Producer:
         # That, or there is an error to raise: `send` must not go on.
         self._is_blocked = False
         self._is_closed = False
-        self._failures: list[Publishing] = []
+        self._failures: list[_Failure] = []
         self._change = signal_class()()
-        self._submitted = self._confirmed = self._failed = 0
+        self._submitted = self._confirmed = self._failed = self._duplicates = 0
 
     # --- sending
 
     async def send(
-        self, body: Body, key: str | None = None, headers: Mapping[str, Any] | None = None
+        self,
+        body: Body,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        dedup_id: str | None = None,
+        unique: str | None = None,
     ) -> None:
         """Hand one message over. Returns at once unless the window is full; `flush` confirms it.
 
-        Raises TypeError for a body that is not bytes, PublishFailed when an earlier message was
-        refused, Closed after the end.
+        `dedup_id` and `unique` as in `Bus.publish`. Raises TypeError for a body that is not bytes,
+        PublishFailed when an earlier message was refused, Closed after the end.
         """
         if self._is_blocked:
             await self._wait_room()
-        self.add(body, key, headers)
+        self.add(body, key, headers, dedup_id, unique)
 
     @property
     def is_blocked(self) -> bool:
@@ -104,13 +126,18 @@ class Producer:
         return self._is_blocked
 
     def add(
-        self, body: Body, key: str | None = None, headers: Mapping[str, Any] | None = None
+        self,
+        body: Body,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        dedup_id: str | None = None,
+        unique: str | None = None,
     ) -> None:
         """`send`, of a producer that is not blocked."""
         if type(body) is not bytes:
             body = as_body(body)
-        if key is not None or headers is not None:
-            self._add_columns(as_key(key), as_headers(headers))
+        if key is not None or headers is not None or dedup_id is not None or unique is not None:
+            self._add_columns(as_key(key), identified(as_headers(headers), dedup_id, unique))
         self._bodies.append(body)
         self._bytes += len(body)
         if (
@@ -202,11 +229,13 @@ class Producer:
 
     def _on_answer(self, exchange: Exchange) -> None:
         publishing = cast(Publishing, exchange)
-        if publishing.error is None:
-            self._confirmed += publishing.count
-        else:
+        if publishing.error is not None:
             self._failed += publishing.count
-            self._failures.append(publishing)
+            self._failures.append(_Failure(publishing.error, publishing.batch, None))
+        elif type(publishing.answer) is f.ConfirmEach:
+            self._count_each(publishing)
+        else:
+            self._confirmed += publishing.count
         window = self._window
         may_go = window.is_idle or (self._is_waiting and window.has_room)
         if self._bodies and may_go and self._session.ending is None:
@@ -214,6 +243,17 @@ class Producer:
         self._is_prompt = window.is_idle and not self._bodies
         self._is_blocked = self._is_waiting or self._is_closed or bool(self._failures)
         self._change.set()
+
+    def _count_each(self, publishing: Publishing) -> None:
+        answer: f.ConfirmEach = publishing.answer
+        self._failed += len(answer.refused)
+        self._confirmed += publishing.count - len(answer.refused)
+        self._duplicates += len(answer.duplicates)
+        if answer.refused:
+            _, code, text = answer.refused[0]
+            indexes = [index for index, _, _ in answer.refused]
+            failure = _Failure(Refused.by_code(code, text), publishing.batch, indexes)
+            self._failures.append(failure)
 
     async def _wait_room(self) -> None:
         while self._is_blocked:
@@ -233,9 +273,8 @@ class Producer:
         await self._change.wait()
 
     def _failure(self) -> PublishFailed:
-        reason = self._failures[0].error
-        assert reason is not None
-        bodies = [body for failed in self._failures for body in decode(failed.batch).bodies]
+        reason = self._failures[0].reason
+        bodies = [body for failure in self._failures for body in failure.bodies()]
         if self._session.ending is not None:
             bodies += self._bodies
         return PublishFailed(self.channel, reason, bodies)
@@ -287,6 +326,7 @@ class Producer:
             unconfirmed,
             gathered,
             self._window.sequence,
+            self._duplicates,
         )
 
     async def __aenter__(self) -> Producer:

@@ -30,7 +30,7 @@ async def test_a_publish_is_confirmed():
         assert columns.properties == {"priority": 3, "delay_ms": 1500}
         assert (columns.bodies, columns.keys, columns.headers) == ((b"body",), ("k",), ({"n": 1},))
         await broker.say(f.Confirm(publish.request, 41, 2))
-        assert await result.get() == ("jobs", 41, "fsynced")
+        assert await result.get() == ("jobs", 41, "fsynced", False)
 
 
 async def test_a_bus_that_was_not_opened_says_so():

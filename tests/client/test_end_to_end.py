@@ -43,7 +43,7 @@ async def test_the_sketch_of_the_design_works(daemon, name):
         receipt = await bus.publish(
             name, b"one", key="cust-7", headers={"n": 1}, ttl=3600, priority=5, confirm="fsynced"
         )
-        assert receipt == (name, 0, "fsynced")
+        assert receipt == (name, 0, "fsynced", False)
         async with bus.producer(name) as producer:
             for n in range(2500):
                 await producer.send(b"%d" % n)

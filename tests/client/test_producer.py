@@ -38,14 +38,14 @@ async def test_the_first_goes_at_once_and_the_rest_gathers():
             await producer.send(b"%d" % n)
         first = await broker.hear(f.Publish)
         assert decode(first.batch).bodies == (b"0",)
-        assert producer.statistics() == (5, 0, 0, 1, 4, 1)
+        assert producer.statistics() == (5, 0, 0, 1, 4, 1, 0)
         await broker.say(f.Confirm(first.request, 0, 1))
         second = await broker.hear(f.Publish)
         assert decode(second.batch).bodies == (b"1", b"2", b"3", b"4")
         assert (second.producer, second.sequence) == (first.producer, 2)
         await broker.say(f.Confirm(second.request, 1, 1))
         await producer.flush()
-        assert producer.statistics() == (5, 5, 0, 0, 0, 2)
+        assert producer.statistics() == (5, 5, 0, 0, 0, 2, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 25_000])

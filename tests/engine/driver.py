@@ -227,7 +227,7 @@ class Driver:
         return self.send(session, f.Settle(request, consumer, outcome, offsets, delay_ms))
 
 
-ANSWERS = (f.Confirm, f.Reply, f.Settled, f.Refused)
+ANSWERS = (f.Confirm, f.ConfirmEach, f.Reply, f.Settled, f.Refused)
 
 
 def answer_of(said: Said, session: int, request: int) -> Any:

@@ -23,6 +23,7 @@ def check_engine(engine: Engine) -> None:
     for channel in state.numbered.values():
         check_channel(channel)
         check_expiring(channel, engine._turn.now_ms)
+        check_identities(channel)
     check_sessions(engine)
     check_security(engine)
 
@@ -109,6 +110,29 @@ def check_expiring(channel: Channel, now_ms: int) -> None:
     kept = {(s.expires_ms, s.first, s.end) for s in channel.log if s.expires_ms is not None}
     rest = set(channel.expiring) - kept
     assert all(when_ms <= now_ms + 1000 for when_ms, _, _ in rest)
+
+
+def check_identities(channel: Channel) -> None:
+    """Every id is remembered once; who holds a key by state is not settled."""
+    window, uniques = channel.dedup, channel.uniques
+    if window is not None:
+        runs = window.frozen()
+        remembered = {
+            one: run.first + index
+            for run in runs
+            for index, one in enumerate(run.ids)
+            if one is not None
+        }
+        assert remembered == window._offsets
+        assert len(remembered) == sum(one is not None for run in runs for one in run.ids)
+        assert [run.published_ms for run in runs] == sorted(run.published_ms for run in runs)
+    if uniques is not None:
+        held = {holder.offset: key for key, row in uniques._held.items() for holder in row}
+        assert held == uniques._keys
+        assert channel.kind == QUEUE or not held
+        assert channel.kind != QUEUE or set(held) <= unsettled(channel.subscriptions[""])
+        ends = sorted((holder.until_ms, key) for key, holder in uniques._timed.items())
+        assert list(uniques._ends) == ends
 
 
 def check_subscription(subscription: Subscription) -> None:

@@ -55,6 +55,10 @@ RECORDS: list[r.Record] = [
     r.TokenAdded("0123456789abcdef", "app@acme", "ci", (b"k" * 32, b"l" * 32), START_MS, None),
     r.TokenRevoked("0123456789abcdef"),
     r.NamespaceSet("acme", {"channels_max": 5}),
+    r.Deduplicated(1, START_MS - 120_000, START_MS, 7, ("invoice-7", None)),
+    r.UniqueTaken(1, 3, START_MS + 5, 7, (None, "customer-1")),
+    r.UniquesFreed(1, START_MS),
+    r.FatesDecided(b"p" * 16, 9, 2, (1, 40), ((2, "not_unique", "the key 'a' is taken"),)),
 ]
 
 

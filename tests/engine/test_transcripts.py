@@ -166,7 +166,7 @@ class Stage:
         return " ".join(words)
 
     def effect(self, session: int, frame: f.ServerFrame) -> str:
-        kind = type(frame).__name__.upper()
+        kind = f.name_of(type(frame))
         if isinstance(frame, f.Deliver):
             return f"{kind} {self.consumer(frame.request)}: " + "; ".join(map(_part, frame.parts))
         if isinstance(frame, f.Lost):

@@ -40,6 +40,19 @@ _BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "publishes": st.lists(st.tuples(texts, blobs), max_size=3).map(tuple),
 }
 
+
+@st.composite
+def fates(draw: st.DrawFn) -> tuple[Any, ...]:
+    """The level, offsets, duplicates and refusals of a CONFIRM_EACH."""
+    offsets = draw(st.lists(st.integers(-1, 2**63), max_size=6).map(tuple))
+    stored = [index for index, offset in enumerate(offsets) if offset >= 0]
+    duplicates = tuple(draw(st.sets(st.sampled_from(stored)))) if stored else ()
+    refused = tuple(
+        (index, draw(texts), draw(texts)) for index, offset in enumerate(offsets) if offset < 0
+    )
+    return draw(integers), offsets, duplicates, refused
+
+
 _BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
     int: integers,
     str: texts,
@@ -53,6 +66,8 @@ _BY_TYPE: dict[type, st.SearchStrategy[Any]] = {
 def frames_of(kind: type[Any]) -> st.SearchStrategy[Any]:
     """Frames of one kind, with whatever its fields may have."""
     _, fields = f.SHAPES[f.NUMBERS[kind]]
+    if kind is f.ConfirmEach:
+        return st.tuples(numbers, fates()).map(lambda pair: f.ConfirmEach(pair[0], *pair[1]))
     drawn = [st.one_of(*(_BY_TYPE[t] for t in sorted(types, key=repr))) for types in fields]
     names = kind._fields[1:]
     drawn = [_BY_NAME.get(name, one) for name, one in zip(names, drawn, strict=True)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from telpher.protocol import batch as b
 from telpher.protocol.errors import CODES, BatchError
+from telpher.protocol.uniqueness import DEDUP_HEADER, UNIQUE_HEADER, UniqueWhile
 
 from .strategies import blobs, plain, texts, values
 
@@ -19,11 +20,23 @@ LIMITS = b.BatchLimits(message_bytes_max=30, batch_messages_max=5)
 WIDE = b.BatchLimits(message_bytes_max=1000, batch_messages_max=100)
 pack = msgpack.Packer(use_bin_type=True).pack
 
+
+def fitting(given: dict[str, int]) -> dict[str, int]:
+    """Properties that go together."""
+    if given.get("unique") == UniqueWhile.A_TIME:
+        given.setdefault("unique_ms", 1)
+    else:
+        given.pop("unique_ms", None)
+    if "due_ms" in given:
+        given.pop("delay_ms", None)
+    return given
+
+
 properties = st.one_of(
     st.none(),
     st.fixed_dictionaries(
         {}, optional={k: st.integers(*bounds) for k, bounds in b.PROPERTY_BOUNDS.items()}
-    ).filter(lambda given: not {"due_ms", "delay_ms"} <= given.keys()),
+    ).map(fitting),
 )
 
 
@@ -35,15 +48,20 @@ def columns(draw: st.DrawFn) -> b.Columns:
         return draw(st.none() | st.lists(each, min_size=count, max_size=count).map(tuple))
 
     bodies = tuple(draw(st.lists(blobs, min_size=count, max_size=count)))
-    headers = st.none() | st.dictionaries(texts, plain, max_size=3)
+    names = texts | st.sampled_from([DEDUP_HEADER, UNIQUE_HEADER])
+    headers = st.none() | st.dictionaries(names, plain, max_size=3)
     return b.Columns(draw(properties), bodies, column(st.none() | texts), column(headers))
+
+
+def has_identity(sent: b.Columns) -> bool:
+    return any({DEDUP_HEADER, UNIQUE_HEADER} & row.keys() for row in sent.headers or () if row)
 
 
 @CALM
 @given(columns())
 def test_a_batch_comes_back(sent: b.Columns) -> None:
     batch = b.encode(sent)
-    assert b.check(batch, WIDE) == b.Summary(len(sent.bodies), sent.properties)
+    assert b.check(batch, WIDE) == b.Summary(len(sent.bodies), sent.properties, has_identity(sent))
     assert b.decode(batch) == sent
 
 
@@ -53,7 +71,7 @@ def test_a_cut_is_a_slice(sent: b.Columns, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(sent.bodies) - 1))
     stop = data.draw(st.integers(start + 1, len(sent.bodies)))
     part = b.cut(b.decode(b.encode(sent)), start, stop)
-    assert b.check(part, WIDE) == b.Summary(stop - start, sent.properties)
+    assert b.check(part, WIDE)[:2] == (stop - start, sent.properties)
     assert b.decode(part) == b.Columns(
         sent.properties,
         sent.bodies[start:stop],

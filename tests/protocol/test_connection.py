@@ -23,7 +23,17 @@ GOAWAY = f.Goaway(0, "draining", "bye")
 GOODBYE = f.Goodbye(0)
 KINDS = [kind for kind, _ in f.SHAPES.values()]
 REQUESTS = {f.Publish, f.Transact, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
-ANSWERS = {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
+ANSWERS = {
+    f.Confirm,
+    f.ConfirmEach,
+    f.Deliver,
+    f.Settled,
+    f.Lost,
+    f.Missed,
+    f.Closed,
+    f.Reply,
+    f.Refused,
+}
 BEAT = {f.Ping, f.Pong}
 
 # Which frames may go, by who sends and in which state: written down again, for the comparison.
@@ -152,8 +162,8 @@ def test_the_specification_has_a_section_for_every_frame() -> None:
     text = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
     found: dict[int, str] = {}
     for heading in re.findall(r"^### (.*)$", text, re.MULTILINE):
-        found |= {int(n): name for n, name in re.findall(r"(\d+) ([A-Z]+)", heading)}
-    assert found == {n: kind.__name__.upper() for n, (kind, _) in f.SHAPES.items()}
+        found |= {int(n): name for n, name in re.findall(r"(\d+) ([A-Z_]+)", heading)}
+    assert found == {n: f.name_of(kind) for n, (kind, _) in f.SHAPES.items()}
 
 
 def test_the_specification_lists_the_elements_of_every_frame() -> None:

@@ -65,7 +65,7 @@ def test_the_text_is_what_the_bytes_say(name: str, block: list[str]) -> None:
         return
     (frame,) = FrameReader(1 << 16).feed(data)
     assert (f.NUMBERS[type(frame)], *frame) == said
-    assert f"{said[0]}: {type(frame).__name__.upper()}" in block[2]
+    assert f"{said[0]}: {f.name_of(type(frame))}" in block[2]
     if isinstance(frame, f.Publish):
         b.check(frame.batch, b.BatchLimits(100, 100))
 

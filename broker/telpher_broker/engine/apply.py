@@ -13,6 +13,7 @@ from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
 from .apply_security import APPLY_SECURITY
+from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
 from .exchanges import Binding, Exchange
 from .log import Stored
 from .ranges import Failure, Span
@@ -60,6 +61,9 @@ def settle(subscription: Subscription, offsets: Offsets) -> int:
     count = 0
     channel = subscription.channel
     release = channel.log.release if channel.kind == QUEUE else None
+    if channel.uniques is not None and channel.kind == QUEUE:
+        for index in range(0, len(offsets), 2):
+            channel.uniques.settled(offsets[index], offsets[index + 1])
     for index in range(0, len(offsets), 2):
         for first, end in subscription.settle(offsets[index], offsets[index + 1]):
             count += end - first
@@ -295,7 +299,7 @@ def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
         del state.producers[producer]
 
 
-_OF_PRODUCERS: Final = (r.Published, r.Routed, r.Transacted)
+_OF_PRODUCERS: Final = (r.Published, r.Routed, r.Transacted, r.FatesDecided)
 _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChannelDeclared: _channel_declared,
     r.ChannelDeleted: _channel_deleted,
@@ -321,4 +325,5 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Transacted: _transacted,
     r.ProducersForgotten: _producers_forgotten,
     **APPLY_SECURITY,
+    **APPLY_UNIQUENESS,
 }

@@ -23,6 +23,7 @@ from .sessions import Session
 from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
+from .uniqueness import inspect_identities
 
 Verb = Callable[[Turn, Arguments], dict[str, Any]]
 
@@ -158,6 +159,7 @@ def inspect(channel: Channel) -> Options:
         "messages": channel.messages,
         "bytes": log.body_bytes,
         "subscriptions": subscriptions,
+        **inspect_identities(channel),
     }
 
 

@@ -15,15 +15,18 @@ Chunks, each one msgpack array:
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
+    [8, channel, [[published_ms, first, [id, ...]], ...], [[key, offset, while, until_ms], ...]]
     [10, decoy_key, [[namespace, limits], ...], [[user, derivation, keys, subject, grants], ...],
          [[token, user, name, keys, created_ms, expires_ms], ...]]
     [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
           fired_ms, failure], ...]]
 
-The 10 comes before the channels. A channel's 2 comes before its 3s, and those before its 4s; spans
-that fill more than one 4 go on in the next. What is known of the failures of a subscription's spans
-follows its 4s. The exchanges come behind all channels, and their bindings, the 11s, behind all
-exchanges. A batch has its last two fields only if one of them says something. Of a batch that
+The 10 comes before the channels. A channel's 2 comes before its 3s, those before its 4s, and those
+before its 8s; spans that fill more than one 4 go on in the next. What is known of the failures of a
+subscription's spans follows its 4s. The exchanges come behind all channels, and their bindings, the
+11s, behind all exchanges. A place is a first offset, or [first, stored, others, refused] (see
+`Fates`), or of a transaction [first, ...]. A batch has its last two fields only if one of them says
+something. Of a batch that
 several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
@@ -39,14 +42,17 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
 from .apply_security import frozen_security, load_security, readable_security
+from .dedup import DedupWindow, Remembered
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
+from .fates import Fates
 from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Failure, Span
-from .records import summary_of
+from .records import TRANSACTIONS, summary_of
 from .schedule import Schedule
 from .state import Channel, Producer, State
 from .subscription import Subscription
+from .uniques import Holder, Uniques
 
 CHUNK_BYTES: Final = 256 * 1024
 _CHUNK_ROWS: Final = 4096
@@ -66,6 +72,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     13: ("Failures", ("channel", "name", "failures")),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
+    8: ("Identities", ("channel", "dedup_ids", "unique_keys")),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
@@ -73,6 +80,8 @@ BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
 FailureRow = tuple[str, int, str, tuple[int, ...]]
 ProducerRow = tuple[bytes, int, int, tuple[Any, ...]]
+RunRow = tuple[int, int, tuple[str | None, ...]]
+UniqueRow = tuple[str, int, int, int]
 
 
 class _FrozenSubscription(NamedTuple):
@@ -91,6 +100,8 @@ class _FrozenChannel(NamedTuple):
     next: int
     entries: list[list[Stored]]
     subscriptions: list[_FrozenSubscription]
+    remembered: list[Remembered]
+    uniques: list[UniqueRow]
 
 
 class Frozen:
@@ -167,6 +178,8 @@ class Frozen:
             for subscription in channel.subscriptions:
                 for chunk in _subscription_chunks(channel.number, subscription):
                     yield chunk, (), ()
+            for chunk in _identity_chunks(channel):
+                yield chunk, (), ()
         for fields in self._exchanges:
             yield _bytes(fields), (), ()
         while self._producers:
@@ -286,6 +299,8 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
             for subscription in channel.subscriptions.values()
             if subscription.durable
         ],
+        [] if channel.dedup is None else channel.dedup.frozen(),
+        [] if channel.uniques is None else channel.uniques.rows(),
     )
 
 
@@ -315,7 +330,7 @@ def _failure_rows(subscription: Subscription) -> list[FailureRow]:
 
 
 def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
-    recent = tuple(number for pair in producer.recent.items() for number in pair)
+    recent = tuple(value for pair in producer.recent.items() for value in pair)
     return (name, producer.source, producer.last_ms, recent)
 
 
@@ -355,6 +370,22 @@ def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[
         yield _bytes((4, channel, name, cursor, missed, flat))
     for index in range(0, len(failures), _CHUNK_ROWS):
         yield _bytes((13, channel, name, failures[index : index + _CHUNK_ROWS]))
+
+
+def _identity_chunks(channel: _FrozenChannel) -> Iterator[bytes]:
+    group: list[Remembered] = []
+    count = 0
+    for run in channel.remembered:
+        group.append(run)
+        count += len(run.ids)
+        if count >= _CHUNK_ROWS:
+            yield _bytes((8, channel.number, group, ()))
+            group, count = [], 0
+    if group:
+        yield _bytes((8, channel.number, group, ()))
+    for index in range(0, len(channel.uniques), _CHUNK_ROWS):
+        rows = channel.uniques[index : index + _CHUNK_ROWS]
+        yield _bytes((8, channel.number, (), rows))
 
 
 def _load_header(state: State, next_channel: int) -> None:
@@ -414,13 +445,30 @@ def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
     for name, source, last_ms, recent in rows:
         producer = Producer(source)
         producer.last_ms = last_ms
-        producer.recent = dict(sorted(zip(recent[::2], recent[1::2], strict=True)))
+        places = recent[1::2]
+        if source != TRANSACTIONS:
+            places = tuple([one if type(one) is int else Fates._make(one) for one in places])
+        producer.recent = dict(sorted(zip(recent[::2], places, strict=True)))
         state.producers[name] = producer
 
 
 def _load_schedules(state: State, rows: tuple[tuple[Any, ...], ...]) -> None:
     for row in rows:
         state.calendar.put(Schedule(*row))
+
+
+def _load_identities(
+    state: State, number: int, runs: tuple[RunRow, ...], uniques: tuple[UniqueRow, ...]
+) -> None:
+    channel = state.numbered[number]
+    if runs:
+        channel.dedup = channel.dedup or DedupWindow()
+        for run in runs:
+            channel.dedup.remember(Remembered._make(run))
+    if uniques:
+        channel.uniques = channel.uniques or Uniques()
+        for key, *holder in uniques:
+            channel.uniques.take(key, Holder._make(holder))
 
 
 def _count_live(channel: Channel) -> None:
@@ -446,4 +494,5 @@ _LOAD: Final[dict[int, Any]] = {
     13: _load_failures,
     10: load_security,
     7: _load_schedules,
+    8: _load_identities,
 }

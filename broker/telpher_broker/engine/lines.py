@@ -43,7 +43,7 @@ def begin(turn: Turn, session: Session, frame: f.Publish, postponed: Postponed) 
 
 def expect(turn: Turn, postponed: Postponed) -> None:
     """Look at the gate again when it opens by time, if it does."""
-    turn.promised.clear()
+    turn.forget_prepared()
     if postponed.wait_ms is not None:
         turn.set_alarm(postponed.gate, turn.now_ms + postponed.wait_ms)
 

@@ -2,8 +2,8 @@
 
 Entries stand in chunks of at most `CHUNK_ENTRIES`, so that a frozen view of a log of ten
 million batches copies references to chunks and not entries: a chunk that a view shares is
-copied before it is changed. Queues drop a batch when its last live message goes, so a log may
-have gaps; topics drop from the front.
+copied before it is changed. Queues drop a batch when its last live message goes, compacted topics
+whatever is not live, so a log may have gaps; other topics drop from the front.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Stored:
     `batch` is its bytes, or where they are if it is spilled. `about` is what the broker says of its
     messages beside what they say themselves, such as where they were published to first. `share`
     tells which batches of several logs are one and the same. `live` counts the messages that a
-    queue has not settled yet; topics leave it alone. `before` is how many bytes of batches were
-    appended to its log earlier.
+    queue has not settled yet, or that compaction keeps; other topics leave it alone. `before` is
+    how many bytes of batches were appended to its log earlier.
     """
 
     __slots__ = (
@@ -111,7 +111,8 @@ class Log:
     """The batches of one channel; `next` is the offset that the next message will have.
 
     `memory` counts what all logs of a state hold, `account` what those of its namespace hold;
-    `body_bytes` and `memory_bytes` are this one's share.
+    `body_bytes` and `memory_bytes` are this one's share. `messages` counts what its batches hold:
+    gaps are not in it.
     """
 
     __slots__ = (
@@ -122,6 +123,7 @@ class Log:
         "_memory",
         "body_bytes",
         "memory_bytes",
+        "messages",
         "next",
         "start",
     )
@@ -133,6 +135,7 @@ class Log:
         self._firsts: list[int] = []
         self.start = 0
         self.next = 0
+        self.messages = 0
         self.body_bytes = 0
         self.memory_bytes = 0
         self._appended = 0
@@ -160,6 +163,7 @@ class Log:
         size = size_of(stored.batch)
         self._appended += size
         self._count(size, size if type(stored.batch) is bytes else 0)
+        self.messages += stored.end - stored.first
         self.next = stored.end
 
     def spill(self, stored: Stored, place: Place) -> None:
@@ -263,6 +267,30 @@ class Log:
             self._drop(stored)
         return gone
 
+    def replace(self, stored: Stored, pieces: list[Stored]) -> None:
+        """Let pieces of a batch, in order, stand in its place."""
+        if not pieces:
+            self._drop(stored)
+            return
+        number = bisect_right(self._firsts, stored.first) - 1
+        entries = self._chunks[number].entries
+        index = bisect_left(self._chunks[number].firsts, stored.first)
+        entries = [*entries[:index], *pieces, *entries[index + 1 :]]
+        chunks = [
+            _Chunk([entry.first for entry in group], group)
+            for start in range(0, len(entries), CHUNK_ENTRIES)
+            for group in [entries[start : start + CHUNK_ENTRIES]]
+        ]
+        self._chunks[number : number + 1] = chunks
+        self._firsts[number : number + 1] = [chunk.firsts[0] for chunk in chunks]
+        self._uncount(stored)
+        for piece in pieces:
+            piece.before = stored.before
+            size = size_of(piece.batch)
+            self._count(size, size if type(piece.batch) is bytes else 0)
+            self.messages += piece.end - piece.first
+        self.start = self._firsts[0]
+
     def freeze(self) -> list[list[Stored]]:
         """The batches as they stand now; what happens to the log later does not show in it."""
         for chunk in self._chunks:
@@ -299,6 +327,10 @@ class Log:
         else:
             del self._chunks[number]
             del self._firsts[number]
+        self._uncount(stored)
+        self.start = self._firsts[0] if self._firsts else self.next
+
+    def _uncount(self, stored: Stored) -> None:
         size = size_of(stored.batch)
         self._count(-size, -size if type(stored.batch) is bytes else 0)
-        self.start = self._firsts[0] if self._firsts else self.next
+        self.messages -= stored.end - stored.first

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from telpher.protocol import batch as batches
 from telpher.protocol.frames import Options
 
 from .state import Channel
 
+if TYPE_CHECKING:
+    from .uniqueness import Judgement
+
 
 class Portion:
     """Messages that go to the same channels, as one batch.
 
     `properties` are those of the batch, or what a rule has made of them; `about` is what the broker
-    says of the messages beside what they say themselves (see `Stored`).
+    says of the messages beside what they say themselves (see `Stored`); `judgement` what there is
+    to do beside, for messages with a dedup id or a unique key, once they are stored.
     """
 
-    __slots__ = ("_columns", "about", "batch", "channels", "messages", "properties")
+    __slots__ = (
+        "_columns",
+        "about",
+        "batch",
+        "channels",
+        "judgement",
+        "messages",
+        "properties",
+    )
 
     def __init__(
         self,
@@ -32,6 +45,7 @@ class Portion:
         self.messages = messages
         self.properties = properties
         self.about = about
+        self.judgement: Judgement | None = None
         self._columns: batches.Columns | None = None
 
     @property
@@ -54,6 +68,15 @@ class Portion:
         if self._columns is None:
             self._columns = batches.decode(self.batch)
         return self._columns
+
+    def keep(self, indexes: Sequence[int]) -> None:
+        """Drop all messages but those at `indexes`, which ascend."""
+        if len(indexes) == self.messages:
+            return
+        self.messages = len(indexes)
+        if indexes:
+            self._columns = batches.pick(self.columns, indexes)
+            self.batch = batches.encode(self._columns)
 
     def to(self, channels: Sequence[Channel]) -> Portion:
         """The same messages for other channels; stored behind it, their batch is stored once."""

@@ -20,6 +20,7 @@ from .access import publishable
 from .bounds import check_room
 from .decide import channel_for_use
 from .exchanges import Exchange
+from .fates import Fates
 from .lines import Postponed, begin, expect, join, move, step
 from .publication import Portion as Portion
 from .publication import Publication as Publication
@@ -28,6 +29,7 @@ from .security import Namespace
 from .sessions import Gate, Line, Session
 from .state import Channel
 from .turn import Refusal, Turn
+from .uniqueness import Judgement, judge
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]
@@ -53,12 +55,18 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     level = level_of(turn, frame.confirm)
     name = frame.channel if session.allowed is None else publishable(turn, session, frame.channel)
     number = turn.state.number_of(name)
-    first: int | None = stored_before(turn, number, frame.producer, frame.sequence)
-    if first is None:
+    place: int | Fates | None = stored_before(turn, number, frame.producer, frame.sequence)
+    if place is None:
         publication = prepare(turn, session, name, frame.batch)
-        first = publication.first
-        store(turn, publication, frame.producer, frame.sequence)
-    turn.reply(session, f.Confirm(frame.request, first, level), level)
+        place = store(turn, publication, frame.producer, frame.sequence)
+    turn.reply(session, confirmation(frame.request, place, level), level)
+
+
+def confirmation(request: int, place: int | Fates, level: Level) -> f.Confirm | f.ConfirmEach:
+    """The answer to a publish whose messages got `place`: a first offset, or a fate each."""
+    if isinstance(place, int):
+        return f.Confirm(request, place, level)
+    return place.answer(request, level)
 
 
 def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publication:
@@ -74,7 +82,7 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
             f"a batch of {len(batch)} bytes; it may have {turn.settings.batch_bytes_max}",
         )
     try:
-        messages, properties = batches.check(batch, turn.settings.batch)
+        messages, properties, is_identified = batches.check(batch, turn.settings.batch)
     except BatchError as error:
         raise Refusal(error.code, str(error)) from None
     channel = turn.state.channels.get(name)
@@ -82,31 +90,41 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         exchange = turn.state.exchanges.named.get(name)
         if exchange is not None:
             portion = Portion((), batch, messages, properties)
-            return _prepare_routed(turn, session, exchange, portion)
+            return _prepare_routed(turn, session, exchange, portion, is_identified)
         channel = channel_for_use(turn, session, name)
     if channel.namespace is not None:
         _check_room(channel.namespace, len(batch))
     portion = Portion((channel,), batch, messages, properties)
-    if not channel.is_plain:
+    if is_identified:
+        judge(turn, channel, portion)
+        if messages == 1 and portion.judgement is not None:
+            portion.judgement.raise_refusal()
+    if not channel.is_plain and portion.messages:
         for rule in RULES:
             rule(turn, session, channel, portion)
     return Publication(channel.number, channel.log.next, [portion], messages)
 
 
 def _prepare_routed(
-    turn: Turn, session: Session, exchange: Exchange, whole: Portion
+    turn: Turn, session: Session, exchange: Exchange, whole: Portion, is_identified: bool
 ) -> Publication:
     """Choose where the messages go that are published to an exchange; the rules of each channel
-    have their say about what goes there."""
+    have their say about what goes there. What a channel has already, or what conflicts there, is
+    dropped for that channel."""
     portions: list[Portion] = []
     for portion in routed(turn, exchange, whole):
-        plain = [channel for channel in portion.channels if channel.is_plain]
+        plain: list[Channel] = []
         for channel in portion.channels:
-            if not channel.is_plain:
-                own = portion.to((channel,))
+            if channel.is_plain and not is_identified:
+                plain.append(channel)
+                continue
+            own = portion.to((channel,))
+            if is_identified:
+                judge(turn, channel, own)
+            if not channel.is_plain and own.messages:
                 for rule in RULES:
                     rule(turn, session, channel, own)
-                portions.append(own)
+            portions.append(own)
         if plain:
             portions.append(portion.to(plain))
     return Publication(exchange.number, exchange.next, portions, whole.messages)
@@ -125,18 +143,24 @@ def _check_room(namespace: Namespace, batch_bytes: int) -> None:
 
 def store(
     turn: Turn, publication: Publication, producer: bytes | None = None, sequence: int = 0
-) -> None:
-    """Commit what was prepared: one record, whatever number of channels it goes to."""
-    if turn.promised:
-        turn.promised.clear()
+) -> int | Fates:
+    """Commit what was prepared: one record, whatever number of channels it goes to.
+
+    Returns where its first message is, or the fate of each.
+    """
+    if turn.promised or turn.judged:
+        turn.forget_prepared()
     if len(publication.portions) == 1:
         portion = publication.portions[0]
         if portion.about is None and len(portion.channels) == 1:
             (channel,) = portion.channels
             if publication.source in (0, channel.number):
+                if portion.judgement is not None:
+                    return _store_judged(turn, channel, portion, producer, sequence)
                 _store_plain(turn, channel, portion, producer, sequence)
-                return
+                return publication.first
     _store_routed(turn, publication, producer, sequence)
+    return publication.first
 
 
 def forward(turn: Turn, portions: list[Portion]) -> None:
@@ -164,6 +188,21 @@ def _store_plain(
     turn.published[channel] = None
 
 
+def _store_judged(
+    turn: Turn, channel: Channel, portion: Portion, producer: bytes | None, sequence: int
+) -> int | Fates:
+    first = channel.log.next
+    if portion.messages:
+        _store_plain(turn, channel, portion, producer, sequence)
+    assert portion.judgement is not None
+    fates = portion.judgement.commit(turn, first)
+    if fates is None:
+        return first
+    if producer is not None and portion.messages:
+        turn.commit(r.FatesDecided(producer, sequence, fates.stored, fates.others, fates.refused))
+    return fates
+
+
 def _store_routed(
     turn: Turn, publication: Publication, producer: bytes | None, sequence: int
 ) -> None:
@@ -171,7 +210,13 @@ def _store_routed(
     parts: list[r.RoutedPart] = []
     former: bytes | None = None
     stored_bytes = 0
+    judged: list[tuple[Judgement, int]] = []
     for portion in publication.portions:
+        if portion.judgement is not None:
+            (channel,) = portion.channels
+            judged.append((portion.judgement, following.get(channel, channel.log.next)))
+        if not portion.messages:
+            continue
         targets: list[int] = []
         for channel in portion.channels:
             first = following.get(channel, channel.log.next)
@@ -188,6 +233,8 @@ def _store_routed(
     turn.counters["published"] += messages or sum(part[0] for part in parts)
     turn.counters["published_bytes"] += stored_bytes
     turn.published.update(dict.fromkeys(following))
+    for judgement, place in judged:
+        judgement.commit(turn, place)
 
 
 def open_gates(turn: Turn) -> None:
@@ -238,8 +285,8 @@ def level_of(turn: Turn, asked: int | None) -> Level:
 
 
 def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: int) -> Any:
-    """The first offset that this very batch got when it came before, or None; of a transaction
-    those of its publishes.
+    """Where the first message of this very batch is when it came before, or the fate of each; of a
+    transaction the first offsets of its publishes. None if it is new.
 
     `source` is the number of what it is published to, None if that does not exist.
     """
@@ -256,8 +303,8 @@ def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: 
             goes = "are transactions" if there is None else f"go to {there!r} and nowhere else"
             raise Refusal("bad_request", f"this producer's numbers {goes}")
         return None
-    first = producer.recent.get(sequence)
-    if first is not None:
+    place = producer.recent.get(sequence)
+    if place is not None:
         turn.counters["duplicates"] += 1
     elif len(producer.recent) >= f.PRODUCER_WINDOW and sequence < producer.lowest():
         raise Refusal(
@@ -265,4 +312,4 @@ def stored_before(turn: Turn, source: int | None, name: bytes | None, sequence: 
             f"sequence {sequence} is before the last {f.PRODUCER_WINDOW} of this producer; "
             "whether it was stored is no longer known",
         )
-    return first
+    return place

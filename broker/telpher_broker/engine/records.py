@@ -28,6 +28,7 @@ class Reason(IntEnum):
     DEAD_LETTERED = 3
     CANCELLED = 4
     DROPPED = 5
+    REPLACED = 7
 
 
 # (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
@@ -305,6 +306,47 @@ class ScheduleFired(NamedTuple):
     failure: str | None
 
 
+class Deduplicated(NamedTuple):
+    """The ids that came at `forget_ms` or before are forgotten; then those of the messages from
+    `first` on, published at `published_ms`, are remembered: one each, None for a message without
+    one."""
+
+    channel: int
+    forget_ms: int
+    published_ms: int
+    first: int
+    ids: tuple[str | None, ...]
+
+
+class UniqueTaken(NamedTuple):
+    """The messages from `first` on take their keys (None: none), as `while_` of `UniqueWhile` says;
+    for a time: until `until_ms`."""
+
+    channel: int
+    while_: int
+    until_ms: int
+    first: int
+    keys: tuple[str | None, ...]
+
+
+class UniquesFreed(NamedTuple):
+    """The keys that were taken for a time until `until_ms` or before are free."""
+
+    channel: int
+    until_ms: int
+
+
+class FatesDecided(NamedTuple):
+    """Of the batch just published by `producer` as `sequence`, only `stored` messages were stored;
+    see `Fates`. Committed behind the record that stored them."""
+
+    producer: bytes
+    sequence: int
+    stored: int
+    others: tuple[int, ...]
+    refused: tuple[tuple[int, str, str], ...]
+
+
 Record = (
     ChannelDeclared
     | ChannelDeleted
@@ -336,6 +378,10 @@ Record = (
     | TokenAdded
     | TokenRevoked
     | NamespaceSet
+    | Deduplicated
+    | UniqueTaken
+    | UniquesFreed
+    | FatesDecided
 )
 
 # What a producer publishes to that sends transactions: no channel and no exchange has this number.
@@ -363,6 +409,8 @@ KINDS: Final[dict[int, type[Record]]] = {
     19: ScheduleSet,
     20: ScheduleRemoved,
     21: ScheduleFired,
+    22: Deduplicated,
+    23: UniqueTaken,
     25: ChannelConfigured,
     28: UserSet,
     29: UserDeleted,
@@ -372,6 +420,8 @@ KINDS: Final[dict[int, type[Record]]] = {
     33: TokenRevoked,
     34: NamespaceSet,
     48: Transacted,
+    53: UniquesFreed,
+    54: FatesDecided,
 }
 _OF_NO_CHANNEL: Final = (
     ProducersForgotten,
@@ -390,6 +440,7 @@ _OF_NO_CHANNEL: Final = (
     ScheduleRemoved,
     ScheduleFired,
     Transacted,
+    FatesDecided,
 )
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 
@@ -466,7 +517,7 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ScheduleSet):
         fields["batch"] = show(record.batch)
-    if isinstance(record, Transacted):
+    if isinstance(record, (Transacted, FatesDecided)):
         fields["producer"] = record.producer.hex()
     if isinstance(record, ProducersForgotten):
         fields["producers"] = [producer.hex() for producer in record.producers]

@@ -14,6 +14,7 @@ from .bounds import bound_queue, needed_from
 from .membership import take_away
 from .state import Channel
 from .turn import Turn
+from .uniqueness import sweep
 
 
 def retain(turn: Turn, channel: Channel) -> None:
@@ -23,6 +24,8 @@ def retain(turn: Turn, channel: Channel) -> None:
     elif channel.bounds is not None:
         bound_queue(turn, channel, channel.bounds)
         _set_alarm(turn, channel)
+    if channel.dedup is not None or channel.uniques is not None:
+        sweep(turn, channel)
     if channel.expiring:
         turn.set_alarm(channel, channel.expiring[0][0])
 

@@ -41,4 +41,5 @@ class EngineSettings:
     waiting_bytes_max: int = 32 * 1024 * 1024
     waiting_bytes_total: int = 256 * 1024 * 1024
     ephemeral_backlog_bytes: int = 64 * 1024 * 1024
+    dedup_ids_max: int = 10_000_000
     producer_expiry_ms: int = 7 * 86_400_000

@@ -17,7 +17,9 @@ from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT,
 from telpher.protocol.frames import Options
 
 from . import ordered
+from .dedup import DedupWindow
 from .exchanges import Exchanges
+from .fates import Fates
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
@@ -26,6 +28,7 @@ from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
+from .uniques import Uniques
 
 
 class Bounds(NamedTuple):
@@ -55,13 +58,14 @@ class Channel:
     comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
     when nobody has used it since `used_ms` (0: never), its `bounds`, and `policy`: what it does
     with messages that fail (None: it has nothing to say). `gate` is where publishes wait for room,
-    made when the first one does.
+    made when the first one does. `dedup` and `uniques` are there once they are needed.
     """
 
     __slots__ = (
         "alarm_ms",
         "bounds",
         "config",
+        "dedup",
         "expiring",
         "gate",
         "idle_ms",
@@ -74,6 +78,7 @@ class Channel:
         "policy",
         "subscriptions",
         "ttl_ms",
+        "uniques",
         "used_ms",
     )
 
@@ -98,6 +103,8 @@ class Channel:
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
         self.expiring: Ordered[tuple[int, int, int]] = ()
+        self.dedup: DedupWindow | None = None
+        self.uniques: Uniques | None = None
         if kind == QUEUE:
             self.subscriptions[""] = Subscription(self, "", 0)
         self.derive()
@@ -136,11 +143,12 @@ class Channel:
         if self.kind == QUEUE:
             queue = self.subscriptions[""]
             return sum(queue.ranges.counts) + queue.tail_count
-        return self.log.next - self.log.start
+        return self.log.messages
 
 
-# The first offset that a batch got, or those that the publishes of a transaction got.
-Place = int | tuple[int, ...]
+# The first offset that a batch got, or the fates of its messages, or the first offsets that the
+# publishes of a transaction got.
+Place = int | Fates | tuple[int, ...]
 
 
 class Producer:

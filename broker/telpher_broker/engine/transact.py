@@ -34,9 +34,10 @@ def transact(turn: Turn, session: Session, frame: f.Transact) -> None:
 
 
 def _done(turn: Turn, session: Session, frame: f.Transact) -> tuple[int, ...]:
-    """What each publish got."""
+    """Where the first message of each publish is."""
     _check_size(turn, frame)
     acks = _held(session, frame)
+    turn.settling = {consumer.subscription: held for consumer, held in acks}
     publications = [_prepared(turn, session, name, batch) for name, batch in frame.publishes]
     for consumer, held in acks:
         count = count_of(held)
@@ -87,10 +88,14 @@ def _named(ranges: list[tuple[int, int]]) -> str:
 
 def _prepared(turn: Turn, session: Session, name: str, batch: bytes) -> Publication:
     try:
-        return prepare(turn, session, publishable(turn, session, name), batch)
+        publication = prepare(turn, session, publishable(turn, session, name), batch)
     except Postponed as postponed:
         # To wait would be to hold the acknowledgements as well.
         raise postponed.refusal from None
+    for portion in publication.portions:
+        if portion.judgement is not None:
+            portion.judgement.raise_refusal()
+    return publication
 
 
 def _stored(turn: Turn, publication: Publication) -> int:
@@ -101,5 +106,5 @@ def _stored(turn: Turn, publication: Publication) -> int:
         publication.first = channel.log.next
     else:
         publication.first = state.exchanges.numbered[publication.source].next
-    store(turn, publication)
-    return publication.first
+    place = store(turn, publication)
+    return place if isinstance(place, int) else place.first_offset

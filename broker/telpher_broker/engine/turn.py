@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol.frames import Level, Part, Refused, ServerFrame
@@ -25,12 +25,17 @@ from .settings import EngineSettings
 from .state import Channel, State
 from .subscription import Subscription
 
+if TYPE_CHECKING:
+    from .uniqueness import Judgement
+
 # What is counted since the start.
 COUNTERS: Final = (
     "published",
     "published_bytes",
     "duplicates",
     "unroutable",
+    "not_unique",
+    "replaced",
     "delivered",
     "redelivered",
     "acked",
@@ -103,6 +108,10 @@ class Turn:
         self.promised: dict[Channel, tuple[int, int]] = {}
         # Sessions that end when they have the answer to what they asked: (who, code, text).
         self.parting: list[tuple[Session, str, str]] = []
+        # What was judged of messages that are prepared and not stored yet.
+        self.judged: dict[Channel, list[Judgement]] = {}
+        # What a transaction is about to acknowledge, as (first, end, ...).
+        self.settling: dict[Subscription, list[tuple[int, int, int]]] = {}
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
         self._cuts: dict[Stored, batches.Columns] = {}
@@ -129,6 +138,12 @@ class Turn:
             if self.state.memory.spills(stored.batch):
                 self.spilling.append((len(self.records) - 1, at, log, stored))
 
+    def forget_prepared(self) -> None:
+        """What was prepared is about to be stored, or will not be."""
+        self.promised.clear()
+        self.judged.clear()
+        self.settling.clear()
+
     def reply(self, session: Session, frame: ServerFrame, level: Level = Level.RECEIVED) -> None:
         """Say something to a session, when this turn's block has reached `level`."""
         effects = self.synced_effects if level is Level.FSYNCED else self.effects
@@ -136,7 +151,7 @@ class Turn:
 
     def refuse(self, session: Session, request: int, refusal: Refusal) -> None:
         """Answer a request with a refusal."""
-        self.promised.clear()
+        self.forget_prepared()
         self.counters["refused"] += 1
         self.reply(session, Refused(request, refusal.code, refusal.text))
 

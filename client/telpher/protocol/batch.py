@@ -17,6 +17,7 @@ import msgpack
 
 from .codec import unpack
 from .errors import BatchError
+from .uniqueness import DEDUP_HEADER, UNIQUE_HEADER, UniqueWhile
 
 Key = str | None
 Headers = dict[str, Any] | None
@@ -30,6 +31,9 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "due_ms": (0, 253_402_300_799_999),
     "mandatory": (0, 1),
     "ttl_ms": (1, 10 * 365 * 86_400_000),
+    "unique": (1, 3),
+    "unique_ms": (1, 10 * 365 * 86_400_000),
+    "on_conflict": (0, 3),
 }
 KEY_BYTES_MAX: Final = 1024
 HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
@@ -38,15 +42,21 @@ _ROWS: Final = frozenset(
     product((int,), (dict, NoneType), (bytes,), (bytes, NoneType), (bytes, NoneType))
 )
 _BODY_TYPES: Final = {bytes}
+# What a column of headers has in it if a message has an identity.
+_IDENTITIES: Final = (DEDUP_HEADER.encode(), UNIQUE_HEADER.encode())
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 
 class Summary(NamedTuple):
-    """What the broker needs to know of a checked batch."""
+    """What the broker needs to know of a checked batch.
+
+    `is_identified`: a message of it may have a dedup id or a unique key; False: none has.
+    """
 
     messages: int
     properties: Properties
+    is_identified: bool
 
 
 class Columns(NamedTuple):
@@ -145,9 +155,10 @@ def check(batch: bytes, limits: BatchLimits) -> Summary:
     _check_bodies(bodies, count, limits.message_bytes_max)
     if keys is not None:
         _check_keys(_column("keys", keys), count)
-    if headers is not None:
-        _check_headers(_column("headers", headers), count)
-    return Summary(count, properties)
+    if headers is None:
+        return Summary(count, properties, False)
+    _check_headers(_column("headers", headers), count)
+    return Summary(count, properties, any(name in headers for name in _IDENTITIES))
 
 
 def _outer(batch: bytes) -> tuple[int, Properties, bytes, bytes | None, bytes | None]:
@@ -224,3 +235,5 @@ def _check_properties(properties: dict[Any, Any]) -> None:
             )
     if "due_ms" in properties and "delay_ms" in properties:
         raise BatchError("bad_batch", "a batch has either delay_ms or due_ms, not both")
+    if (properties.get("unique") == UniqueWhile.A_TIME) != ("unique_ms" in properties):
+        raise BatchError("bad_batch", "unique_ms goes with unique = 3 and only with that")

@@ -215,6 +215,9 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "dead_letter_expired": ChannelOption(
         _BOTH, Flag(), "What expires is a dead letter too.", needs="dead_letter"
     ),
+    "dedup_seconds": ChannelOption(
+        _BOTH, Integer(1, 7 * 86_400, "seconds"), "Remember dedup ids for so long; 120 if absent."
+    ),
 }
 
 

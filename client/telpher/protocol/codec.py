@@ -15,7 +15,20 @@ from typing import Any, Final, cast
 import msgpack
 
 from .errors import RemoteProtocolError
-from .frames import NUMBERS, SHAPES, Deliver, Fields, Frame, Lost, Publish, Settled, Transact, pairs
+from .frames import (
+    NUMBERS,
+    SHAPES,
+    ConfirmEach,
+    Deliver,
+    Fields,
+    Frame,
+    Lost,
+    Publish,
+    Settled,
+    Transact,
+    name_of,
+    pairs,
+)
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
@@ -137,13 +150,13 @@ def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
     # As `_make` does it, without counting what was counted.
     made = _made(frame, values[1:])
     if check is not None:
-        check(frame.__name__.upper(), made)
+        check(name_of(frame), made)
     return made
 
 
 def _misfit(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> str:
     """What is wrong with the values of a frame."""
-    name = frame.__name__.upper()
+    name = name_of(frame)
     if len(values) != len(fields) + 2:
         return f"{name} has {len(fields) + 2} elements, this one has {len(values)}"
     for index, allowed in enumerate(fields, 2):
@@ -176,6 +189,26 @@ def _check_transaction(name: str, frame: Any) -> None:
             raise RemoteProtocolError("bad_frame", f"{name}: publishes are [string, bin]")
 
 
+def _check_fates(name: str, frame: Any) -> None:
+    count = len(frame.offsets)
+    is_well_formed = (
+        all(type(offset) is int and offset >= -1 for offset in frame.offsets)
+        and all(type(index) is int and 0 <= index < count for index in frame.duplicates)
+        and all(
+            type(row) is tuple and tuple(map(type, row)) == (int, str, str) and 0 <= row[0] < count
+            for row in frame.refused
+        )
+        and {row[0] for row in frame.refused}
+        == {index for index, offset in enumerate(frame.offsets) if offset < 0}
+    )
+    if not is_well_formed:
+        raise RemoteProtocolError(
+            "bad_frame",
+            f"{name} has an offset for each message, -1 for those that are refused, and their "
+            "[index, code, text]",
+        )
+
+
 _Check = Callable[[str, Any], None]
 _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 
@@ -186,6 +219,7 @@ _ROWS: Final[dict[type[Frame], _Check]] = {
     Settled: _check_offsets,
     Lost: _check_offsets,
     Transact: _check_transaction,
+    ConfirmEach: _check_fates,
 }
 # By number: the frame, its length, every row of types that it may have, and a check of its own.
 # All fields are looked at by looking up their types at once.

@@ -50,7 +50,7 @@ REQUESTS: Final[frozenset[type[Frame]]] = frozenset(
     {f.Publish, f.Transact, f.Consume, f.Fetch, f.Settle, f.Nack, f.Renew, f.Cancel, f.Call}
 )
 _ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
-    {f.Confirm, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
+    {f.Confirm, f.ConfirmEach, f.Deliver, f.Settled, f.Lost, f.Missed, f.Closed, f.Reply, f.Refused}
 )
 
 _MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
@@ -135,6 +135,6 @@ class Connection:
     def _refuse(self, kind: type[Frame], sender: Role, error: type[ProtocolError]) -> NoReturn:
         raise error(
             "unexpected_frame",
-            f"{kind.__name__.upper()} may not come from the {sender.value} "
+            f"{f.name_of(kind)} may not come from the {sender.value} "
             f"while the connection is {self.state.value}",
         )

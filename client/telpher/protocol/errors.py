@@ -82,6 +82,7 @@ CODES: Final[dict[str, str]] = {
     "durability_unavailable": "The broker's persistence cannot reach the level asked for.",
     "disk_full": "The disk is nearly full; publishing resumes by itself when there is space.",
     "busy": "The same administrative work is under way; try again when it is done.",
+    "not_unique": "Another message has the unique key, and keeps it; the text says which.",
     "draining": "The broker is shutting down; reconnect.",
     "heartbeat_missed": "Nothing came from the peer for two heartbeats.",
     "slow_start": "The peer did not open the session in time.",

@@ -9,6 +9,7 @@ Offsets are ranges, flat: `(first, end, first, end, ...)`, each end exclusive.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from types import NoneType
 from typing import Any, Final, NamedTuple
@@ -80,6 +81,16 @@ class Confirm(NamedTuple):
     request: int
     first: int
     level: int
+
+
+class ConfirmEach(NamedTuple):
+    """A CONFIRM whose messages fared differently; -1 in `offsets`: refused."""
+
+    request: int
+    level: int
+    offsets: tuple[int, ...]
+    duplicates: tuple[int, ...]
+    refused: tuple[tuple[int, str, str], ...]
 
 
 class Consume(NamedTuple):
@@ -201,6 +212,7 @@ ClientFrame = (
 ServerFrame = (
     Welcome
     | Confirm
+    | ConfirmEach
     | Deliver
     | Settled
     | Lost
@@ -251,8 +263,18 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     21: (Goodbye, ()),
     22: (Nack, (_INT, _ROW, _MAP)),
     24: (Transact, (_BIN, _INT, _INT_OR_NIL, _ROW, _ROW)),
+    23: (ConfirmEach, (_INT, _ROW, _ROW, _ROW)),
 }
 NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
+
+
+def name_of(kind: type[Any]) -> str:
+    """A frame's name as the specification and error texts have it.
+
+    >>> name_of(ConfirmEach)
+    'CONFIRM_EACH'
+    """
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
 
 
 def flatten(ranges: list[tuple[int, int]]) -> Offsets:

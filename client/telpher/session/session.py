@@ -298,7 +298,7 @@ class Session:
         for exchange in sorted(self.open.values(), key=lambda exchange: exchange.number):
             self._send(exchange)
 
-    def _on_answer(self, frame: f.Confirm | f.Settled | f.Reply) -> None:
+    def _on_answer(self, frame: f.Confirm | f.ConfirmEach | f.Settled | f.Reply) -> None:
         exchange = self.open.get(frame.request)
         if exchange is None:
             return
@@ -359,6 +359,7 @@ class Session:
 _HANDLERS: Final[dict[type[Frame], Callable[[Session, Any], None]]] = {
     f.Welcome: Session._on_welcome,
     f.Confirm: Session._on_answer,
+    f.ConfirmEach: Session._on_answer,
     f.Settled: Session._on_answer,
     f.Reply: Session._on_answer,
     f.Refused: Session._on_refused,

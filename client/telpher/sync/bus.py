@@ -14,6 +14,7 @@ from ..admin import Start
 from ..content import Body, LevelName, as_body, as_headers, as_key, as_level, as_properties
 from ..driver import Driver
 from ..errors import Closed
+from ..identity import Conflict, While, as_unique, identified
 from ..lane import Lane, Receipt, Waiting
 from .admin import Administration
 from .consumer import Consumer
@@ -46,13 +47,20 @@ class Bus(Administration):
         ttl: float | None = None,
         priority: int | None = None,
         mandatory: bool = False,
+        dedup_id: str | None = None,
+        unique: str | None = None,
+        unique_while: While | None = None,
+        on_conflict: Conflict | None = None,
         confirm: LevelName | None = None,
         deadline: float | None = None,
     ) -> Receipt:
         """Publish one message and wait for its confirm; as `telpher.Bus.publish`."""
         inner, lane = self._bus, None
-        waiting = Waiting(as_body(body), as_key(key), as_headers(headers))
-        common = (as_properties(delay, ttl, priority, due, mandatory=mandatory), as_level(confirm))
+        waiting = Waiting(
+            as_body(body), as_key(key), identified(as_headers(headers), dedup_id, unique)
+        )
+        properties = as_properties(delay, ttl, priority, due, mandatory=mandatory)
+        common = (properties + as_unique(unique, unique_while, on_conflict), as_level(confirm))
 
         def begun() -> Lane:
             nonlocal lane

@@ -13,6 +13,7 @@ from .. import producer
 from ..content import Body, as_body, as_headers, as_key
 from ..driver import Driver
 from ..errors import TelpherError
+from ..identity import identified
 
 QUEUED_MESSAGES_MAX = 2000
 
@@ -29,7 +30,13 @@ class Producer:
         self._lock = anyio.Lock()
 
     def send(
-        self, body: Body, key: str | None = None, headers: Mapping[str, Any] | None = None
+        self,
+        body: Body,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        dedup_id: str | None = None,
+        unique: str | None = None,
     ) -> None:
         """Hand one message over; waits only when the producer is far behind.
 
@@ -38,7 +45,8 @@ class Producer:
         """
         if type(body) is not bytes:
             body = as_body(body)
-        self._queue.append((body, as_key(key), as_headers(headers)))
+        identities = identified(as_headers(headers), dedup_id, unique)
+        self._queue.append((body, as_key(key), identities))
         if len(self._queue) >= QUEUED_MESSAGES_MAX or self._error is not None:
             self._driver.call(self._drain)
             self._raise_error()
