@@ -87,6 +87,7 @@ ENGINE_ORDER = [
     "security",
     "schedule",
     "state",
+    "records_uniqueness",
     "records",
     "settings",
     "ports",
