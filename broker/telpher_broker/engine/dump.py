@@ -26,8 +26,7 @@ before its 8s; spans that fill more than one 4 go on in the next. What is known 
 subscription's spans follows its 4s. The exchanges come behind all channels, and their bindings, the
 11s, behind all exchanges. A place is a first offset, or [first, stored, others, refused] (see
 `Fates`), or of a transaction [first, ...]. A batch has its last two fields only if one of them says
-something. Of a batch that
-several channels share, the first has the bytes and the others have nil and the same `share`.
+something. Of a batch that several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
