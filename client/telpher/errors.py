@@ -118,6 +118,10 @@ class ConsumerExclusive(Refused):
     """Another consumer is there that is exclusive, or this one asked to be and is not alone."""
 
 
+class UnknownTransfer(Refused, LookupError):
+    """No transfer of that number is running; it may have ended."""
+
+
 class NoDeadLetter(Refused):
     """The channel has no dead_letter where a rejected message goes; configure one."""
 
@@ -230,6 +234,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_deleted": ChannelDeleted,
     "subscription_deleted": SubscriptionDeleted,
     "consumer_exclusive": ConsumerExclusive,
+    "unknown_transfer": UnknownTransfer,
     "no_dead_letter": NoDeadLetter,
     "limit_reached": LimitReached,
     "sequence_too_old": SequenceTooOld,

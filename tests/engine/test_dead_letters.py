@@ -63,6 +63,8 @@ class EveryMessageIsInOnePlace(RuleBasedStateMachine):
         shared = {"max_attempts": most, "backoff": backoff, "backoff_ms": 100}
         jobs = {**shared, "dead_letter": "dead", "dead_letter_expired": True}
         self.call("declare", channel="jobs", kind="queue", config=jobs)
+        self.call("declare_exchange", exchange="router", kind="fanout")
+        self.call("bind", exchange="router", target="jobs")
         dead = {**shared, "dead_letter": "deader"}
         self.call("declare", channel="dead", kind="queue", config=dead)
 
@@ -126,6 +128,44 @@ class EveryMessageIsInOnePlace(RuleBasedStateMachine):
             found.append(batches.decode(batch).bodies[offset - stored.first])
         return found
 
+    @rule(
+        name=st.sampled_from(["dead", "deader"]),
+        into=st.sampled_from([None, "jobs", "router"]),
+        rate=st.sampled_from([None, 3, 1000]),
+        some=st.booleans(),
+    )
+    def redrive(self, name: str, into: str | None, rate: int | None, some: bool) -> None:
+        if name not in self.driver.engine.state.channels:
+            return
+        given: dict[str, Any] = {"into": into, "rate": rate}
+        if some:
+            given["offsets"] = (0, 3, 5, 10)
+        self.call("redrive", channel=name, **{k: v for k, v in given.items() if v is not None})
+        self.driver.settle()
+
+    @rule(which=st.integers(0, 10))
+    def stop_a_transfer(self, which: int) -> None:
+        running = list(self.driver.engine.state.transfers.running)
+        if running:
+            self.call("stop_transfer", transfer=running[which % len(running)])
+
+    @rule(which=st.integers(0, 10), delete=st.booleans())
+    def change_a_letter(self, which: int, delete: bool) -> None:
+        parts = self.call("letters", channel="dead")["parts"]
+        if not parts:
+            return
+        first, _, _, batch, _ = parts[which % len(parts)]
+        held = any(first in self.held(*at) for at, name in self.consumers.items() if name == "dead")
+        if held:
+            return
+        if delete:
+            self.acked.append(batches.decode(batch).bodies[0])
+            result = self.call("delete_letters", channel="dead", offsets=(first, first + 1))
+            assert result == {"deleted": 1, "next": None}
+        else:
+            changed = self.call("edit_letter", channel="dead", offset=first, headers={"seen": True})
+            assert changed["offset"] == self.driver.engine.state.channels["dead"].log.next - 1
+
     @rule(which=st.integers(0, 3), orderly=st.booleans())
     def disconnect(self, which: int, orderly: bool) -> None:
         if self.consumers:
@@ -165,10 +205,13 @@ class EveryMessageIsInOnePlace(RuleBasedStateMachine):
             for stored in self.driver.engine.state.channels[name].log:
                 about = stored.about
                 assert about is not None
+                if "dead" not in about:
+                    assert about["earlier"], "it was redriven"
+                    continue
                 assert about["channel"] in origins
                 dead = about["dead"]
                 assert dead["reason"] in ("rejected", "max_attempts", "expired")
-                assert len(dead.get("earlier", ())) == (name == "deader")
+                assert len(dead.get("earlier", ())) <= EARLIER_MAX
                 assert len(dead.get("last_error", "")) <= f.ERROR_CHARACTERS_MAX
 
 

@@ -20,6 +20,7 @@ from .ranges import Failure, Span
 from .schedule import Schedule
 from .state import Channel, Place, Producer, State, View
 from .subscription import Subscription
+from .transfer import Transfer
 
 
 def apply(state: State, record: r.Record) -> None:
@@ -60,7 +61,7 @@ def settle(subscription: Subscription, offsets: Offsets) -> int:
     """Take offsets out of a subscription; how many were still unsettled."""
     count = 0
     channel = subscription.channel
-    release = channel.log.release if channel.kind == QUEUE else None
+    release = channel.log.release if channel.drops_settled else None
     if channel.uniques is not None and channel.kind == QUEUE:
         for index in range(0, len(offsets), 2):
             channel.uniques.settled(offsets[index], offsets[index + 1])
@@ -83,12 +84,22 @@ def place(channel: Channel, stored: Stored) -> None:
     if channel.ttl_ms:
         stored.properties = _with_ttl(stored, channel.ttl_ms)
     channel.log.append(stored)
+    if stored.about is not None and "only" in stored.about:
+        _place_only(channel, stored, stored.about["only"])
     if stored.properties is None:
         return
     if stored.is_special:
         for subscription in channel.subscriptions.values():
-            subscription.place(_special(stored, stored.first))
+            if stored.first >= subscription.cursor:
+                subscription.place(_special(stored, stored.first))
     channel.expect_expiry(stored)
+
+
+def _place_only(channel: Channel, stored: Stored, name: str) -> None:
+    """A message that comes back to one subscription of a topic is settled for the others."""
+    for subscription in channel.subscriptions.values():
+        if subscription.name != name:
+            subscription.settle(stored.first, stored.end)
 
 
 def _with_ttl(stored: Stored, ttl_ms: int) -> dict[str, int]:
@@ -119,7 +130,12 @@ def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
 
 
 def _channel_configured(state: State, record: r.ChannelConfigured) -> None:
-    state.numbered[record.channel].configure(record.config)
+    channel = state.numbered[record.channel]
+    dropped_settled = channel.drops_settled
+    channel.configure(record.config)
+    if channel.drops_settled and not dropped_settled:
+        channel.count_live()
+        _dropped(channel, channel.log.drop_settled())
 
 
 def _subscribed(state: State, record: r.Subscribed) -> None:
@@ -138,12 +154,30 @@ def subscribed(
     return subscription
 
 
+def settle_gaps(subscription: Subscription) -> None:
+    """Settle what is not in the log any more: there may be such in a queue that did not always
+    retain what is settled."""
+    reached = subscription.cursor
+    if subscription.channel.kind != QUEUE:
+        return
+    for stored in list(subscription.channel.log.since(reached)):
+        if reached < stored.first:
+            subscription.settle(reached, stored.first)
+        reached = stored.end
+    if reached < subscription.channel.log.next:
+        subscription.settle(reached, subscription.channel.log.next)
+
+
 def place_special(subscription: Subscription) -> None:
-    """Place what is in the subscription's tail and is not plain: priorities and delays."""
-    cursor = subscription.cursor
+    """Place what is in the subscription's tail and is not plain: priorities and delays, and what
+    is for another subscription alone."""
+    cursor, name = subscription.cursor, subscription.name
     for stored in subscription.channel.log.since(cursor):
-        if stored.is_special:
-            subscription.place(_special(stored, max(stored.first, cursor)))
+        first = max(stored.first, cursor)
+        if stored.about is not None and stored.about.get("only", name) != name:
+            subscription.settle(first, stored.end)
+        elif stored.is_special:
+            subscription.place(_special(stored, first))
 
 
 def _special(stored: Stored, first: int) -> Span:
@@ -274,6 +308,7 @@ def _trimmed(state: State, record: r.Trimmed) -> None:
 def _sought(state: State, record: r.Sought) -> None:
     subscription = state.subscription(record.channel, record.subscription)
     subscription.move(record.cursor)
+    settle_gaps(subscription)
     place_special(subscription)
 
 
@@ -292,6 +327,22 @@ def _schedule_fired(state: State, record: r.ScheduleFired) -> None:
     if record.fired_ms and record.failure is None:
         schedule = schedule._replace(fired=schedule.fired + 1, fired_ms=record.fired_ms)
     state.calendar.put(schedule._replace(due_ms=record.next_ms, failure=record.failure))
+
+
+def _transfer_began(state: State, record: r.TransferBegan) -> None:
+    state.transfers.running[record.transfer] = Transfer(*record)
+    state.transfers.next = record.transfer + 1
+
+
+def _transfer_moved(state: State, record: r.TransferMoved) -> None:
+    transfer = state.transfers.running[record.transfer]
+    transfer.reached = record.reached
+    transfer.moved += record.moved
+    transfer.skipped += record.skipped
+
+
+def _transfer_ended(state: State, record: r.TransferEnded) -> None:
+    del state.transfers.running[record.transfer]
 
 
 def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
@@ -317,6 +368,9 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Returned: _returned,
     r.Rescheduled: _rescheduled,
     r.Failed: _failed,
+    r.TransferBegan: _transfer_began,
+    r.TransferMoved: _transfer_moved,
+    r.TransferEnded: _transfer_ended,
     r.Trimmed: _trimmed,
     r.Sought: _sought,
     r.ScheduleSet: _schedule_set,

@@ -115,9 +115,20 @@ class Arguments:
             raise self._wrong(name, value, "a map")
         return value or {}
 
-    def start(self, name: str) -> Any:
-        """A position in a log: "earliest", "latest" (the default), an offset, {"time_ms": t}."""
-        value = self._fields.pop(name, "latest")
+    def optional_options(self, name: str) -> Options | None:
+        """A map, or None when it is absent or nil."""
+        return None if self._fields.get(name) is None else self.options(name)
+
+    def optional_bytes(self, name: str) -> bytes | None:
+        """A bin, or None when it is absent or nil."""
+        value = self._fields.pop(name, None)
+        if value is not None and type(value) is not bytes:
+            raise self._wrong(name, value, "a bin")
+        return value
+
+    def start(self, name: str, default: str = "latest") -> Any:
+        """A position in a log: "earliest", "latest", an offset, {"time_ms": t}."""
+        value = self._fields.pop(name, default)
         if value in ("earliest", "latest") or (type(value) is int and value >= 0):
             return value
         if type(value) is dict and list(value) == ["time_ms"] and type(value["time_ms"]) is int:

@@ -42,7 +42,7 @@ def check_room(turn: Turn, _session: Session, channel: Channel, portion: Portion
     messages, body_bytes = turn.promised.get(channel, (0, 0))
     messages, body_bytes = messages + portion.messages, body_bytes + size
     turn.promised[channel] = messages, body_bytes
-    lack = _lack(bounds, channel.messages, messages, channel.log.body_bytes, body_bytes)
+    lack = _lack(bounds, channel.messages, messages, _held_bytes(channel), body_bytes)
     if lack is not None and channel.kind != QUEUE:
         held, held_bytes = _needed(turn, channel)
         lack = _lack(bounds, held, messages, held_bytes, body_bytes)
@@ -62,6 +62,14 @@ def check_room(turn: Turn, _session: Session, channel: Channel, portion: Portion
         # What fits where more than that waits would pass it again and again.
         text = f"other publishes wait for room in {channel.name!r}, and this would pass them"
         raise Postponed(channel.gate, Refusal("channel_full", text))
+
+
+def _held_bytes(channel: Channel) -> int:
+    """How many bytes of batches a channel holds, of a queue without what it retains."""
+    if channel.kind != QUEUE or channel.drops_settled:
+        return channel.log.body_bytes
+    needed = channel.log.find(channel.subscriptions[""].low)
+    return 0 if needed is None else channel.log.bytes_since(needed)
 
 
 def _lack(
@@ -140,7 +148,7 @@ def _drop_excess(turn: Turn, queue: Subscription, bounds: Bounds) -> None:
     while True:
         ready = queue.ranges.counts[READY] + queue.tail_count
         excess = 0 if bounds.messages is None else max(ready - bounds.messages, 0)
-        is_heavy = bounds.body_bytes is not None and log.body_bytes > bounds.body_bytes
+        is_heavy = bounds.body_bytes is not None and _held_bytes(queue.channel) > bounds.body_bytes
         if not ready or not (excess or is_heavy):
             return
         first, end = queue.least_in_line()

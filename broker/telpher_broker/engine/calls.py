@@ -9,14 +9,14 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
-from . import bindings, delays, namespaces, scheduling, tokens, users
+from . import bindings, delays, letters, moving, namespaces, scheduling, tokens, users
 from . import records as r
 from .access import granted, local, sees
 from .arguments import Arguments
 from .dead_letters import check_target
-from .decide import channel_of, make_channel, subscription_of
+from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
-from .membership import close, durable_subscription, position, take_away
+from .membership import close, durable_subscription, take_away
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
 from .sessions import Session
@@ -96,7 +96,7 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
     if_empty = arguments.flag("if_empty")
     if_unused = arguments.flag("if_unused")
     arguments.done()
-    if if_empty and channel.log.start < channel.log.next:
+    if if_empty and channel.messages:
         raise Refusal("channel_not_empty", f"{channel.name!r} still holds messages")
     consumers = [c for s in channel.subscriptions.values() for c in s.consumers]
     if if_unused and consumers:
@@ -241,7 +241,13 @@ def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
 
 def _seek(turn: Turn, arguments: Arguments) -> Options:
     channel = channel_of(turn, arguments.text("channel"))
-    subscription = _topic_subscription(channel, arguments.text("subscription"))
+    subscription = subscription_of(channel, arguments.optional_text("subscription"))
+    if channel.drops_settled:
+        raise Refusal(
+            "wrong_kind",
+            f"{channel.name!r} is a queue that keeps nothing it could go back to; "
+            "give it retain_seconds, retain_bytes or retain_count",
+        )
     to = arguments.start("to")
     arguments.done()
     cursor = position(channel, to)
@@ -277,4 +283,6 @@ VERBS: Final[dict[str, Verb]] = {
     **tokens.VERBS,
     **namespaces.VERBS,
     **scheduling.VERBS,
+    **letters.VERBS,
+    **moving.VERBS,
 }

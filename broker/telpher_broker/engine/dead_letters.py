@@ -13,10 +13,13 @@ from typing import Any, Final
 
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Options, flatten, pairs
+from telpher.protocol.names import NAME_BYTES_MAX
 
 from . import records as r
+from .destination import destined, exists
 from .log import Stored
-from .publish import Portion, forward
+from .publication import Portion
+from .publish import forward
 from .ranges import LEASED, Failure
 from .state import Channel
 from .subscription import Subscription
@@ -27,6 +30,10 @@ REJECTED: Final = "rejected"
 MAX_ATTEMPTS: Final = "max_attempts"
 EXPIRED: Final = "expired"
 OVERFLOW: Final = "overflow"
+
+# Added to the name of an exchange that has no channel for a letter: the queue that gets it.
+UNROUTED: Final = ".unrouted"
+_UNROUTED_MAX: Final = NAME_BYTES_MAX - len(UNROUTED)
 
 # How many of its earlier deaths a letter remembers.
 EARLIER_MAX: Final = 8
@@ -46,19 +53,22 @@ def bury(
     `error` is what went wrong last, if anything was told.
     """
     channel = subscription.channel
-    target = _target(turn, channel)
+    assert channel.policy is not None
+    assert channel.policy.dead_letter is not None
+    target = channel.policy.dead_letter
     portions: list[Portion] = []
     letters = cut = 0
     for first, end in ranges:
         for low, high, attempts, failure in _standing(subscription, first, end):
             failure = failed(failure, error, turn.now_ms)
             for stored, start, stop in _batches(channel, low, high):
-                if _goes_round(stored.about, reason, target.name):
+                if _goes_round(stored.about, reason, target):
                     cut += stop - start
                     continue
                 about = _note(turn, subscription, stored, start, reason, attempts, failure)
                 batch = turn.cut(stored, start, stop)
-                portions.append(Portion((target,), batch, stop - start, None, about))
+                portion = Portion((), batch, stop - start, None, about)
+                portions += _addressed(turn, target, portion)
                 letters += stop - start
     turn.commit(
         r.Settled(channel.number, subscription.name, r.Reason.DEAD_LETTERED, flatten(ranges)),
@@ -98,17 +108,24 @@ def check_target(name: str, config: Options) -> None:
         )
 
 
-def _target(turn: Turn, channel: Channel) -> Channel:
-    """Where its dead letters go. What is not there is made: no letter is without a place."""
-    policy = channel.policy
-    assert policy is not None
-    assert policy.dead_letter is not None
-    name = policy.dead_letter
-    found = turn.state.channels.get(name)
-    if found is None:
-        turn.commit(r.ChannelDeclared(turn.state.next_channel, name, QUEUE, {}))
-        found = turn.state.channels[name]
-    return found
+def _addressed(turn: Turn, target: str, portion: Portion) -> Iterator[Portion]:
+    """The letters on their way. What is not there is made: no letter is without a place."""
+    if not exists(turn, target):
+        _make_queue(turn, target)
+    for _, run in destined(turn, target, portion):
+        yield run if run.channels else run.to((_unrouted(turn, target),))
+
+
+def _unrouted(turn: Turn, exchange: str) -> Channel:
+    """The queue of the letters for which an exchange finds no channel."""
+    name = exchange[:_UNROUTED_MAX].rstrip(".") + UNROUTED
+    if name not in turn.state.channels:
+        _make_queue(turn, name)
+    return turn.state.channels[name]
+
+
+def _make_queue(turn: Turn, name: str) -> None:
+    turn.commit(r.ChannelDeclared(turn.state.next_channel, name, QUEUE, {}))
 
 
 def _standing(
@@ -171,7 +188,7 @@ def _goes_round(about: Options | None, reason: str, target: str) -> bool:
     It does when it died in `target` before and no consumer has had it since, or when as many
     deaths as are remembered were of that kind.
     """
-    if about is None or reason not in _WITHOUT_CONSUMER:
+    if about is None or "dead" not in about or reason not in _WITHOUT_CONSUMER:
         return False
     deaths = earlier_deaths(about)
     for death in deaths:

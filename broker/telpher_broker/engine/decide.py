@@ -6,7 +6,7 @@ Settling, and the look-ups that every decision begins with. Publishing has a fil
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
@@ -147,6 +147,18 @@ def consumer_of(session: Session, request: int) -> Consumer:
     if consumer is None:
         raise Refusal("unknown_consumer", f"this connection has no consumer {request}")
     return consumer
+
+
+def position(channel: Channel, start: Any) -> int:
+    """The offset that a start means: "earliest", "latest", an offset, or {"time_ms": t}."""
+    log = channel.log
+    if start == "latest":
+        return log.next
+    if start == "earliest":
+        return log.start
+    if isinstance(start, dict):
+        return max(log.at_time(start["time_ms"]), log.start)
+    return min(max(int(start), log.start), log.next)
 
 
 def channel_of(turn: Turn, name: str) -> Channel:

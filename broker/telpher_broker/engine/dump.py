@@ -20,13 +20,15 @@ Chunks, each one msgpack array:
          [[token, user, name, keys, created_ms, expires_ms], ...]]
     [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
           fired_ms, failure], ...]]
+    [14, next_transfer, [[transfer, kind, channel, ...], ...]]
 
 The 10 comes before the channels. A channel's 2 comes before its 3s, those before its 4s, and those
 before its 8s; spans that fill more than one 4 go on in the next. What is known of the failures of a
 subscription's spans follows its 4s. The exchanges come behind all channels, and their bindings, the
 11s, behind all exchanges. A place is a first offset, or [first, stored, others, refused] (see
 `Fates`), or of a transaction [first, ...]. A batch has its last two fields only if one of them says
-something. Of a batch that several channels share, the first has the bytes and the others have nil and the same `share`.
+something. Of a batch that several channels share, the first has the bytes and the others have nil
+and the same `share`.
 """
 
 from __future__ import annotations
@@ -37,16 +39,16 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
-from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
+from . import failure_chunks
 from .apply_security import frozen_security, load_security, readable_security
 from .dedup import DedupWindow, Remembered
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .fates import Fates
 from .log import Share, Stored
 from .memory import Place, size_of
-from .ranges import Failure, Span
+from .ranges import Span
 from .records import TRANSACTIONS, summary_of
 from .schedule import Schedule
 from .state import Channel, Producer, State
@@ -61,6 +63,7 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
 # What `describe` calls the chunks and their fields, and the fields of a batch.
 _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
+    **failure_chunks.NAMES,
     1: ("Header", ("next_channel",)),
     2: ("Channel", ("channel", "name", "channel_kind", "config", "next")),
     3: ("Batches", ("channel", "batches")),
@@ -68,7 +71,6 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     5: ("Producers", ("producers",)),
     EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
     BINDINGS: ("Bindings", ("exchange", "bindings")),
-    13: ("Failures", ("channel", "name", "failures")),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
     8: ("Identities", ("channel", "dedup_ids", "unique_keys")),
@@ -77,7 +79,6 @@ _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "a
 
 BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
-FailureRow = tuple[str, int, str, tuple[int, ...]]
 ProducerRow = tuple[bytes, int, int, tuple[Any, ...]]
 RunRow = tuple[int, int, tuple[str | None, ...]]
 UniqueRow = tuple[str, int, int, int]
@@ -88,7 +89,7 @@ class _FrozenSubscription(NamedTuple):
     cursor: int
     missed: int
     spans: list[SpanRow]
-    failures: list[FailureRow]
+    failures: list[failure_chunks.Row]
 
 
 class _FrozenChannel(NamedTuple):
@@ -121,6 +122,7 @@ class Frozen:
         # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
         self._exchanges = FrozenExchanges(state)
+        self._transfers = failure_chunks.transfers(state)
         self._producers: dict[bytes, Producer | ProducerRow] = dict(state.producers)
         self._schedules = list(state.calendar.schedules.values())
         self._views = state.views
@@ -180,6 +182,8 @@ class Frozen:
             for chunk in _identity_chunks(channel):
                 yield chunk, (), ()
         for fields in self._exchanges:
+            yield _bytes(fields), (), ()
+        for fields in self._transfers:
             yield _bytes(fields), (), ()
         while self._producers:
             names = list(islice(self._producers, _CHUNK_ROWS))
@@ -270,8 +274,8 @@ def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[st
 def loaded(state: State) -> None:
     """All chunks are in: count what is live in the batches of queues."""
     for channel in state.numbered.values():
-        if channel.kind == QUEUE:
-            _count_live(channel)
+        if channel.drops_settled:
+            channel.count_live()
     state.shared.clear()
 
 
@@ -293,7 +297,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
                 subscription.cursor,
                 subscription.missed,
                 _span_rows(subscription),
-                _failure_rows(subscription),
+                failure_chunks.rows(subscription),
             )
             for subscription in channel.subscriptions.values()
             if subscription.durable
@@ -313,19 +317,6 @@ def _span_rows(subscription: Subscription) -> list[SpanRow]:
         else:
             rows.append(row)
     return rows
-
-
-def _failure_rows(subscription: Subscription) -> list[FailureRow]:
-    """What failed, by what is known of it, in order of the first offset of each."""
-    offsets: dict[Failure, list[int]] = {}
-    for span in subscription.ranges:
-        if span.failure is not None:
-            row = offsets.setdefault(span.failure, [])
-            if row and row[-1] == span.first:
-                row[-1] = span.end
-            else:
-                row += (span.first, span.end)
-    return [(*failure, tuple(row)) for failure, row in offsets.items()]
 
 
 def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
@@ -367,8 +358,8 @@ def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[
     for index in range(0, len(spans) or 1, _CHUNK_ROWS):
         flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
         yield _bytes((4, channel, name, cursor, missed, flat))
-    for index in range(0, len(failures), _CHUNK_ROWS):
-        yield _bytes((13, channel, name, failures[index : index + _CHUNK_ROWS]))
+    for fields in failure_chunks.failures(channel, name, failures):
+        yield _bytes(fields)
 
 
 def _identity_chunks(channel: _FrozenChannel) -> Iterator[bytes]:
@@ -431,15 +422,6 @@ def _load_subscription(
         subscription.ranges.put(Span(*flat[index : index + 5]))
 
 
-def _load_failures(state: State, number: int, name: str, rows: tuple[FailureRow, ...]) -> None:
-    ranges = state.subscription(number, name).ranges
-    for *failure, offsets in rows:
-        for first, end in zip(offsets[::2], offsets[1::2], strict=True):
-            for span in ranges.carve(first, end):
-                span.failure = cast(Failure, tuple(failure))
-                ranges.put(span)
-
-
 def _load_producers(state: State, rows: tuple[ProducerRow, ...]) -> None:
     for name, source, last_ms, recent in rows:
         producer = Producer(source)
@@ -470,27 +452,14 @@ def _load_identities(
             channel.uniques.take(key, Holder._make(holder))
 
 
-def _count_live(channel: Channel) -> None:
-    (subscription,) = channel.subscriptions.values()
-    for stored in channel.log:
-        if stored.first >= subscription.cursor:
-            break
-        stored.live = max(stored.end - subscription.cursor, 0)
-    for span in subscription.ranges:
-        for stored in channel.log.since(span.first):
-            if stored.first >= span.end:
-                break
-            stored.live += min(span.end, stored.end) - max(span.first, stored.first)
-
-
 _LOAD: Final[dict[int, Any]] = {
+    **failure_chunks.LOAD,
     1: _load_header,
     2: _load_channel,
     4: _load_subscription,
     5: _load_producers,
     EXCHANGE: load_exchange,
     BINDINGS: load_bindings,
-    13: _load_failures,
     10: load_security,
     7: _load_schedules,
     8: _load_identities,

@@ -221,6 +221,8 @@ class Engine:
             if last is not None:
                 self.at(last.published_ms)
         turn.set_alarm(self.state.calendar, self.state.calendar.next_due_ms)
+        for transfer in self.state.transfers.running.values():
+            turn.set_alarm(transfer, turn.now_ms)
 
     def started(self) -> None:
         """After `recovered`, at the time told: what counts from the start counts from now."""

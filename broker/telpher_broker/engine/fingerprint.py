@@ -7,8 +7,11 @@ everything that differs from message to message is masked.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
+
+from telpher.protocol.frames import Options
 
 _MASKS: Final = {
     "quoted": "'*'",
@@ -36,6 +39,16 @@ _VARIABLE: Final = re.compile(
 )
 
 
+def error_of(dead: Options) -> str:
+    """What a letter's cause is told by: its last error, or its reason if no error was told."""
+    return str(dead.get("last_error") or dead["reason"])
+
+
+def fingerprint_of(dead: Options | None) -> str | None:
+    """Of a letter; None of what is none."""
+    return None if dead is None else fingerprint(error_of(dead))
+
+
 def normalized(error: str) -> str:
     """The text with its variable parts masked, and with single spaces.
 
@@ -46,6 +59,7 @@ def normalized(error: str) -> str:
     return " ".join(masked.split())
 
 
+@lru_cache(maxsize=1024)
 def fingerprint(error: str) -> str:
     """16 hex digits, the same for errors that are one error.
 

@@ -256,6 +256,13 @@ class Log:
                 done.append(stored)
         return done
 
+    def drop_settled(self) -> list[Stored]:
+        """Drop the batches that have no live message; those that went."""
+        gone = [stored for stored in self if not stored.live]
+        for stored in gone:
+            self._drop(stored)
+        return gone
+
     def trim(self, offset: int) -> list[Stored]:
         """Drop the batches that end at `offset` or before; those that went."""
         gone = []

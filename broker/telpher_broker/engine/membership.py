@@ -12,7 +12,16 @@ from . import records as r
 from .access import consumable
 from .apply import subscribed
 from .arguments import Arguments
-from .decide import Held, channel_for_use, check_name, consumer_of, requeue, row, split_held
+from .decide import (
+    Held,
+    channel_for_use,
+    check_name,
+    consumer_of,
+    position,
+    requeue,
+    row,
+    split_held,
+)
 from .failures import CONSUMER_LOST, lose
 from .lines import drop
 from .ranges import LEASED, READY
@@ -329,18 +338,6 @@ def check_subscriptions(turn: Turn, channel: Channel) -> None:
     bound = turn.settings.subscriptions_per_channel_max
     if len(channel.subscriptions) >= bound:
         raise Refusal("limit_reached", f"subscriptions_per_channel_max = {bound}")
-
-
-def position(channel: Channel, start: Any) -> int:
-    """The offset that a start means: "earliest", "latest", an offset, or {"time_ms": t}."""
-    log = channel.log
-    if start == "latest":
-        return log.next
-    if start == "earliest":
-        return log.start
-    if isinstance(start, dict):
-        return max(log.at_time(start["time_ms"]), log.start)
-    return min(max(int(start), log.start), log.next)
 
 
 def _resume(

@@ -18,6 +18,10 @@ import msgpack
 
 from telpher.protocol.frames import Offsets, Options
 
+from .records_failures import Failed as Failed
+from .records_failures import TransferBegan as TransferBegan
+from .records_failures import TransferEnded as TransferEnded
+from .records_failures import TransferMoved as TransferMoved
 from .records_uniqueness import Deduplicated as Deduplicated
 from .records_uniqueness import FatesDecided as FatesDecided
 from .records_uniqueness import UniquesFreed as UniquesFreed
@@ -33,6 +37,7 @@ class Reason(IntEnum):
     DEAD_LETTERED = 3
     CANCELLED = 4
     DROPPED = 5
+    MOVED = 6
     REPLACED = 7
 
 
@@ -179,18 +184,6 @@ class Rescheduled(NamedTuple):
     offsets: Offsets
 
 
-class Failed(NamedTuple):
-    """As Returned, and what went wrong: the consumer's own words, or the broker's."""
-
-    channel: int
-    subscription: str
-    attempt: int
-    due_ms: int
-    failed_ms: int
-    error: str
-    offsets: Offsets
-
-
 class Trimmed(NamedTuple):
     """A topic's log has dropped what is before `start`."""
 
@@ -331,6 +324,9 @@ Record = (
     | Settled
     | Returned
     | Failed
+    | TransferBegan
+    | TransferMoved
+    | TransferEnded
     | Trimmed
     | Sought
     | Transacted
@@ -383,6 +379,9 @@ KINDS: Final[dict[int, type[Record]]] = {
     32: TokenAdded,
     33: TokenRevoked,
     34: NamespaceSet,
+    36: TransferBegan,
+    37: TransferMoved,
+    38: TransferEnded,
     48: Transacted,
     53: UniquesFreed,
     54: FatesDecided,
@@ -405,6 +404,8 @@ _OF_NO_CHANNEL: Final = (
     ScheduleFired,
     Transacted,
     FatesDecided,
+    TransferMoved,
+    TransferEnded,
 )
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 

@@ -1,8 +1,9 @@
 """What a channel may drop: what nobody needs beyond what is retained, and what is over limits.
 
-A topic drops whole batches from the front, and that is a decision: replay follows the record and
-not the rule. A queue's log drops a batch with its last live message, when that is settled; what
-is over its limits is settled for that (see `bounds`).
+A topic, and a queue that retains what is settled, drop whole batches from the front, and that is a
+decision: replay follows the record and not the rule. The log of another queue drops a batch with
+its last live message, when that is settled. What is over a queue's limits is settled for that (see
+`bounds`).
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from .uniqueness import sweep
 
 def retain(turn: Turn, channel: Channel) -> None:
     """Drop what the channel need not keep; set the alarm for when there is more to drop."""
-    if channel.kind != QUEUE:
-        _retain_topic(turn, channel)
-    elif channel.bounds is not None:
+    if channel.kind == QUEUE and channel.bounds is not None:
         bound_queue(turn, channel, channel.bounds)
         _set_alarm(turn, channel)
     if channel.dedup is not None or channel.uniques is not None:
         sweep(turn, channel)
+    if not channel.drops_settled:
+        _drop_front(turn, channel)
     if channel.expiring:
         turn.set_alarm(channel, channel.expiring[0][0])
 
 
-def _retain_topic(turn: Turn, channel: Channel) -> None:
+def _drop_front(turn: Turn, channel: Channel) -> None:
     log = channel.log
     if log.start >= log.next:
         return
     needed = needed_from(turn, channel)
-    limit = _limit_from(turn, channel, needed)
+    limit = 0 if channel.kind == QUEUE else _limit_from(turn, channel, needed)
     target = max(min(needed, _kept_from(turn, channel)), limit)
     first = log.find(log.start)
     if first is not None and first.end <= target:
         _trim(turn, channel, target)
         if needed < limit:
             # What held the rest back may be gone.
-            _retain_topic(turn, channel)
+            _drop_front(turn, channel)
             return
     _set_alarm(turn, channel)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT, is_plain
+from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT, is_plain, retains
 from telpher.protocol.frames import Options
 
 from . import ordered
@@ -28,6 +28,7 @@ from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
+from .transfer import Transfers
 from .uniques import Uniques
 
 
@@ -56,9 +57,11 @@ class Channel:
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
     comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
-    when nobody has used it since `used_ms` (0: never), its `bounds`, and `policy`: what it does
-    with messages that fail (None: it has nothing to say). `gate` is where publishes wait for room,
-    made when the first one does. `dedup` and `uniques` are there once they are needed.
+    when nobody has used it since `used_ms` (0: never), its `bounds`, `drops_settled` (a batch goes
+    with its last live message; else from the front, when it is retained no more), and `policy`:
+    what it does with messages that fail (None: it has nothing to say). `gate` is where publishes
+    wait for room, made when the first one does. `dedup` and `uniques` are there once they are
+    needed.
     """
 
     __slots__ = (
@@ -66,6 +69,7 @@ class Channel:
         "bounds",
         "config",
         "dedup",
+        "drops_settled",
         "expiring",
         "gate",
         "idle_ms",
@@ -119,10 +123,22 @@ class Channel:
         self.is_plain = is_plain(self.config)
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
+        self.drops_settled = self.kind == QUEUE and not retains(self.config)
         self.policy = policy_of(self.config)
         for subscription in self.subscriptions.values():
             subscription.derive()
         self.bounds = Bounds.of(self.kind, self.config)
+
+    def count_live(self) -> None:
+        """Count anew what is live in the batches of a queue."""
+        (subscription,) = self.subscriptions.values()
+        for stored in self.log:
+            stored.live = max(stored.end - max(stored.first, subscription.cursor), 0)
+        for span in subscription.ranges:
+            for stored in self.log.since(span.first):
+                if stored.first >= span.end:
+                    break
+                stored.live += min(span.end, stored.end) - max(span.first, stored.first)
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""
@@ -204,6 +220,7 @@ class State:
         self.exchanges = Exchanges()
         self.next_channel = 1
         self.calendar = Calendar()
+        self.transfers = Transfers()
         # While a snapshot is loaded: who has a shared batch already, by the batch's identity.
         self.shared: dict[Share, Stored] = {}
         # In order of last publish, so that the ones to forget stand first.

@@ -15,6 +15,7 @@ from .decide import Held
 from .deletion import delete_if_idle
 from .failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .membership import leave
+from .moving import step
 from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain
@@ -23,6 +24,7 @@ from .scheduling import fire
 from .sessions import Consumer, Gate, Session
 from .state import Channel
 from .subscription import Subscription
+from .transfer import Transfer
 from .turn import Turn
 
 _FORGET_MAX: Final = 1000
@@ -37,6 +39,8 @@ def tick(turn: Turn) -> None:
             _ring_subscription(turn, target)
         elif isinstance(target, Channel):
             _ring_channel(turn, target)
+        elif isinstance(target, Transfer):
+            step(turn, target)
         elif isinstance(target, Gate):
             turn.gates[target] = None
         elif isinstance(target, Session):

@@ -24,6 +24,7 @@ from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
 from .state import Channel, State
 from .subscription import Subscription
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from .uniqueness import Judgement
@@ -50,6 +51,8 @@ COUNTERS: Final = (
     "failed",
     "dead_lettered",
     "dead_letters_cut",
+    "redrive_messages",
+    "replay_messages",
     "leases_ended",
     "transactions",
     "refused",
@@ -61,7 +64,7 @@ _CUTS_MAX: Final = 8
 _ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
-Alarmed = Subscription | Channel | Consumer | Gate | Session | Calendar
+Alarmed = Subscription | Channel | Consumer | Gate | Session | Calendar | Transfer
 
 
 class Refusal(Exception):
@@ -205,9 +208,10 @@ class Turn:
     def part(self, stored: Stored, first: int, end: int, attempt: int) -> Part:
         """Messages `first` to `end` of a batch, as they are delivered or shown."""
         batch = self.cut(stored, first, end)
-        if stored.about is None:
+        about = stored.about_from(first)
+        if about is None:
             return first, attempt, stored.published_ms, batch
-        return first, attempt, stored.published_ms, batch, stored.about
+        return first, attempt, stored.published_ms, batch, about
 
     def cut(self, stored: Stored, first: int, end: int) -> bytes:
         """The batch of its messages `first` to `end`; the last few decoded ones are at hand."""

@@ -1,7 +1,7 @@
 """What the broker says of messages beside what they say themselves: the map `about` in DELIVER.
 
 It is of a run of messages. Most of it is true of each of them; the offset that a dead letter had
-is that of the run's first message, and counts on from there.
+where it died is that of the run's first message, and counts on from there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ def shifted(about: About, messages: int) -> About:
     >>> shifted({"channel": "jobs", "dead": {"offset": 5}}, 2)
     {'channel': 'jobs', 'dead': {'offset': 7}}
     """
-    dead = about.get("dead")
-    if not messages or dead is None:
+    if not messages or not ("dead" in about or "earlier" in about):
         return about
-    dead = {**dead, "offset": dead["offset"] + messages}
-    return cast(About, {**about, "dead": dead})
+    changed = dict(about)
+    if "dead" in about:
+        changed["dead"] = _shifted_death(about["dead"], messages)
+    if "earlier" in about:
+        changed["earlier"] = tuple(_shifted_death(one, messages) for one in about["earlier"])
+    return cast(About, changed)
+
+
+def _shifted_death(death: dict[str, Any], messages: int) -> dict[str, Any]:
+    changed = {**death, "offset": death["offset"] + messages}
+    if "earlier" in death:
+        changed["earlier"] = tuple(_shifted_death(one, messages) for one in death["earlier"])
+    return changed

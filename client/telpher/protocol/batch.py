@@ -103,6 +103,11 @@ def decode(batch: bytes) -> Columns:
     )
 
 
+def properties_of(batch: bytes) -> Properties:
+    """Only the properties of a batch that was checked before."""
+    return _outer(batch)[1]
+
+
 def keys_of(batch: bytes) -> Sequence[Key] | None:
     """Only the keys of a batch that was checked before; None if no message has one."""
     keys = _outer(batch)[3]

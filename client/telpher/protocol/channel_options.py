@@ -152,6 +152,7 @@ _SIZE: Final = Integer(1, 2**60, "bytes")
 _COUNT: Final = Integer(1, 2**60)
 _WAIT: Final = Integer(1, 10 * 365 * 86_400_000, "ms")
 
+RETAINS: Final = ("retain_seconds", "retain_bytes", "retain_count")
 LIMITS: Final = ("limit_count", "limit_bytes", "limit_seconds")
 # What `overflow` may say.
 REJECT: Final = "reject"
@@ -163,9 +164,9 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "expire_idle_seconds": ChannelOption(
         (QUEUE,), _AGE, "Delete the queue when nobody has used it for so long."
     ),
-    "retain_seconds": ChannelOption((TOPIC,), _AGE, "Keep what is settled for so long."),
-    "retain_bytes": ChannelOption((TOPIC,), _SIZE, "Keep so much of what is settled."),
-    "retain_count": ChannelOption((TOPIC,), _COUNT, "Keep so many messages that are settled."),
+    "retain_seconds": ChannelOption(_BOTH, _AGE, "Keep what is settled for so long."),
+    "retain_bytes": ChannelOption(_BOTH, _SIZE, "Keep so much of what is settled."),
+    "retain_count": ChannelOption(_BOTH, _COUNT, "Keep so many messages that are settled."),
     "limit_seconds": ChannelOption(_BOTH, _AGE, "Drop what is older, read or not."),
     "limit_bytes": ChannelOption(
         _BOTH, _SIZE, "Hold no more than this, read or not; see overflow.", rules_publishes=True
@@ -240,6 +241,11 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     if "overflow" in config and not any(name in config for name in LIMITS):
         return f"overflow says what a limit does; there is none: give {', '.join(LIMITS)}"
     return None
+
+
+def retains(config: dict[str, Any]) -> bool:
+    """Whether what is settled stays for a while."""
+    return any(name in config for name in RETAINS)
 
 
 def is_plain(config: dict[str, Any]) -> bool:

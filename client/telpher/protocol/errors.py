@@ -66,6 +66,7 @@ CODES: Final[dict[str, str]] = {
     "try again when the others have left.",
     "lease_lost": "A lease that a transaction acknowledges by has ended; nothing of it was done.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
+    "unknown_transfer": "No transfer of that number is running.",
     "no_dead_letter": "The channel has no dead_letter where rejected messages go; configure one.",
     "authentication_required": "Nobody comes in unknown: give a user and password, or a token.",
     "authentication_failed": "The user, the password or the token is wrong, or has expired.",
