@@ -60,7 +60,7 @@ def test_letters_of_one_cause_go_into_another_channel(driver: Driver) -> None:
     }
     gone = by_error["user # is gone"]
     assert gone["example"] == "user 1 is gone"
-    assert (gone["channels"], gone["reasons"]) == ({"jobs": 6}, {"rejected": 6})
+    assert (gone["channels"], gone["reasons"]) == ([("jobs", 6)], {"rejected": 6})
     mark = gone["fingerprint"]
     driver.call(session, "declare", channel="later", kind="queue")
     done = driver.call(session, "redrive", channel="dead", fingerprint=mark, into="later")

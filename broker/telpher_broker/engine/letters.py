@@ -91,6 +91,8 @@ def _groups(turn: Turn, arguments: Arguments) -> Options:
         if dead is not None:
             assert stored.about is not None
             _add_to(groups, stored.about["channel"], dead, low, high - low)
+    for group in groups.values():
+        group["channels"] = list(group["channels"].items())
     return {"groups": list(groups.values()), "next": following}
 
 

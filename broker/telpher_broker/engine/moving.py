@@ -15,6 +15,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Options, flatten
 
 from . import records as r
+from .access import require, sees
 from .arguments import Arguments
 from .dead_letters import earlier_deaths
 from .decide import channel_of, joined, position, row, subscription_of
@@ -24,6 +25,8 @@ from .log import Stored
 from .publication import Portion
 from .publish import forward
 from .ranges import LEASED
+from .security import CONFIGURE
+from .sessions import Session
 from .state import Channel
 from .subscription import Subscription
 from .transfer import REDRIVE, REPLAY, Transfer
@@ -319,17 +322,26 @@ def _transfers(turn: Turn, arguments: Arguments) -> Options:
     arguments.done()
     transfers = turn.state.transfers
     running = [_told(turn, one, is_running=True) for one in transfers.running.values()]
-    return {"transfers": [*transfers.ended.values(), *running]}
+    found = [*transfers.ended.values(), *running]
+    return {"transfers": [one for one in found if _sees(turn, arguments.session, one["channel"])]}
 
 
 def _stop(turn: Turn, arguments: Arguments) -> Options:
     number = arguments.integer("transfer", 1, 2**62)
     arguments.done()
     transfer = turn.state.transfers.running.get(number)
-    if transfer is None:
+    name = None if transfer is None else turn.state.name_of(transfer.channel)
+    if transfer is None or not _sees(turn, arguments.session, name):
         raise Refusal("unknown_transfer", f"no transfer {number} is running")
+    if name is not None:
+        require(turn, arguments.session, CONFIGURE, name.removeprefix(arguments.session.prefix))
     _end(turn, transfer)
     return turn.state.transfers.ended[number]
+
+
+def _sees(turn: Turn, session: Session, name: str | None) -> bool:
+    """Whether a session is told of the transfers of a channel; of one that is gone, all are."""
+    return name is None or sees(turn, session, name)
 
 
 def _told(turn: Turn, transfer: Transfer, is_running: bool) -> Options:
