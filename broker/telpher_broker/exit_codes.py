@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     QUIT = 8, "A second signal cut the orderly stop short; what was confirmed is safe."
     UNREACHABLE = 10, "The broker could not be reached, or the connection broke."
     REFUSED = 11, "The broker refused the request; the message has the code."
+    TIMEOUT = 12, "Nothing was answered in the time that was given."
     INTERRUPTED = 130, "Ctrl-C, before or outside `serve`'s orderly stop."
 
 

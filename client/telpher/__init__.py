@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .lane import Receipt as Receipt
     from .message import Message as Message
     from .producer import Producer as Producer
+    from .requests import Reply as Reply
 
 _HOME = {
     "Batch": "batch",
@@ -36,6 +37,7 @@ _HOME = {
     "Message": "message",
     "Producer": "producer",
     "Receipt": "lane",
+    "Reply": "requests",
     "connect": "bus",
 }
 

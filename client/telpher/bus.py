@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from time import monotonic
@@ -39,6 +39,7 @@ from .identity import Conflict, While, as_unique, as_uniqueness, identified
 from .lane import Lane, Receipt, Waiting
 from .link import Link
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
+from .requests import Requesting
 from .session import Session
 from .session.backoff import reconnect_seconds
 from .session.consumer import ConsumerState
@@ -52,7 +53,7 @@ CLOSE_SECONDS: Final = 5.0
 _NO_EXCEPTION: Final = (None, None, None)
 
 
-class Bus(Administration):
+class Bus(Administration, Requesting):
     """Made by `telpher.connect`; an async context manager.
 
     It reconnects by itself: publishes that were not confirmed are sent again and stored once,
@@ -308,7 +309,7 @@ class Bus(Administration):
             token=secrets.token_bytes(16),
             **options,
         )
-        return Consumer(self._session, state)
+        return Consumer(self._session, state, self)
 
     # --- administration
 
@@ -367,6 +368,8 @@ class Bus(Administration):
             if self._session.ending is None:
                 for puller in [one for idle in self._pullers.values() for one in idle]:
                     await puller.flush_acks()
+                if self._inbox is not None and self.is_connected:
+                    await self._inbox.close()
             self._session.say_goodbye()
             if self._link is not None:
                 await self._link.drain()
@@ -487,6 +490,15 @@ class Bus(Administration):
         """Give the present connection up."""
         if self._link is not None:
             self._link.abort()
+
+    def now(self) -> float:
+        """The event loop's clock, in seconds."""
+        return self._now()
+
+    def start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a task for as long as the bus is open."""
+        assert self._tasks is not None
+        self._tasks.start_soon(task)
 
     # --- what the session tells, and what arrives
 

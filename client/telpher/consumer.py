@@ -17,6 +17,7 @@ from .message import Message, Settlement
 from .session.consumer import ConsumerState
 
 if TYPE_CHECKING:
+    from .bus import Bus
     from .session import Session
 
 
@@ -58,8 +59,9 @@ class Consumer:
                     await work(message.body)
     """
 
-    def __init__(self, session: Session, state: ConsumerState) -> None:
+    def __init__(self, session: Session, state: ConsumerState, bus: Bus) -> None:
         self._session = session
+        self.bus = bus
         self.state = state
         self._ready: Iterator[Message] = iter(())
         signal = signal_class()

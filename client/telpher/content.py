@@ -76,6 +76,7 @@ def as_properties(
     priority: int | None,
     due: datetime | None = None,
     mandatory: bool = False,
+    needs_consumer: bool = False,
 ) -> Properties:
     """The common properties of a batch, from seconds and a time; raises TypeError, ValueError."""
     if due is not None and delay is not None:
@@ -86,6 +87,7 @@ def as_properties(
         "due_ms": None if due is None else as_time_ms("due", due),
         "ttl_ms": _scaled("ttl", "ttl_ms", ttl, 1000),
         "mandatory": 1 if mandatory else None,
+        "needs_consumer": 1 if needs_consumer else None,
     }
     return tuple((name, value) for name, value in given.items() if value is not None)
 

@@ -82,6 +82,10 @@ class UnknownSubscription(Refused, LookupError):
     """No such subscription on this topic; subscribe first."""
 
 
+class NoResponders(Refused):
+    """Nobody consumes the channel of a request that was to fail fast; nothing was stored."""
+
+
 class UnknownSchedule(Refused, LookupError):
     """No such schedule."""
 
@@ -225,6 +229,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "exchange_in_use": ExchangeInUse,
     "unroutable": Unroutable,
     "unknown_subscription": UnknownSubscription,
+    "no_responders": NoResponders,
     "unknown_schedule": UnknownSchedule,
     "wrong_kind": WrongKind,
     "channel_differs": ChannelDiffers,

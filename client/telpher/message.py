@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,10 @@ import anyio
 
 from telpher.protocol.about import shifted
 
+from .content import Body
 from .errors import LeaseLost, TelpherError
 from .failure import Letter, exception_options, letter_of, nack_options
+from .requests import REPLY_TO, answer
 from .session.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -104,6 +106,11 @@ class MessageView:
         return letter_of(shifted(self._delivery.about, self._index))
 
     @property
+    def is_request(self) -> bool:
+        """Whether somebody waits for a reply to it."""
+        return REPLY_TO in self.headers
+
+    @property
     def is_lost(self) -> bool:
         """Whether its lease ended before it was settled: it is somebody else's now."""
         return self._delivery.consumer.is_lost(self.offset, self._delivery.serial)
@@ -165,6 +172,17 @@ class Message(MessageView):
             self._settled = True
         settlement: Settlement = consumer.owner.settlement
         return settlement
+
+    async def reply(self, body: Body, *, headers: Mapping[str, Any] | None = None) -> bool:
+        """Answer a request: publish the reply for whoever asked, and wait until it is confirmed.
+
+        Returns False when whoever asked has gone, or has stopped waiting long ago. Raises
+        ValueError for a message that is no request.
+
+            async with message:
+                await message.reply(work(message.body))
+        """
+        return await answer(self._delivery.consumer.owner.bus, self, body, headers)
 
     async def __aenter__(self) -> Message:
         if self._delivery.consumer.fenced and self.is_lost:

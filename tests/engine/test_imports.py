@@ -106,6 +106,7 @@ ENGINE_ORDER = [
     "routing",
     "bindings",
     "bounds",
+    "responders",
     "publish",
     "destination",
     "dead_letters",

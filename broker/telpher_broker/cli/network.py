@@ -56,7 +56,7 @@ def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]]) -> T:
 
 
 def _end(error: BaseException) -> NoReturn:
-    from telpher import Broken, CannotConnect, PublishFailed, Refused, TelpherError
+    from telpher import Broken, CannotConnect, PublishFailed, Refused, TelpherError, Timeout
 
     if isinstance(error, (CannotConnect, Broken)):
         raise CommandError(ExitCode.UNREACHABLE, str(error)) from None
@@ -65,6 +65,8 @@ def _end(error: BaseException) -> NoReturn:
         raise CommandError(ExitCode.REFUSED, str(error)) from None
     if isinstance(error, Refused):
         raise CommandError(ExitCode.REFUSED, str(error)) from None
+    if isinstance(error, Timeout):
+        raise CommandError(ExitCode.TIMEOUT, str(error)) from None
     if isinstance(error, (TelpherError, ValueError)) and not isinstance(error, UnicodeError):
         raise CommandError(ExitCode.USAGE, str(error)) from None
     raise error

@@ -12,7 +12,7 @@ from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Outcome
-from telpher.protocol.names import is_name, why_not_name
+from telpher.protocol.names import RESERVED_PREFIX, is_name, why_not_name
 
 from . import records as r
 from .access import may_make, no_namespace
@@ -178,7 +178,7 @@ def channel_for_use(turn: Turn, session: Session, name: str) -> Channel:
     if channel is not None:
         return channel
     kind = turn.settings.create_channels
-    if kind == "declared":
+    if kind == "declared" or name.rpartition("/")[2].startswith(RESERVED_PREFIX):
         return channel_of(turn, name)
     may_make(turn, session, name)
     return make_channel(turn, name, kind, {})

@@ -24,6 +24,7 @@ from .fates import Fates
 from .lines import Postponed, begin, expect, join, move, step
 from .publication import Portion as Portion
 from .publication import Publication as Publication
+from .responders import check_consumer
 from .routing import routed
 from .security import Namespace
 from .sessions import Gate, Line, Session
@@ -91,7 +92,10 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         if exchange is not None:
             portion = Portion((), batch, messages, properties)
             return _prepare_routed(turn, session, exchange, portion, is_identified)
+        check_consumer(name, properties, ())
         channel = channel_for_use(turn, session, name)
+    elif properties is not None:
+        check_consumer(name, properties, (channel,))
     if channel.namespace is not None:
         _check_room(channel.namespace, len(batch))
     portion = Portion((channel,), batch, messages, properties)
@@ -127,6 +131,8 @@ def _prepare_routed(
             portions.append(own)
         if plain:
             portions.append(portion.to(plain))
+    reached = (channel for portion in portions for channel in portion.channels)
+    check_consumer(exchange.name, whole.properties, reached)
     return Publication(exchange.number, exchange.next, portions, whole.messages)
 
 

@@ -88,7 +88,7 @@ def _publish(turn: Turn, schedule: Schedule) -> str | None:
     try:
         publication = prepare(turn, _NOBODY, schedule.channel, schedule.batch)
     except (Refusal, Postponed) as refused:
-        turn.promised.clear()
+        turn.forget_prepared()
         return str(refused)
     for portion in publication.portions:
         portion.about = {**(portion.about or {}), **about}

@@ -30,6 +30,7 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "delay_ms": (0, 10 * 365 * 86_400_000),
     "due_ms": (0, 253_402_300_799_999),
     "mandatory": (0, 1),
+    "needs_consumer": (0, 1),
     "ttl_ms": (1, 10 * 365 * 86_400_000),
     "unique": (1, 3),
     "unique_ms": (1, 10 * 365 * 86_400_000),

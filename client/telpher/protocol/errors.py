@@ -52,6 +52,8 @@ CODES: Final[dict[str, str]] = {
     "exchange_in_use": "The exchange still has bindings and only an unused one was to go.",
     "unroutable": "No binding leads from the exchange to a channel, and the publish was mandatory.",
     "unknown_subscription": "No such subscription on this topic; subscribe first.",
+    "no_responders": "Nobody consumes the channel, and the publish needs a consumer; "
+    "nothing was stored.",
     "unknown_schedule": "No such schedule.",
     "unknown_consumer": "No such consumer on this connection.",
     "unknown_verb": "No such call in this version.",

@@ -10,6 +10,10 @@ import re
 from typing import Final
 
 NAME_BYTES_MAX: Final = 255
+# Names that begin so are never made by first use: what is published to one that is gone is refused.
+RESERVED_PREFIX: Final = "telpher-"
+# What the queues are called that replies come to.
+INBOX_PREFIX: Final = "telpher-inbox."
 _WORDS: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 

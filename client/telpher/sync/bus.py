@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -16,6 +16,7 @@ from ..driver import Driver
 from ..errors import Closed
 from ..identity import Conflict, While, as_unique, identified
 from ..lane import Lane, Receipt, Waiting
+from ..requests import Reply
 from .admin import Administration
 from .consumer import Consumer
 from .message import Batch
@@ -84,6 +85,22 @@ class Bus(Administration):
         """A producer for throughput; the options of `telpher.Bus.producer`."""
         make = partial(self._bus.producer, channel, **options)
         return Producer(self._driver, self._driver.call(make))
+
+    # --- asking
+
+    def request(self, channel: str, body: Body, **options: Any) -> Reply:
+        """Publish a request and wait for the first reply; as `telpher.Bus.request`."""
+        return self._run(partial(self._bus.request, channel, body, **options))
+
+    def request_many(self, channel: str, body: Body, **options: Any) -> Iterator[Reply]:
+        """Publish a request and iterate over the replies; as `telpher.Bus.request_many`."""
+        replies = self._bus.request_many(channel, body, **options)
+        while True:
+            try:
+                reply = self._run(replies.__anext__)
+            except StopAsyncIteration:
+                return
+            yield reply
 
     # --- consuming
 

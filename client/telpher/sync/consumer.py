@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import repeat
 from types import TracebackType
+from typing import TypeVar
 
 from .. import consumer, message
 from ..driver import Driver
@@ -12,6 +13,8 @@ from ..errors import LeaseLost
 from ..handoff import Handoff
 from ..session.delivery import Delivery
 from .message import Batch, Message
+
+T = TypeVar("T")
 
 
 class Consumer:
@@ -26,6 +29,10 @@ class Consumer:
         self._ready: Iterator[Message] = iter(())
         self.handoff = Handoff(driver)
         inner.state.facade = self
+
+    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """What an async function returns, run in the event loop."""
+        return self._driver.call(function)
 
     def check(self, one: message.MessageView) -> None:
         """Raise LeaseLost or Closed if a message may not be settled any more."""

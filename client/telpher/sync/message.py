@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import batch, message
+from ..content import Body
 from ..errors import TelpherError
 from ..failure import exception_options, nack_options
+from ..requests import answer
 from ..session.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ class Message(message.MessageView):
         owner.check(self)
         self._settled = True
         owner.handoff.put(settle, *arguments)
+
+    def reply(self, body: Body, *, headers: Mapping[str, Any] | None = None) -> bool:
+        """Answer a request, and wait until that is confirmed; False when whoever asked has gone."""
+        owner: Consumer = self._delivery.consumer.facade
+        return owner.run(partial(answer, self._delivery.consumer.owner.bus, self, body, headers))
 
     def __enter__(self) -> Message:
         return self
