@@ -106,6 +106,12 @@ class MessageView:
         return letter_of(shifted(self._delivery.about, self._index))
 
     @property
+    def about(self) -> Mapping[str, Any]:
+        """What the broker says of it that it does not say itself: `schedule` and `scheduled_ms` of
+        what a schedule has published, and what else `docs/protocol.md` has."""
+        return shifted(self._delivery.about, self._index)
+
+    @property
     def is_request(self) -> bool:
         """Whether somebody waits for a reply to it."""
         return REPLY_TO in self.headers
