@@ -167,8 +167,9 @@ class Requesting:
     ) -> Reply:
         """Publish a request and wait for the first reply to it, `timeout` seconds at most.
 
-        Nobody begins with it after that time. Raises Timeout; with `fail_fast`, NoResponders at
-        once where nobody consumes the channel; and what `publish` raises.
+        After that time it expires, and nobody begins with it any more. Raises Timeout; with
+        `fail_fast`, NoResponders at once where nobody consumes the channel; and what `publish`
+        raises.
 
             reply = await bus.request("rpc.add", b"[1, 2]", timeout=5)
         """

@@ -120,9 +120,8 @@ async def test_a_request_expires_when_nobody_waits_any_more(daemon, name):
     async with telpher.connect(daemon.url) as bus:
         with pytest.raises(telpher.Timeout):
             await bus.request(name, b"x", timeout=0.05)
-        await bus.publish(name, b"after")
-        async with bus.consume(name) as messages:
-            assert (await anext(messages)).body == b"after"
+        while (await bus.inspect(name)).messages:
+            await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.anyio
