@@ -186,3 +186,69 @@ def test_a_start_that_is_none_is_refused(start):
 
 def test_a_start_time_travels_in_milliseconds():
     assert start_value(datetime(2026, 1, 1, tzinfo=UTC)) == {"time_ms": 1_767_225_600_000}
+
+
+TRANSFER = {
+    "transfer": 3,
+    "kind": "redrive",
+    "channel": "dead",
+    "moved": 5,
+    "skipped": 1,
+    "running": True,
+}
+
+
+async def test_a_redrive_and_a_replay_are_asked_for():
+    call, begun = await asked("redrive", "dead", [1, 2, 5], rate=10, answer=TRANSFER)
+    assert call.arguments == {"channel": "dead", "offsets": (1, 3, 5, 6), "rate": 10}
+    assert (begun.transfer, begun.moved, begun.running, begun["kind"]) == (3, 5, True, "redrive")
+    start = datetime.fromtimestamp(5, UTC)
+    call, _ = await asked("replay", "jobs", "again", start=start, stop=7, answer=TRANSFER)
+    span = {"from": {"time_ms": 5000}, "to": 7}
+    assert call.arguments == {"channel": "jobs", "into": "again", **span}
+    call, stopped = await asked("stop_transfer", 3, answer=TRANSFER)
+    assert (call.verb, call.arguments, stopped.channel) == (
+        "stop_transfer",
+        {"transfer": 3},
+        "dead",
+    )
+    call, (one,) = await asked("transfers", answer={"transfers": [TRANSFER]})
+    assert one.skipped == 1
+
+
+def group(fingerprint: str, messages: int, at_ms: int) -> dict[str, object]:
+    return {
+        "fingerprint": fingerprint,
+        "error": "e",
+        "example": None,
+        "messages": messages,
+        "channels": (("jobs", messages),),
+        "reasons": {"expired": messages},
+        "first": 0,
+        "first_ms": at_ms,
+        "last_ms": at_ms,
+    }
+
+
+async def test_groups_of_several_pages_add_up():
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        result = Result(tasks, lambda: bus.letter_groups("dead"))
+        call = await broker.hear(f.Call)
+        first = [group("a", 1, 1000), group("b", 2, 2000)]
+        await broker.say(f.Reply(call.request, {"groups": first, "next": 7}))
+        call = await broker.hear(f.Call)
+        assert call.arguments == {"channel": "dead", "start": 7}
+        await broker.say(f.Reply(call.request, {"groups": [group("a", 5, 500)], "next": None}))
+        a, b = await result.get()
+        assert (a.messages, a.channels, a.reasons) == (6, {"jobs": 6}, {"expired": 6})
+        assert (a.first_at, a.last_at, b.messages) == (0.5, 1.0, 2)
+
+
+async def test_letters_are_changed_and_deleted():
+    call, offset = await asked("edit_letter", "dead", 4, body=b"x", answer={"offset": 9})
+    assert (call.arguments, offset) == ({"channel": "dead", "offset": 4, "body": b"x"}, 9)
+    call, count = await asked("delete_letters", "dead", 4, answer={"deleted": 1, "next": None})
+    assert (call.arguments, count) == ({"channel": "dead", "offsets": (4, 5)}, 1)
+    async with Opened() as (bus, _, _):
+        with pytest.raises(ValueError, match="either offsets or a fingerprint"):
+            await bus.delete_letters("dead")

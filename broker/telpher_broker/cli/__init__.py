@@ -34,6 +34,11 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "cancel": ("scheduled", "Have delayed messages never delivered."),
         "schedule": ("schedule", "Let the broker publish messages by cron expressions."),
     },
+    "Dead letters": {
+        "letters": ("letters", "List, show, edit, delete and redrive dead letters."),
+        "replay": ("letters", "Publish again what was acknowledged and is retained."),
+        "transfers": ("letters", "List the redrives and replays, or stop one."),
+    },
     "Channels": {
         "channels": ("channels", "List the channels."),
         "subscriptions": ("channels", "List the subscriptions of a channel."),

@@ -163,13 +163,14 @@ def purge(channel: str, subscription: str | None, yes: bool, url: str | None) ->
 @click.argument("to", type=START)
 @url_option
 def seek(channel: str, subscription: str, to: str | int | datetime, url: str | None) -> None:
-    """Move SUBSCRIPTION of the topic CHANNEL to TO.
+    """Move SUBSCRIPTION of the topic CHANNEL to TO; of a queue that retains, '-' is its own.
 
     TO is earliest, latest, an offset, or a time. Everything from there on is delivered (again),
     everything before it is settled.
     """
-    offset = with_bus(url, lambda bus: bus.seek(channel, subscription, to))
-    click.echo(f"{subscription} continues at offset {offset}")
+    name = None if subscription == "-" else subscription
+    offset = with_bus(url, lambda bus: bus.seek(channel, name, to))
+    click.echo(f"{name or channel} continues at offset {offset}")
 
 
 def ask(yes: bool, question: str) -> None:

@@ -9,6 +9,9 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .letters import LetterAdministration
+from .letters import LetterGroup as LetterGroup
+from .letters import TransferInfo as TransferInfo
 from .schedules import ScheduleAdministration
 from .told import BindingInfo as BindingInfo
 from .told import Browsed as Browsed
@@ -23,6 +26,7 @@ class Administration(
     ChannelAdministration,
     ExchangeAdministration,
     DelayAdministration,
+    LetterAdministration,
     ScheduleAdministration,
     BrokerAdministration,
 ):

@@ -110,9 +110,15 @@ class ChannelAdministration(Asking):
         """Delete a durable subscription. Raises UnknownSubscription."""
         await self.call("unsubscribe", channel=as_name(topic), subscription=as_name(name))
 
-    async def seek(self, topic: str, name: str, to: Start) -> int:
-        """Set a subscription back or forth; leases on it end. Returns the next offset."""
+    async def seek(self, channel: str, name: str | None, to: Start) -> int:
+        """Set a subscription back or forth; leases on it end. Returns the next offset.
+
+        `name` is None for a queue, which must retain what is acknowledged. Raises WrongKind.
+        """
         result = await self.call(
-            "seek", channel=as_name(topic), subscription=as_name(name), to=start_value(to)
+            "seek",
+            channel=as_name(channel),
+            subscription=None if name is None else as_name(name),
+            to=start_value(to),
         )
         return int(result["next"])

@@ -6,6 +6,7 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .letters import LetterAdministration
 from .schedules import ScheduleAdministration
 
 
@@ -13,6 +14,7 @@ class Administration(
     ChannelAdministration,
     ExchangeAdministration,
     DelayAdministration,
+    LetterAdministration,
     ScheduleAdministration,
     BrokerAdministration,
 ):

@@ -58,6 +58,6 @@ class ChannelAdministration(Asking):
         """Delete a durable subscription."""
         self._run(partial(self._bus.delete_subscription, topic, name))
 
-    def seek(self, topic: str, name: str, to: Start) -> int:
+    def seek(self, channel: str, name: str | None, to: Start) -> int:
         """Set a subscription back or forth; returns the next offset."""
-        return self._run(partial(self._bus.seek, topic, name, to))
+        return self._run(partial(self._bus.seek, channel, name, to))
