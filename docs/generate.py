@@ -18,12 +18,38 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import OPTIONS
 from telpher.protocol.codec import LENGTH, encode
 from telpher.protocol.errors import CODES
+from telpher.protocol.scram import (
+    TOKEN_MECHANISM,
+    ClientScram,
+    Derivation,
+    ServerScram,
+    keys_of,
+)
 from telpher_broker import reference
 from telpher_broker.engine import records
 
 _HEX_PER_LINE: Final = 12
 _BATCH: Final = b.Columns({"priority": 3}, (b"hello", b"world"), ("cust-7", None), None)
 _TOKEN: Final = bytes.fromhex("5a1d0c3e9f8b47c2a6e4d81b307f9c55")
+
+
+def _login() -> tuple[f.Frame, ...]:
+    """A token comes in: its identity is `0123456789abcdef`, its secret the bytes 0 to 31."""
+    secret, derivation = bytes(range(32)), Derivation(b"")
+    client = ClientScram("0123456789abcdef", "fyko+d2lbbFgONRv")
+    server = ServerScram(client.first(), "9qkxdawL3rfcNHYJ")
+    challenge = server.first(derivation)
+    client.challenged(challenge)
+    final = client.final(secret)
+    options = {"heartbeat_ms": 20_000, "mechanism": TOKEN_MECHANISM}
+    return (
+        f.Hello(0, (1,), "example 1.0", options),
+        f.Authenticate(0, client.first()),
+        f.Challenge(0, challenge),
+        f.Authenticate(0, final),
+        f.Challenge(0, server.final(final, keys_of(secret))),
+    )
+
 
 # One conversation: a producer and a consumer of the queue `orders`.
 FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
@@ -80,6 +106,7 @@ FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
         f.Transact(10, _TOKEN, 7, None, ((2, (40, 41)),), (("invoices", b.encode(_BATCH)),)),
         f.Reply(10, {"level": 1, "firsts": (12,)}),
     ),
+    "login": _login(),
 }
 
 

@@ -6,6 +6,8 @@ after that, so that nobody fills the log by provoking it.
 
 from __future__ import annotations
 
+import socket
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -15,8 +17,10 @@ import trio
 from telpher.protocol.codec import encode
 from telpher.protocol.frames import Goaway
 
-from .listeners import peer_name
+from .listeners import Peer, peer_of
 from .logs import get_logger
+from .options import Settings
+from .tls import subject_of
 
 REFUSAL_SECONDS: Final = 1.0
 # Turning somebody away costs a task too: beyond so many at a time there is no word of farewell.
@@ -26,17 +30,23 @@ log = get_logger()
 
 
 class Admission:
-    """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given."""
+    """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given.
+
+    With a `context`, TCP speaks TLS: `serve` gets the stream inside.
+    """
 
     def __init__(
         self,
         nursery: trio.Nursery,
-        serve: Callable[[trio.SocketStream, str], Awaitable[None]],
-        connections_max: int,
+        serve: Callable[[trio.abc.Stream, Peer], Awaitable[None]],
+        settings: Settings,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._nursery = nursery
         self._serve = serve
-        self._connections_max = connections_max
+        self._connections_max = settings.connections_max
+        self._open_seconds = settings.open_timeout_ms / 1000
+        self._context = context
         self._refusing = 0
         self._known_faults: set[tuple[str, ...]] = set()
         self.count = 0
@@ -55,14 +65,32 @@ class Admission:
             stream.socket.close()
 
     async def _run(self, stream: trio.SocketStream) -> None:
-        peer = peer_name(stream.socket)
+        peer = peer_of(stream.socket)
         try:
-            await self._serve(stream, peer)
+            if self._context is None or stream.socket.family == socket.AF_UNIX:
+                await self._serve(stream, peer)
+            else:
+                await self._serve_inside(self._context, stream, peer)
         except Exception as error:  # noqa: BLE001 - a bug in one connection is not everybody's
-            self._report(error, peer)
+            self._report(error, peer.name)
         finally:
             self.count -= 1
             stream.socket.close()
+
+    async def _serve_inside(
+        self, context: ssl.SSLContext, stream: trio.SocketStream, peer: Peer
+    ) -> None:
+        """Serve what is spoken inside TLS, if the peer speaks TLS, and soon."""
+        inside = trio.SSLStream(stream, context, server_side=True)
+        with trio.move_on_after(self._open_seconds) as opening:
+            try:
+                await inside.do_handshake()
+            except trio.BrokenResourceError as error:
+                reason = getattr(error.__cause__, "reason", None) or "it broke"
+                log.warning("no TLS from a connection", peer=peer.name, reason=reason)
+                return
+        if not opening.cancelled_caught:
+            await self._serve(inside, peer._replace(subject=subject_of(inside.getpeercert())))
 
     async def _refuse(self, stream: trio.SocketStream) -> None:
         text = f"there are {self._connections_max} connections already (connections_max)"

@@ -162,15 +162,21 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
         reason = f"does not fit into a frame with its envelope; frame_bytes_max is {limit}"
         yield Fault(option.name, sources[option.name], value, reason)
     for address in settings.listen:
-        if not (settings.insecure_listen or address.is_loopback):
+        if not (settings.may_be_reached or address.is_loopback):
             yield Fault(
                 "listen",
                 sources["listen"],
                 str(address),
-                "other machines could reach this address, and Telpher has no authentication and "
-                "no TLS yet. Listen on 127.0.0.1, [::1] or a unix_socket; or set "
-                "insecure_listen = true if the network is trusted",
+                "other machines could reach this address. Set tls_cert and authentication = "
+                "required first (docs/security.md); or listen on 127.0.0.1, [::1] or a "
+                "unix_socket; or set insecure_listen = true if the network is trusted",
             )
+    for name in ("tls_key", "tls_client_ca"):
+        if getattr(settings, name) is not None and settings.tls_cert is None:
+            yield Fault(name, sources[name], None, "is of no use without tls_cert")
+    if settings.trust_unix_socket and settings.unix_socket is None:
+        source = sources["trust_unix_socket"]
+        yield Fault("trust_unix_socket", source, None, "is of no use without unix_socket")
 
 
 def _quoted(value: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,6 +19,10 @@ from telpher.protocol.connection import Connection, Role, State
 from telpher.protocol.frames import Frame
 
 from .engine.dispatch import PART_BYTES
+from .listeners import Peer
+
+if TYPE_CHECKING:
+    from .authentication import Handshake
 
 READ_BYTES: Final = 64 * 1024
 _BULK_READ_BYTES: Final = 1024 * 1024
@@ -39,20 +43,26 @@ class ClientConnection:
     """The broker's side of one connection.
 
     `number` is the engine's session, which exists while `is_member`. `on_drained` is told how
-    many delivered bytes have left.
+    many delivered bytes have left. `is_trusted`: it need not authenticate; until it is a member,
+    what it has said of itself is its `handshake`.
     """
 
     def __init__(
         self,
         number: int,
         stream: trio.abc.Stream,
-        peer: str,
+        peer: Peer,
         frame_bytes_max: int,
         heartbeat_ms: int,
         on_drained: OnDrained,
+        is_trusted: bool = False,
     ) -> None:
         self.number = number
-        self.peer = peer
+        self.peer = peer.name
+        self.address = peer.address
+        self.subject = peer.subject
+        self.is_trusted = is_trusted
+        self.handshake: Handshake | None = None
         # Around the reading of the stream.
         self.scope = trio.CancelScope()
         self.protocol = Connection(Role.SERVER, frame_bytes_max)

@@ -6,6 +6,7 @@ puts requests into the next round; `rounds.py` decides, writes and gives back wh
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from telpher.protocol.errors import CODES, RemoteProtocolError
 from telpher.protocol.frames import PRODUCER_WINDOW, PROTOCOL_VERSION, Frame, Level
 from telpher_storage import Storage, StorageFailed
 
+from .authentication import Authentication, TurnedAway
 from .connection import ClientConnection
 from .engine.engine import Engine
 from .engine.ports import Ports
+from .engine.sessions import Identity
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
+from .listeners import Peer
 from .logs import get_logger
 from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
@@ -117,6 +121,9 @@ class Broker:
         self.storage = storage
         self.engine = Engine(engine_settings(settings, storage), Ports(storage.read, _next_time))
         self.persistence = Persistence(settings, storage, self.engine)
+        self._authentication = Authentication(
+            self.engine.state.security, settings.authentication == "required"
+        )
         self._connections: dict[int, ClientConnection] = {}
         self._next_session = 1
         waits_for_sync = settings.fsync == "always" and storage.syncs
@@ -216,7 +223,7 @@ class Broker:
 
     # -- connections
 
-    async def serve(self, stream: trio.abc.Stream, peer: str) -> None:
+    async def serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
         """Serve one connection until it ends. Its faults end it and nothing else."""
         connection = ClientConnection(
             self._next_session,
@@ -225,6 +232,7 @@ class Broker:
             self.settings.frame_bytes_max,
             self.settings.heartbeat_ms,
             self._drained,
+            is_trusted=self.settings.trust_unix_socket and peer.uid in (0, os.geteuid()),
         )
         self._next_session += 1
         self._connections[connection.number] = connection
@@ -260,6 +268,9 @@ class Broker:
                 received = await connection.receive()
                 if received is None:
                     return False
+                if not connection.is_member:
+                    await self._introduce(connection, received)
+                    continue
                 for frames in _split(received):
                     if self._take(connection, frames):
                         return True
@@ -270,10 +281,12 @@ class Broker:
                     elif frames is not received:
                         await trio.lowlevel.checkpoint()
         except RemoteProtocolError as error:
+            is_turned_away = isinstance(error, TurnedAway)
             log.warning(
-                "connection broke the protocol",
+                "turned away" if is_turned_away else "connection broke the protocol",
                 peer=connection.peer,
                 client=connection.client or None,
+                user=getattr(error, "user", None),
                 code=error.code,
                 reason=error.text,
             )
@@ -290,8 +303,6 @@ class Broker:
             if kind in REQUESTS and not (kind is f.Call and frame.verb in _OWN_VERBS):  # type: ignore[union-attr]
                 self._rounds.put(connection.number, frame)  # type: ignore[arg-type]
                 arrived = True
-            elif kind is f.Hello:
-                self._welcome(connection, frame)  # type: ignore[arg-type]
             elif kind is f.Ping:
                 connection.say(f.Pong(frame.request))
                 connection.flush()
@@ -307,7 +318,22 @@ class Broker:
             self._rounds.wake()
         return False
 
-    def _welcome(self, connection: ClientConnection, hello: f.Hello) -> None:
+    async def _introduce(self, connection: ClientConnection, received: list[Frame]) -> None:
+        """Find out who a connection is, and welcome it; raises RemoteProtocolError."""
+        for frame in received:
+            if isinstance(frame, f.Hello):
+                self._check_hello(frame)
+                hello, identity = frame, self._authentication.greet(connection, frame)
+            else:
+                assert isinstance(frame, f.Authenticate)
+                now_ms = self._rounds.now_ms()
+                identity = await self._authentication.answer(connection, frame, now_ms)
+                assert connection.handshake is not None
+                hello = connection.handshake.hello
+            if identity is not None:
+                self._welcome(connection, hello, identity)
+
+    def _check_hello(self, hello: f.Hello) -> None:
         if PROTOCOL_VERSION not in hello.versions:
             raise RemoteProtocolError(
                 "unsupported_version",
@@ -318,11 +344,14 @@ class Broker:
         heartbeat_ms = hello.options.get("heartbeat_ms", self.settings.heartbeat_ms)
         if type(heartbeat_ms) is not int:
             raise RemoteProtocolError("bad_request", "HELLO: heartbeat_ms is not an integer")
+
+    def _welcome(self, connection: ClientConnection, hello: f.Hello, identity: Identity) -> None:
+        heartbeat_ms = hello.options.get("heartbeat_ms", self.settings.heartbeat_ms)
         least, most = _HEARTBEAT_BOUNDS_MS
         heartbeat_ms = min(max(heartbeat_ms, least), most)
         connection.heartbeat_seconds = heartbeat_ms / 1000
         connection.client = hello.client[:200]
-        self.engine.connect(connection.number)
+        self.engine.connect(connection.number, identity)
         connection.is_member = True
         limits = {
             "frame_bytes_max": self.settings.frame_bytes_max,
@@ -334,6 +363,8 @@ class Broker:
             "transaction_publishes_max": self.settings.transaction_publishes_max,
             "broker": self._identity,
         }
+        if identity.user is not None:
+            limits |= {"user": identity.user, "namespace": identity.namespace}
         connection.say(f.Welcome(hello.request, PROTOCOL_VERSION, SERVER, limits))
         connection.flush()
 
@@ -355,6 +386,8 @@ class Broker:
             if now - connection.opened_at > self.settings.open_timeout_ms / 1000:
                 connection.dismiss("slow_start", CODES["slow_start"])
                 connection.hang_up()
+        elif self.engine.is_ended(connection.number):
+            connection.hang_up()
         elif now - connection.heard_at > 2 * connection.heartbeat_seconds:
             log.warning(
                 "peer is silent; connection dropped",
@@ -371,7 +404,13 @@ class Broker:
 
     async def _answer(self, connection: ClientConnection, call: f.Call) -> None:
         answer: f.Reply | f.Refused
-        if call.arguments:
+        if not self.engine.administers(connection.number):
+            answer = f.Refused(
+                call.request,
+                "forbidden",
+                f"{call.verb} needs the permission 'admin' of the broker: telpher grant USER admin",
+            )
+        elif call.arguments:
             answer = f.Refused(call.request, "bad_request", f"{call.verb} takes no arguments")
         elif call.verb == "stats":
             answer = f.Reply(call.request, self.statistics())

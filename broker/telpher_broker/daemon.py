@@ -14,6 +14,7 @@ import os
 import resource
 import shlex
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -31,11 +32,11 @@ from telpher_storage.api import (
     StorageSettings,
 )
 
-from . import collector, logs
+from . import collector, logs, tls
 from .admission import Admission
 from .config import ConfigError, Configuration
 from .exit_codes import ExitCode, storage_code
-from .listeners import ListenError, Listeners, accept
+from .listeners import ListenError, Listeners, Peer, accept
 from .notify import notify, watchdog_seconds
 from .options import Settings
 from .version import VERSION
@@ -63,7 +64,7 @@ class Served(Protocol):
 
     def recover(self) -> Any: ...
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
-    async def serve(self, stream: trio.SocketStream, peer: str) -> None: ...
+    async def serve(self, stream: trio.abc.Stream, peer: Peer) -> None: ...
     async def drain(self, deadline_seconds: float) -> None: ...
 
 
@@ -92,6 +93,7 @@ def run(
     )
     listeners = Listeners()
     try:
+        context = _secure(settings)
         listeners = _bind(settings)
         _raise_file_limit(settings.connections_max)
         _prepare(settings.data_dir, settings.persistence)
@@ -100,7 +102,7 @@ def run(
         broker = (make_broker or open_broker)(settings)
         _recover(broker)
         collector.set_aside()
-        return trio.run(Daemon(settings, reload, listeners, broker).live)
+        return trio.run(Daemon(settings, reload, listeners, broker, context).live)
     except StartError as error:
         log.error(f"cannot start: {error}", exit_code=int(error.code))  # noqa: TRY400
         return error.code
@@ -128,6 +130,13 @@ def open_broker(settings: Settings) -> Served:
     except StorageError as error:
         raise StartError(storage_code(error), str(error)) from None
     return Broker(settings, storage)
+
+
+def _secure(settings: Settings) -> ssl.SSLContext | None:
+    try:
+        return tls.server_context(settings)
+    except tls.TlsError as error:
+        raise StartError(ExitCode.LISTEN, str(error)) from None
 
 
 def _bind(settings: Settings) -> Listeners:
@@ -196,11 +205,13 @@ class Daemon:
         reload: Callable[[], Configuration],
         listeners: Listeners,
         broker: Served,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._reload = reload
         self._listeners = listeners
         self._broker = broker
+        self._context = context
         self._stop = trio.Event()
         self._core_ended = trio.Event()
         self._stopping_since = 0.0
@@ -236,7 +247,7 @@ class Daemon:
 
     async def _serve_and_drain(self) -> None:
         async with trio.open_nursery() as nursery:
-            admission = Admission(nursery, self._broker.serve, self._settings.connections_max)
+            admission = Admission(nursery, self._broker.serve, self._settings, self._context)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as acceptors:
                     for listener in self._listeners.listen():

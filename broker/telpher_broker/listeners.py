@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -50,7 +50,7 @@ class Listeners:
         listeners = cls()
         try:
             for address in settings.listen:
-                listeners.tcp += _bind_tcp(address, settings.insecure_listen)
+                listeners.tcp += _bind_tcp(address, settings.may_be_reached)
             if settings.unix_socket is not None:
                 listeners._bind_unix(settings.unix_socket)
         except BaseException:
@@ -104,7 +104,7 @@ class Listeners:
             raise ListenError(_explained(str(path), error)) from None
 
 
-def _bind_tcp(address: Address, insecure: bool) -> list[socket.socket]:
+def _bind_tcp(address: Address, may_be_reached: bool) -> list[socket.socket]:
     """One socket for each IP address of the host. Names may have some that this machine lacks."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -113,7 +113,7 @@ def _bind_tcp(address: Address, insecure: bool) -> list[socket.socket]:
     bound: list[socket.socket] = []
     missing: OSError | None = None
     for family, kind, protocol, _, target in found:
-        if not insecure and not Address(str(target[0]), 0).is_loopback:
+        if not may_be_reached and not Address(str(target[0]), 0).is_loopback:
             raise ListenError(
                 f"cannot listen on {address}: it is {target[0]}, which other machines can reach"
             )
@@ -174,17 +174,32 @@ def _name(sock: socket.socket) -> str:
     return name if isinstance(name, str) else str(Address(name[0], name[1]))
 
 
-def peer_name(sock: trio.socket.SocketType) -> str:
-    """Who is at the other end, for logs: `127.0.0.1:40312`, or `unix:pid=123,uid=1000`."""
+class Peer(NamedTuple):
+    """Who is at the other end.
+
+    `name` is for logs: `127.0.0.1:40312`, or `unix:pid=123,uid=1000`. `address` is what it comes
+    from, without the port; of IPv6 the network, in which one has as many addresses as one likes.
+    `uid` is the system's user at a Unix socket, `subject` that of a certificate that was checked.
+    """
+
+    name: str
+    address: str = ""
+    uid: int | None = None
+    subject: str | None = None
+
+
+def peer_of(sock: trio.socket.SocketType) -> Peer:
+    """Who is at the other end of a socket."""
     try:
         if sock.family == socket.AF_UNIX:
             data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             process, user, _ = _CREDENTIALS.unpack(data)
-            return f"unix:pid={process},uid={user}"
+            return Peer(f"unix:pid={process},uid={user}", f"unix:uid={user}", user)
         host, port, *_ = sock.getpeername()
-        return str(Address(host, port))
+        address = ":".join(host.split(":")[:4]) if ":" in host else host
+        return Peer(str(Address(host, port)), address)
     except OSError:
-        return "gone"
+        return Peer("gone")
 
 
 async def accept(listener: trio.SocketListener, admit: Callable[[trio.SocketStream], None]) -> None:

@@ -53,8 +53,38 @@ class Settings:
         "Listening",
         values.switch(),
         False,
-        "Allow addresses that other machines can reach, although there is no authentication and "
-        "no TLS yet: whoever reaches the port may do everything.",
+        "Allow addresses that other machines can reach without TLS or without authentication: who "
+        "reaches the port may then read everything, or do everything.",
+    )
+    tls_cert: Path | None = _option(
+        "Listening",
+        values.file(),
+        None,
+        "The broker's certificate, with those that it was signed by, in PEM; TCP speaks TLS then.",
+    )
+    tls_key: Path | None = _option(
+        "Listening", values.file(), None, "Its key, in PEM, if it is not in the same file."
+    )
+    tls_client_ca: Path | None = _option(
+        "Listening",
+        values.file(),
+        None,
+        "The authority whose certificates clients may show, in PEM. Who has one that a user is "
+        "given by its subject need not authenticate otherwise.",
+    )
+    authentication: str = _option(
+        "Listening",
+        values.choice("auto", "required"),
+        "auto",
+        "Who must authenticate: everybody as soon as there is a user (auto), or everybody from the "
+        "start (required).",
+    )
+    trust_unix_socket: bool = _option(
+        "Listening",
+        values.switch(),
+        False,
+        "Let who comes to the Unix socket as the daemon's own system user, or as root, do "
+        "everything without a password: for the first user, and for forgotten passwords.",
     )
     data_dir: Path = _option(
         "Durability",
@@ -244,6 +274,12 @@ class Settings:
         "auto",
         "How: for people (human), for machines (json), or as suits standard error (auto).",
     )
+
+    @property
+    def may_be_reached(self) -> bool:
+        """Whether an address may be one that other machines can reach."""
+        is_secure = self.tls_cert is not None and self.authentication == "required"
+        return self.insecure_listen or is_secure
 
 
 @dataclass(frozen=True, slots=True)

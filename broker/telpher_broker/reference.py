@@ -55,8 +55,8 @@ fsync = "always"
 lease_ms = "5min"
 ```
 
-Telpher has no authentication and no TLS yet, so it listens on loopback addresses only, until
-`insecure_listen` says that the network is trusted.
+An address that other machines can reach needs TLS and authentication ([security.md](security.md)),
+or `insecure_listen`, which says that the network is trusted.
 """
 
 

@@ -224,6 +224,20 @@ def directory() -> Kind[Path]:
     return Kind(read, str, "the path of a directory", metavar="DIR")
 
 
+def file() -> Kind[Path | None]:
+    """A file; empty: none."""
+
+    def read(value: object) -> Path | None:
+        return _path(_text(value)) if _text(value).strip() else None
+
+    return Kind(
+        read,
+        lambda value: "" if value is None else str(value),
+        "the path of a file, or empty for none",
+        metavar="FILE",
+    )
+
+
 def socket_path() -> Kind[Path | None]:
     """Where a Unix socket lies; empty: nowhere."""
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 import anyio
 from anyio.abc import ByteStream, TaskGroup
 
+from telpher.protocol.scram import Derivation
+
 from .admin import Administration, Start, start_value
 from .answer import answer_of
 from .batch import Batch
@@ -32,6 +34,7 @@ from .content import (
     as_name,
     as_properties,
 )
+from .credentials import Credentials
 from .dial import HOST_SECONDS, Dialer, dialers
 from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
 from .eventloop import Signal, clock, signal_class
@@ -68,13 +71,20 @@ class Bus(Administration, Requesting):
         heartbeat_seconds: float = 30.0,
         connect_seconds: float = 10.0,
         reconnect_seconds: float | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._hosts = hosts
+        self._credentials = credentials or Credentials()
         self._connect_seconds = connect_seconds
         self._reconnect_seconds = reconnect_seconds
         self._session = Session(
-            client=name, heartbeat_seconds=heartbeat_seconds, frame_bytes_max=FRAME_BYTES_MAX
+            client=name,
+            heartbeat_seconds=heartbeat_seconds,
+            frame_bytes_max=FRAME_BYTES_MAX,
+            login=self._credentials.login(),
+            namespace=self._credentials.namespace,
         )
+        self._session.on_derive = self._on_derive
         self._session.on_output = self._pump
         self._session.on_push = self.push
         self._session.on_gather = self._on_gather
@@ -518,6 +528,16 @@ class Bus(Administration, Requesting):
         self.reconnects += 1
         self._opened.set()
 
+    def _on_derive(self, derivation: Derivation) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(self._derive, derivation)
+
+    async def _derive(self, derivation: Derivation) -> None:
+        """Derive the password in a thread: it takes a moment, and the event loop must not."""
+        derive = self._credentials.derive
+        salted = await anyio.to_thread.run_sync(derive, derivation, abandon_on_cancel=True)
+        self._session.derived(derivation, salted, self._now())
+
     def _pump(self) -> None:
         """Send what the session has to say; while data is being read, once for all of it."""
         if self._link is not None and not self._is_corked:
@@ -571,6 +591,10 @@ class Bus(Administration, Requesting):
 def connect(
     url: str | None = None,
     *,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    namespace: str | None = None,
     name: str = "telpher-python",
     heartbeat_seconds: float = 30.0,
     connect_seconds: float = 10.0,
@@ -582,11 +606,17 @@ def connect(
     before CannotConnect is raised. `reconnect_seconds`: how long a lost connection is tried anew
     before everything raises Broken; None is for ever. Raises ValueError for a bad URL.
 
+    `user` and `password`, or `token`, are who to authenticate as, and `namespace` where to work;
+    all of them may stand in the URL instead. The broker never gets a secret: both sides prove to
+    each other that they know it. AuthenticationFailed is raised on entering if one cannot.
+
         async with telpher.connect("telpher://host:7400") as bus:
             await bus.publish("jobs", b"hello")
     """
+    address = parse_url(url)
     return Bus(
-        dialers(parse_url(url)),
+        dialers(address),
+        credentials=Credentials.of(address, user, password, token, namespace),
         name=name,
         heartbeat_seconds=heartbeat_seconds,
         connect_seconds=connect_seconds,

@@ -8,7 +8,6 @@ from typing import Final
 import anyio
 from anyio.abc import ByteStream
 
-from .errors import NotSupported
 from .url import Address, host_text
 
 HOST_SECONDS: Final = 5.0
@@ -18,15 +17,7 @@ Dialer = Callable[[], Awaitable[ByteStream]]
 
 
 def dialers(address: Address) -> list[tuple[str, Dialer]]:
-    """A name for messages and a way to connect, for every host of an address, in order.
-
-    Raises NotSupported for an address with credentials.
-    """
-    if address.user is not None or address.secret is not None:
-        raise NotSupported(
-            "version 1 of the protocol has no authentication, so the secret was not sent; "
-            "leave user and secret out of the URL, and keep the broker on loopback or a Unix socket"
-        )
+    """A name for messages and a way to connect, for every host of an address, in order."""
     if address.path is not None:
         path = address.path
         return [(path, lambda: anyio.connect_unix(path))]

@@ -158,6 +158,31 @@ class UnsupportedVersion(Refused):
     """No common protocol version; upgrade the older side."""
 
 
+class AuthenticationFailed(Refused, PermissionError):
+    """The user, the password or the token is wrong or has expired, or the broker wants one and none
+    was given; or the broker could not prove that it knows this user."""
+
+
+class Forbidden(Refused, PermissionError):
+    """The user lacks a permission; the text names it and what would grant it."""
+
+
+class UnknownUser(Refused, LookupError):
+    """No such user."""
+
+
+class UserExists(Refused):
+    """There is a user of that name already, or one of that certificate."""
+
+
+class UnknownToken(Refused, LookupError):
+    """The user has no token of that name."""
+
+
+class UnknownNamespace(Refused, LookupError):
+    """No such namespace."""
+
+
 class CannotConnect(TelpherError):
     """No host answered in time; the text lists each with its reason."""
 
@@ -248,4 +273,12 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "not_unique": NotUnique,
     "busy": Busy,
     "unsupported_version": UnsupportedVersion,
+    "authentication_failed": AuthenticationFailed,
+    "authentication_required": AuthenticationFailed,
+    "credentials_revoked": AuthenticationFailed,
+    "forbidden": Forbidden,
+    "unknown_user": UnknownUser,
+    "user_exists": UserExists,
+    "unknown_token": UnknownToken,
+    "unknown_namespace": UnknownNamespace,
 }

@@ -1,4 +1,5 @@
-"""Where the broker is: `telpher://user:secret@host:7400,host2?tls=verify`, `telpher+unix:///path`.
+"""Where the broker is and who one is there: `telpher://user:secret@host:7400,host2?tls=verify`,
+`telpher://:token@host?namespace=acme`, `telpher+unix://user:secret@/path`.
 
 The secret is kept apart from everything that is printed.
 """
@@ -15,7 +16,8 @@ DEFAULT_URL: Final = f"telpher://127.0.0.1:{DEFAULT_PORT}"
 VARIABLE: Final = "TELPHER_URL"
 
 _TLS_MODES: Final = ("off", "verify", "insecure")
-_PARAMETERS: Final = ("tls", "ca", "cert", "key")
+_PARAMETERS: Final = ("tls", "ca", "cert", "key", "namespace")
+_UNIX_PARAMETERS: Final = ("namespace",)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Address:
     """A parsed URL. Either `path` (a Unix socket) or `hosts` is given.
 
     `tls` is "off", "verify" (the certificate must be good for the host) or "insecure" (encrypted,
-    but to whom is unknown); `ca`, `cert` and `key` are paths of PEM files.
+    but to whom is unknown); `ca`, `cert` and `key` are paths of PEM files. A `secret` without a
+    `user` is a token.
     """
 
     hosts: tuple[tuple[str, int], ...] = ()
@@ -32,6 +35,7 @@ class Address:
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    namespace: str | None = None
     user: str | None = None
     secret: str | None = field(default=None, repr=False)
 
@@ -68,32 +72,50 @@ def parse_url(url: str | None = None) -> Address:
         raise ValueError(
             f"the broker's URL begins with {parts.scheme!r}; it must be telpher:// or telpher+unix://"
         )
+    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(
+            "the broker's URL is cut short by a sign in its user or secret: write %2F for '/', "
+            "%3F for '?', %23 for '#', %40 for '@'"
+        )
     if parts.path not in ("", "/") or parts.fragment:
         raise ValueError("the broker's URL has no path or fragment: telpher://host:port?tls=verify")
     credentials, _, hosts = parts.netloc.rpartition("@")
-    user, _, secret = credentials.partition(":")
     return Address(
         hosts=tuple(_host(host) for host in hosts.split(",")),
-        user=unquote(user) or None,
-        secret=unquote(secret) or None,
-        **_parameters(parts.query),
+        user=_user(credentials),
+        secret=_secret(credentials),
+        **_parameters(parts.query, _PARAMETERS),
     )
 
 
+def _user(credentials: str) -> str | None:
+    return unquote(credentials.partition(":")[0]) or None
+
+
+def _secret(credentials: str) -> str | None:
+    return unquote(credentials.partition(":")[2]) or None
+
+
 def _unix_address(netloc: str, path: str, query: str) -> Address:
-    if netloc or not path.startswith("/") or query:
+    credentials, _, host = netloc.rpartition("@")
+    if host or not path.startswith("/"):
         raise ValueError(
-            "a Unix socket's URL has an absolute path only: telpher+unix:///run/telpher"
+            "a Unix socket's URL has an absolute path and no host: telpher+unix:///run/telpher"
         )
-    return Address(path=unquote(path))
+    return Address(
+        path=unquote(path),
+        user=_user(credentials),
+        secret=_secret(credentials),
+        namespace=_parameters(query, _UNIX_PARAMETERS).get("namespace"),
+    )
 
 
-def _parameters(query: str) -> dict[str, str]:
+def _parameters(query: str, known: tuple[str, ...]) -> dict[str, str]:
     parameters = dict(parse_qsl(query, keep_blank_values=True))
     for name in parameters:
-        if name not in _PARAMETERS:
+        if name not in known:
             raise ValueError(
-                f"the broker's URL has no parameter {name!r}; there are {', '.join(_PARAMETERS)}"
+                f"the broker's URL has no parameter {name!r}; there are {', '.join(known)}"
             )
     mode = parameters.get("tls", "off")
     if mode not in _TLS_MODES:

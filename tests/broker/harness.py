@@ -16,9 +16,12 @@ from telpher.protocol import batch as b
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.frames import Frame
+from telpher_broker import listeners
 from telpher_broker.core import Broker
 from telpher_broker.options import Settings
 from telpher_storage import MemoryRecordsStorage, Storage
+
+MEMORY = listeners.Peer("memory")
 
 
 def batch(*bodies: bytes, **properties: int) -> bytes:
@@ -70,11 +73,11 @@ class House:
         self.broker = broker
         self._nursery = nursery
 
-    def stranger(self, *, lockstep: bool = False) -> Peer:
+    def stranger(self, origin: listeners.Peer = MEMORY, *, lockstep: bool = False) -> Peer:
         """A peer that has connected and said nothing; in lockstep, nothing waits in between."""
         pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
         ours, theirs = pair()
-        self._nursery.start_soon(self.broker.serve, theirs, "memory")
+        self._nursery.start_soon(self.broker.serve, theirs, origin)
         return Peer(ours)
 
     async def peer(self, **options: Any) -> Peer:

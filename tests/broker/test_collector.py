@@ -14,7 +14,7 @@ import trio
 
 from telpher.protocol import frames as f
 
-from .harness import House, Peer, batch, house
+from .harness import MEMORY, House, Peer, batch, house
 
 
 @contextmanager
@@ -60,7 +60,7 @@ async def converse(stream: trio.SocketStream, end: str) -> None:
 async def connect(home: House, end: str) -> None:
     ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(home.broker.serve, trio.SocketStream(theirs), "peer")
+        nursery.start_soon(home.broker.serve, trio.SocketStream(theirs), MEMORY)
         await converse(trio.SocketStream(ours), end)
 
 

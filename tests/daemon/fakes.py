@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import trio
 
+from telpher_broker.listeners import Peer
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -19,7 +21,7 @@ class Summary:
     clean: bool = True
 
 
-async def echo(stream: trio.SocketStream, _peer: str) -> None:
+async def echo(stream: trio.SocketStream, _peer: Peer) -> None:
     async for data in stream:
         await stream.send_all(data)
 
@@ -29,7 +31,7 @@ class FakeBroker:
 
     def __init__(
         self,
-        serve: Callable[[trio.SocketStream, str], Awaitable[None]] = echo,
+        serve: Callable[[trio.SocketStream, Peer], Awaitable[None]] = echo,
         failure: Exception | None = None,
     ) -> None:
         self._serve = serve
@@ -55,7 +57,7 @@ class FakeBroker:
         else:
             raise self._failure
 
-    async def serve(self, stream: trio.SocketStream, peer: str) -> None:
+    async def serve(self, stream: trio.SocketStream, peer: Peer) -> None:
         await self._serve(stream, peer)
 
     async def drain(self, deadline_seconds: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from telpher_broker.listeners import ListenError, Listeners, peer_name
+from telpher_broker.listeners import ListenError, Listeners, peer_of
 from telpher_broker.options import Settings
 from telpher_broker.values import Address
 
@@ -112,7 +112,7 @@ async def test_connections_come_with_a_name_and_without_delay(tmp_path: Path) ->
         tcp, unix = listeners.listen()
         client = await trio.open_tcp_stream("127.0.0.1", tcp.socket.getsockname()[1])
         async with client, await tcp.accept() as served:
-            assert peer_name(served.socket) == str(Address(*client.socket.getsockname()))
+            assert peer_of(served.socket).name == str(Address(*client.socket.getsockname()))
             assert served.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         async with await trio.open_unix_socket(str(path)), await unix.accept() as served:
-            assert peer_name(served.socket) == f"unix:pid={os.getpid()},uid={os.getuid()}"
+            assert peer_of(served.socket).name == f"unix:pid={os.getpid()},uid={os.getuid()}"

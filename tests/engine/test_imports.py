@@ -23,6 +23,7 @@ TABLE = [
     ("telpher_broker.engine", {"telpher_broker.engine", "telpher.protocol", "sortedcontainers"}),
     ("telpher_storage", {"telpher_storage", "trio", "google_crc32c"}),
     ("telpher.eventloop", {"telpher", "sniffio", "trio"}),
+    ("telpher.passwords", {"telpher", "argon2"}),
     ("telpher", {"telpher", "anyio"}),
     (
         "telpher_broker",

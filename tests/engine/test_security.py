@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
+from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
 from telpher_broker.engine.security import covers
 from telpher_broker.engine.sessions import Identity
-from telpher_broker.engine.users import LANES, MEMORY_KIB, PASSES
 
 from .driver import START_MS, Driver, answer_of, delivered, make_batch
 

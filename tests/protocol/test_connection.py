@@ -39,12 +39,12 @@ BEAT = {f.Ping, f.Pong}
 # Which frames may go, by who sends and in which state: written down again, for the comparison.
 MAY = {
     (Role.CLIENT, State.OPENING): {f.Hello},
-    (Role.CLIENT, State.GREETED): set(),
+    (Role.CLIENT, State.GREETED): {f.Authenticate},
     (Role.CLIENT, State.OPEN): REQUESTS | BEAT | {f.Goodbye},
     (Role.CLIENT, State.CLOSING): REQUESTS | BEAT | {f.Goodbye},
     (Role.CLIENT, State.CLOSED): set(),
     (Role.SERVER, State.OPENING): {f.Goaway},
-    (Role.SERVER, State.GREETED): {f.Welcome, f.Refused, f.Goaway},
+    (Role.SERVER, State.GREETED): {f.Welcome, f.Challenge, f.Refused, f.Goaway},
     (Role.SERVER, State.OPEN): ANSWERS | BEAT | {f.Goaway},
     (Role.SERVER, State.CLOSING): ANSWERS | BEAT | {f.Goaway},
     (Role.SERVER, State.CLOSED): set(),

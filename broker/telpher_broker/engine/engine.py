@@ -114,6 +114,10 @@ class Engine:
         """Whether a session may administer the broker."""
         return administers(self._turn, self.state.sessions[session], DEFAULT_NAMESPACE)
 
+    def is_ended(self, session: int) -> bool:
+        """Whether a session may do nothing any more, and its connection is to be closed."""
+        return self.state.sessions[session].is_ended
+
     def disconnect(self, session: int, orderly: bool) -> None:
         """A connection is gone; orderly if it said GOODBYE."""
         disconnect(self._turn, session, orderly)

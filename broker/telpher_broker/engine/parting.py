@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from telpher.protocol.frames import Goaway
 
+from .membership import leave
 from .sessions import Session
 from .turn import Turn
 
@@ -30,6 +31,8 @@ def end_session(turn: Turn, session: Session, code: str, text: str) -> None:
     """The session may do nothing any more, and is told so; the rim closes its connection."""
     if session.is_ended:
         return
+    for consumer in list(session.consumers.values()):
+        leave(turn, consumer)
     session.is_ended = True
     session.user = session.user or ""
     session.allowed = {}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name, why_not_name
-from telpher.protocol.scram import Derivation, Keys
+from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES, Derivation, Keys
 
 from . import records as r
 from .access import administers, may, no_namespace, require_admin
@@ -38,10 +38,6 @@ PASSWORD: Final = "password"  # noqa: S105 (a credential's name)
 SUBJECT: Final = "subject"
 SUBJECT_CHARACTERS_MAX: Final = 1024
 PATTERN_CHARACTERS_MAX: Final = 255
-# The least and the most that a password's derivation may cost; the least is OWASP's.
-PASSES: Final = (2, 64)
-MEMORY_KIB: Final = (19 * 1024, 1024 * 1024)
-LANES: Final = (1, 64)
 
 
 def _users(turn: Turn, arguments: Arguments) -> Options:

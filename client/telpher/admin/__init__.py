@@ -20,6 +20,11 @@ from .told import ExchangeInfo as ExchangeInfo
 from .told import Start as Start
 from .told import SubscriptionInfo as SubscriptionInfo
 from .told import start_value as start_value
+from .users import NamespaceInfo as NamespaceInfo
+from .users import Permission as Permission
+from .users import TokenInfo as TokenInfo
+from .users import UserAdministration
+from .users import UserInfo as UserInfo
 
 
 class Administration(
@@ -28,6 +33,7 @@ class Administration(
     DelayAdministration,
     LetterAdministration,
     ScheduleAdministration,
+    UserAdministration,
     BrokerAdministration,
 ):
     """The rare verbs; a Bus has them all. Each raises Refused, by subclass for each reason."""

@@ -9,6 +9,7 @@ The life of a connection, for both sides:
 
     opening --HELLO--> greeted --WELCOME--> open --GOAWAY--> closing --GOODBYE--> closed
 
+Who authenticates does so while it is greeted, by AUTHENTICATE and CHALLENGE in turn.
 Before `open` a frame may have at most `OPENING_FRAME_BYTES_MAX` bytes and an array or map in it
 `OPENING_ELEMENTS_MAX` elements. GOAWAY may come in any state, GOODBYE from `open` on. After GOAWAY
 the broker still answers what was asked before; after GOODBYE the client sends nothing more.
@@ -55,10 +56,11 @@ _ANSWERS: Final[frozenset[type[Frame]]] = frozenset(
 
 _MAY_SEND: Final[dict[tuple[Role, State], frozenset[type[Frame]]]] = {
     (Role.CLIENT, State.OPENING): frozenset({f.Hello}),
+    (Role.CLIENT, State.GREETED): frozenset({f.Authenticate}),
     (Role.CLIENT, State.OPEN): REQUESTS | _BEAT | {f.Goodbye},
     (Role.CLIENT, State.CLOSING): REQUESTS | _BEAT | {f.Goodbye},
     (Role.SERVER, State.OPENING): frozenset({f.Goaway}),
-    (Role.SERVER, State.GREETED): frozenset({f.Welcome, f.Refused, f.Goaway}),
+    (Role.SERVER, State.GREETED): frozenset({f.Welcome, f.Challenge, f.Refused, f.Goaway}),
     (Role.SERVER, State.OPEN): _ANSWERS | _BEAT | {f.Goaway},
     (Role.SERVER, State.CLOSING): _ANSWERS | _BEAT | {f.Goaway},
 }

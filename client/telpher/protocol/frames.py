@@ -59,6 +59,16 @@ class Welcome(NamedTuple):
     limits: Options
 
 
+class Authenticate(NamedTuple):
+    request: int
+    data: bytes
+
+
+class Challenge(NamedTuple):
+    request: int
+    data: bytes
+
+
 class Publish(NamedTuple):
     request: int
     channel: str
@@ -196,6 +206,7 @@ class Goodbye(NamedTuple):
 
 ClientFrame = (
     Hello
+    | Authenticate
     | Publish
     | Transact
     | Consume
@@ -211,6 +222,7 @@ ClientFrame = (
 )
 ServerFrame = (
     Welcome
+    | Challenge
     | Confirm
     | ConfirmEach
     | Deliver
@@ -264,6 +276,8 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     22: (Nack, (_INT, _ROW, _MAP)),
     24: (Transact, (_BIN, _INT, _INT_OR_NIL, _ROW, _ROW)),
     23: (ConfirmEach, (_INT, _ROW, _ROW, _ROW)),
+    25: (Authenticate, (_BIN,)),
+    26: (Challenge, (_BIN,)),
 }
 NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
 

@@ -34,6 +34,21 @@ _CLIENT_FINAL: Final = re.compile(rf"(c={_BINDING},r=({_NONCE})),p=({_BASE64})")
 _SERVER_FINAL: Final = re.compile(rf"v=({_BASE64})")
 
 
+# How each end is told from the other, in HELLO: by a password, by a token, or by the certificate
+# that the connection came with.
+PASSWORD_MECHANISM: Final = "SCRAM-ARGON2ID"  # noqa: S105
+TOKEN_MECHANISM: Final = "SCRAM-TOKEN"  # noqa: S105
+CERTIFICATE_MECHANISM: Final = "EXTERNAL"
+
+# The least and the most that the derivation of a password may cost. The least is OWASP's: below it
+# a broker that is not the one it seems to be could have a password guessed cheaply. The most keeps
+# such a broker from having its clients work for ever.
+SALT_BYTES: Final = 16
+PASSES: Final = (2, 64)
+MEMORY_KIB: Final = (19 * 1024, 1024 * 1024)
+LANES: Final = (1, 64)
+
+
 class ScramError(ValueError):
     """The other end is not who it says it is, or does not speak SCRAM; nothing secret is in it."""
 
@@ -46,6 +61,16 @@ class Derivation(NamedTuple):
     passes: int = 1
     memory_kib: int = 0
     lanes: int = 1
+
+
+def is_dear(derivation: Derivation) -> bool:
+    """Whether a password may be derived so: neither too cheaply nor too dearly."""
+    return (
+        len(derivation.salt) == SALT_BYTES
+        and PASSES[0] <= derivation.passes <= PASSES[1]
+        and MEMORY_KIB[0] <= derivation.memory_kib <= MEMORY_KIB[1]
+        and LANES[0] <= derivation.lanes <= LANES[1]
+    )
 
 
 class Keys(NamedTuple):

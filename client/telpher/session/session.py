@@ -5,6 +5,7 @@ It is pure: bytes and times come in, bytes and callbacks go out. The shell
 - calls `begin` with a new connection, `receive` with what came, `cut` when it broke;
 - sends what `take_output` gives, whenever `on_output` is called, and with `on_push` at once;
 - looks at `next_deadline` anew if, some time after `on_gather`, there still are acks `unsaid`;
+- derives a password when `on_derive` asks, and calls `derived`;
 - calls `tick` at `next_deadline`, and looks at the clock anew when `wake` is called;
 - closes the connection when `fault` is set or `is_drained` turns true.
 
@@ -23,9 +24,11 @@ from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Frame
+from telpher.protocol.scram import Derivation, ScramError
 
 from .consumer import ConsumerState, Consuming
 from .exchange import Calling, Cancelling, Done, Exchange
+from .login import Login
 from .window import Publishing, Window
 
 OPENING_SECONDS: Final = 10.0
@@ -33,7 +36,16 @@ OPENING_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 0.005
 # After these the broker would say the same again on the next connection.
 FATAL_CODES: Final = frozenset(
-    {"bad_frame", "frame_too_large", "unexpected_frame", "unsupported_version"}
+    {
+        "authentication_failed",
+        "authentication_required",
+        "bad_frame",
+        "forbidden",
+        "frame_too_large",
+        "unexpected_frame",
+        "unknown_namespace",
+        "unsupported_version",
+    }
 )
 
 
@@ -53,6 +65,10 @@ def _nothing() -> None:
     pass
 
 
+def _nothing_of(_: Any) -> None:
+    pass
+
+
 class Session:
     """Everything that must survive a broken connection.
 
@@ -61,8 +77,18 @@ class Session:
     will be none any more. `now` is the time of the last input.
     """
 
-    def __init__(self, *, client: str, heartbeat_seconds: float, frame_bytes_max: int) -> None:
+    def __init__(
+        self,
+        *,
+        client: str,
+        heartbeat_seconds: float,
+        frame_bytes_max: int,
+        login: Login | None = None,
+        namespace: str | None = None,
+    ) -> None:
         self._client = client
+        self._login = login
+        self._namespace = namespace
         self._heartbeat_seconds = heartbeat_seconds
         self._frame_bytes_max = frame_bytes_max
         self._numbers = count(1)
@@ -83,6 +109,7 @@ class Session:
         self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
         self.on_output: Callable[[], None] = _nothing
         self.on_open: Callable[[], None] = _nothing
+        self.on_derive: Callable[[Derivation], None] = _nothing_of
         self.on_push: Callable[[], None] = _nothing
         self.on_gather: Callable[[], None] = _nothing
         self.wake: Callable[[], None] = _nothing
@@ -96,8 +123,22 @@ class Session:
         self._opening_due = now + OPENING_SECONDS
         self.fault = None
         self.is_draining = False
-        options = {"heartbeat_ms": round(self._heartbeat_seconds * 1000)}
+        options: f.Options = {"heartbeat_ms": round(self._heartbeat_seconds * 1000)}
+        if self._namespace is not None:
+            options["namespace"] = self._namespace
+        if self._login is not None:
+            options["mechanism"] = self._login.mechanism
         self.emit(f.Hello(0, (f.PROTOCOL_VERSION,), self._client, options))
+        if self._login is not None:
+            self.emit(f.Authenticate(0, self._login.begin()))
+
+    def derived(self, derivation: Derivation, salted: bytes, now: float) -> None:
+        """What `on_derive` asked for; the handshake goes on, if it is still the same one."""
+        self.now = now
+        if self._login is not None and self._connection is not None:
+            data = self._login.derived(derivation, salted)
+            if data is not None:
+                self.emit(f.Authenticate(0, data))
 
     def receive(self, data: bytes | memoryview, now: float) -> None:
         """Act on what came. A broken rule sets `fault`; nothing is raised for the peer's faults."""
@@ -276,7 +317,29 @@ class Session:
             exchange.window.answered(exchange)
         exchange.settle(answer, error)
 
+    def _on_challenge(self, frame: f.Challenge) -> None:
+        if self._login is None:
+            self._distrust("the broker sent a challenge that nobody asked for")
+            return
+        try:
+            data = self._login.challenged(frame.data)
+        except ScramError as error:
+            self._distrust(str(error))
+            return
+        if data is not None:
+            self.emit(f.Authenticate(0, data))
+        elif self._login.wanted is not None:
+            self.on_derive(self._login.wanted)
+
+    def _distrust(self, text: str) -> None:
+        self.fault, self.is_fatal = Refused.by_code("authentication_failed", text), True
+
     def _on_welcome(self, frame: f.Welcome) -> None:
+        if self.fault is not None:
+            return
+        if self._login is not None and not self._login.is_proved:
+            self._distrust("the broker welcomes this user without a proof of who it is itself")
+            return
         known = {
             name: value
             for name in Limits._fields
@@ -358,6 +421,7 @@ class Session:
 
 _HANDLERS: Final[dict[type[Frame], Callable[[Session, Any], None]]] = {
     f.Welcome: Session._on_welcome,
+    f.Challenge: Session._on_challenge,
     f.Confirm: Session._on_answer,
     f.ConfirmEach: Session._on_answer,
     f.Settled: Session._on_answer,

@@ -8,6 +8,7 @@ from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
 from .letters import LetterAdministration
 from .schedules import ScheduleAdministration
+from .users import UserAdministration
 
 
 class Administration(
@@ -16,6 +17,7 @@ class Administration(
     DelayAdministration,
     LetterAdministration,
     ScheduleAdministration,
+    UserAdministration,
     BrokerAdministration,
 ):
     """The rare verbs; a Bus has them all."""
