@@ -51,6 +51,12 @@ def run(daemon: Daemon, *arguments: str) -> str:
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
         ("limits", r"1000 thumbnails.*\n.*7.*8.*9.*\n'checkouts' holds 1 of limit_count = 1"),
+        ("delays", r"moved 2 cancelled 1\nnow: tea\nnow: mail\ntoo late for \[\[0\]\]"),
+        (
+            "schedules",
+            r"(heartbeat of .*\n){2}heartbeat .* paused: True\n2026-10-25 02:30:00\+02:00",
+        ),
+        ("requests", r"the sum is 6\ngreeted by \['ada', 'bea', 'cleo'\]\nnobody consumes"),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
     ],
 )
