@@ -87,6 +87,13 @@ async def _send_routed(bus: Any, job: Job) -> None:
             await producer.send(job.body, key=f"orders.eu.{index * 7919 % KEYS}.paid")
 
 
+async def _send_identified(bus: Any, job: Job) -> None:
+    """Each message with a dedup id of its own."""
+    async with bus.producer(QUEUE) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, dedup_id=f"order-{index}")
+
+
 async def _declare_dying(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
 
@@ -108,6 +115,7 @@ WAYS: Final[dict[str, Way]] = {
     "priorities": Way(_declare, _send_prioritized, _ack_all),
     "delays": Way(_declare, _send_delayed, _ack_all),
     "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
+    "dedup ids": Way(_declare, _send_identified, _ack_all),
     "three attempts": Way(_declare_dying, _send_all, _fail_all),
 }
 

@@ -56,7 +56,14 @@ class Telpher(System):
         "channels": ("1 queue", "1000 queues", "100000 queues"),
         "load-latency": ("10 %", "50 %", "80 %"),
         "depth": ("0 GB waiting", "1 GB waiting", "10 GB waiting"),
-        "semantics": ("plain", "priorities", "delays", "topic exchange", "three attempts"),
+        "semantics": (
+            "plain",
+            "priorities",
+            "delays",
+            "topic exchange",
+            "dedup ids",
+            "three attempts",
+        ),
         "flat": tuple(
             f"{count} {kind}"
             for kind in ("waiting", "delayed", "bound")
