@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from telpher.protocol.channel_options import QUEUE
+from telpher_broker.engine.compaction import Compaction
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
 from telpher_broker.engine.memory import size_of
@@ -104,13 +105,28 @@ def check_retaining_log(channel: Channel) -> None:
 
 def check_topic_log(channel: Channel) -> None:
     log = channel.log
-    reached = log.start
-    for stored in log:
-        assert stored.first == reached
-        reached = stored.end
-    assert reached == log.next
+    if channel.compaction is None:
+        reached = log.start
+        for stored in log:
+            assert stored.first == reached
+            reached = stored.end
+        assert reached == log.next
+    else:
+        check_compaction(channel, channel.compaction)
     for subscription in channel.subscriptions.values():
         assert subscription.low >= log.start
+
+
+def check_compaction(channel: Channel, compaction: Compaction) -> None:
+    """Nobody waits for what is not there, and nobody's tail begins in a gap."""
+    log = channel.log
+    present = {offset for stored in log for offset in range(stored.first, stored.end)}
+    assert log.messages == len(present)
+    assert set(compaction._latest.values()) <= present
+    assert all(0 <= stored.live <= stored.end - stored.first for stored in log)
+    for subscription in channel.subscriptions.values():
+        assert subscription.cursor in present or subscription.cursor == log.next
+        assert unsettled(subscription) <= present
 
 
 def check_expiring(channel: Channel, now_ms: int) -> None:
@@ -148,7 +164,7 @@ def check_subscription(subscription: Subscription) -> None:
     log = subscription.channel.log
     assert 0 <= subscription.cursor <= log.next
     assert all(span.end <= subscription.cursor for span in subscription.ranges)
-    assert subscription.tail_count == log.next - subscription.cursor
+    assert subscription.tail_count == len(tail_of(subscription))
     leased: dict[int, int] = {}
     for consumer in subscription.consumers:
         assert consumer.subscription is subscription
@@ -208,9 +224,21 @@ def check_sessions(engine: Engine) -> None:
                     assert consumer.session.consumers[consumer.request] is consumer
 
 
+def tail_of(subscription: Subscription) -> set[int]:
+    """The offsets of the tail: of a compacted topic those that are there."""
+    log, cursor = subscription.channel.log, subscription.cursor
+    if subscription.channel.compaction is None:
+        return set(range(cursor, log.next))
+    return {
+        offset
+        for stored in log.since(cursor)
+        for offset in range(max(stored.first, cursor), stored.end)
+    }
+
+
 def unsettled(subscription: Subscription) -> set[int]:
     """Every offset that is not settled."""
-    found = set(range(subscription.cursor, subscription.channel.log.next))
+    found = tail_of(subscription)
     for span in subscription.ranges:
         found |= set(range(span.first, span.end))
     return found

@@ -124,11 +124,13 @@ ENGINE_ORDER = [
     "moving",
     "letters",
     "calls",
+    "compact",
     "retention",
     "dispatch",
     "ticks",
     "exchange_chunks",
     "failure_chunks",
+    "identity_chunks",
     "dump",
     "engine",
 ]

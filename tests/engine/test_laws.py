@@ -60,6 +60,7 @@ RECORDS: list[r.Record] = [
     r.NamespaceSet("acme", {"channels_max": 5}),
     r.Deduplicated(1, START_MS - 120_000, START_MS, 7, ("invoice-7", None)),
     r.UniqueTaken(1, 3, START_MS + 5, 7, (None, "customer-1")),
+    r.Compacted(2, 7, ((7, 8, b"one"), (9, 11, b"two"))),
     r.UniquesFreed(1, START_MS),
     r.FatesDecided(b"p" * 16, 9, 2, (1, 40), ((2, "not_unique", "the key 'a' is taken"),)),
 ]

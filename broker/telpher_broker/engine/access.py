@@ -33,6 +33,7 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "list": {"prefix": _NAMED, "after": _NAMED},
     "inspect": {"channel": _SEEN},
     "browse": {"channel": CONSUME},
+    "latest": {"channel": CONSUME},
     "subscribe": {"channel": CONSUME},
     "unsubscribe": {"channel": CONFIGURE},
     "seek": {"channel": CONSUME},

@@ -84,6 +84,9 @@ def place(channel: Channel, stored: Stored) -> None:
     if channel.ttl_ms:
         stored.properties = _with_ttl(stored, channel.ttl_ms)
     channel.log.append(stored)
+    if channel.compaction is not None:
+        assert isinstance(stored.batch, bytes)
+        channel.compaction.added(stored, stored.batch)
     if stored.about is not None and "only" in stored.about:
         _place_only(channel, stored, stored.about["only"])
     if stored.properties is None:
@@ -300,9 +303,36 @@ def _failed(state: State, record: r.Failed) -> None:
 
 def _trimmed(state: State, record: r.Trimmed) -> None:
     channel = state.numbered[record.channel]
-    _dropped(channel, channel.log.trim(record.start))
+    gone = channel.log.trim(record.start)
+    _dropped(channel, gone)
+    if channel.compaction is not None:
+        for stored in gone:
+            channel.compaction.rewritten(stored, state.memory.load(stored.batch), ())
     for subscription in channel.subscriptions.values():
-        subscription.forget(channel.log.start)
+        subscription.forget(channel.log.start, gone)
+
+
+def _compacted(state: State, record: r.Compacted) -> None:
+    channel = state.numbered[record.channel]
+    stored = channel.log.find(record.first)
+    assert stored is not None
+    assert channel.compaction is not None
+    batch = state.memory.load(stored.batch)
+    pieces = [
+        Stored(first, end, stored.published_ms, stored.properties, piece, stored.about)
+        for first, end, piece in record.pieces
+    ]
+    channel.log.replace(stored, pieces)
+    channel.compaction.rewritten(stored, batch, pieces)
+    _dropped(channel, [stored])
+    for piece in pieces:
+        channel.expect_expiry(piece)
+    bounds = [stored.first, *(edge for piece in pieces for edge in (piece.first, piece.end))]
+    bounds.append(stored.end)
+    for subscription in channel.subscriptions.values():
+        for first, end in zip(bounds[::2], bounds[1::2], strict=True):
+            if first < end:
+                subscription.skip(first, end)
 
 
 def _sought(state: State, record: r.Sought) -> None:
@@ -372,6 +402,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.TransferMoved: _transfer_moved,
     r.TransferEnded: _transfer_ended,
     r.Trimmed: _trimmed,
+    r.Compacted: _compacted,
     r.Sought: _sought,
     r.ScheduleSet: _schedule_set,
     r.ScheduleRemoved: _schedule_removed,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from telpher.protocol import frames as f
-from telpher.protocol.channel_options import QUEUE, TOPIC, why_not_config
+from telpher.protocol.channel_options import OPTIONS, QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
 
 from . import bindings, delays, letters, moving, namespaces, scheduling, tokens, users
@@ -75,6 +75,16 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
         name: value for name, value in (channel.config | changes).items() if value is not None
     }
     _check_config(channel.name, channel.kind, config)
+    fixed = [
+        name
+        for name, option in OPTIONS.items()
+        if option.is_fixed and config.get(name) != channel.config.get(name)
+    ]
+    if fixed:
+        raise Refusal(
+            "bad_request",
+            f"{fixed[0]} of {channel.name!r} is as it was declared; declare another channel",
+        )
     if config != channel.config:
         turn.commit(r.ChannelConfigured(channel.number, config))
         turn.use(channel)
@@ -110,9 +120,11 @@ def _purge(turn: Turn, arguments: Arguments) -> Options:
     subscription = subscription_of(channel, arguments.optional_text("subscription"))
     arguments.done()
     offsets: list[int] = []
+    purged = subscription.tail_count
     for span in subscription.ranges:
         if span.state != LEASED:
             offsets += (span.first, span.end)
+            purged += span.end - span.first
     if subscription.tail_count:
         offsets += (subscription.cursor, channel.log.next)
     if offsets:
@@ -121,7 +133,6 @@ def _purge(turn: Turn, arguments: Arguments) -> Options:
             subscription.durable,
         )
         turn.loosened[channel] = None
-    purged = sum(offsets[1::2]) - sum(offsets[::2])
     turn.counters["purged"] += purged
     return {"purged": purged}
 
@@ -160,6 +171,7 @@ def inspect(channel: Channel) -> Options:
         "bytes": log.body_bytes,
         "subscriptions": subscriptions,
         **inspect_identities(channel),
+        **({} if channel.compaction is None else {"keys": channel.compaction.key_count}),
     }
 
 
@@ -206,6 +218,28 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
             size += len(batch)
             reached = high
     return {"parts": parts, "next": reached}
+
+
+def _latest(turn: Turn, arguments: Arguments) -> Options:
+    channel = channel_of(turn, arguments.text("channel"))
+    key = arguments.text("key")
+    arguments.done()
+    if channel.compaction is None:
+        raise Refusal(
+            "wrong_kind",
+            f"{channel.name!r} is no compacted topic: one that is declared with compact knows the "
+            "last message of each key",
+        )
+    offset = channel.compaction.offset_of(key)
+    stored = None if offset is None else channel.log.find(offset)
+    if offset is None or stored is None or stored.first > offset:
+        return {"parts": ()}
+    expires_ms = stored.expires_ms
+    if expires_ms is not None and expires_ms <= turn.now_ms:
+        return {"parts": ()}
+    about = () if stored.about is None else (stored.about,)
+    batch = turn.cut(stored, offset, offset + 1)
+    return {"parts": ((offset, 1, stored.published_ms, batch, *about),)}
 
 
 def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
@@ -256,7 +290,7 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
     for consumer in subscription.consumers:
         turn.enlist(consumer)
     turn.loosened[channel] = None
-    return {"next": cursor}
+    return {"next": subscription.cursor}
 
 
 def _topic_subscription(channel: Channel, name: str) -> Subscription:
@@ -274,6 +308,7 @@ VERBS: Final[dict[str, Verb]] = {
     "list": _list,
     "inspect": _inspect,
     "browse": _browse,
+    "latest": _latest,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "seek": _seek,

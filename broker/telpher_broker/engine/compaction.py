@@ -143,6 +143,11 @@ class Compaction:
         return self._latest.get(key)
 
     @property
+    def key_count(self) -> int:
+        """How many keys there are, deletions included."""
+        return len(self._latest)
+
+    @property
     def due_count(self) -> int:
         """How many batches are worth rewriting, about."""
         return len(self._due)

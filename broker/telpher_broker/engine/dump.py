@@ -43,9 +43,9 @@ from telpher.protocol.frames import Options
 
 from . import failure_chunks
 from .apply_security import frozen_security, load_security, readable_security
-from .dedup import DedupWindow, Remembered
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .fates import Fates
+from .identity_chunks import IDENTITIES, FrozenIdentities, load_identities
 from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Span
@@ -53,7 +53,6 @@ from .records import TRANSACTIONS, summary_of
 from .schedule import Schedule
 from .state import Channel, Producer, State
 from .subscription import Subscription
-from .uniques import Holder, Uniques
 
 CHUNK_BYTES: Final = 256 * 1024
 _CHUNK_ROWS: Final = 4096
@@ -73,15 +72,13 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     BINDINGS: ("Bindings", ("exchange", "bindings")),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
-    8: ("Identities", ("channel", "dedup_ids", "unique_keys")),
+    IDENTITIES: ("Identities", ("channel", "dedup_ids", "unique_keys")),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
 BatchRow = tuple[Any, ...]
 SpanRow = tuple[int, int, int, int, int]
 ProducerRow = tuple[bytes, int, int, tuple[Any, ...]]
-RunRow = tuple[int, int, tuple[str | None, ...]]
-UniqueRow = tuple[str, int, int, int]
 
 
 class _FrozenSubscription(NamedTuple):
@@ -100,8 +97,7 @@ class _FrozenChannel(NamedTuple):
     next: int
     entries: list[list[Stored]]
     subscriptions: list[_FrozenSubscription]
-    remembered: list[Remembered]
-    uniques: list[UniqueRow]
+    identities: FrozenIdentities
 
 
 class Frozen:
@@ -179,8 +175,8 @@ class Frozen:
             for subscription in channel.subscriptions:
                 for chunk in _subscription_chunks(channel.number, subscription):
                     yield chunk, (), ()
-            for chunk in _identity_chunks(channel):
-                yield chunk, (), ()
+            for fields in channel.identities.chunks(channel.number):
+                yield _bytes(fields), (), ()
         for fields in self._exchanges:
             yield _bytes(fields), (), ()
         for fields in self._transfers:
@@ -302,8 +298,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
             for subscription in channel.subscriptions.values()
             if subscription.durable
         ],
-        [] if channel.dedup is None else channel.dedup.frozen(),
-        [] if channel.uniques is None else channel.uniques.rows(),
+        FrozenIdentities.of(channel),
     )
 
 
@@ -362,22 +357,6 @@ def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[
         yield _bytes(fields)
 
 
-def _identity_chunks(channel: _FrozenChannel) -> Iterator[bytes]:
-    group: list[Remembered] = []
-    count = 0
-    for run in channel.remembered:
-        group.append(run)
-        count += len(run.ids)
-        if count >= _CHUNK_ROWS:
-            yield _bytes((8, channel.number, group, ()))
-            group, count = [], 0
-    if group:
-        yield _bytes((8, channel.number, group, ()))
-    for index in range(0, len(channel.uniques), _CHUNK_ROWS):
-        rows = channel.uniques[index : index + _CHUNK_ROWS]
-        yield _bytes((8, channel.number, (), rows))
-
-
 def _load_header(state: State, next_channel: int) -> None:
     state.next_channel = next_channel
 
@@ -402,6 +381,8 @@ def _load_batches(
         elif stored.share is not None:
             state.shared[stored.share] = stored
         log.append(stored)
+        if channel.compaction is not None:
+            channel.compaction.added(stored, state.memory.load(stored.batch))
         channel.expect_expiry(stored)
         if batch is not None and place is not None and state.memory.spills(batch):
             start = chunk.index(batch, start)
@@ -438,20 +419,6 @@ def _load_schedules(state: State, rows: tuple[tuple[Any, ...], ...]) -> None:
         state.calendar.put(Schedule(*row))
 
 
-def _load_identities(
-    state: State, number: int, runs: tuple[RunRow, ...], uniques: tuple[UniqueRow, ...]
-) -> None:
-    channel = state.numbered[number]
-    if runs:
-        channel.dedup = channel.dedup or DedupWindow()
-        for run in runs:
-            channel.dedup.remember(Remembered._make(run))
-    if uniques:
-        channel.uniques = channel.uniques or Uniques()
-        for key, *holder in uniques:
-            channel.uniques.take(key, Holder._make(holder))
-
-
 _LOAD: Final[dict[int, Any]] = {
     **failure_chunks.LOAD,
     1: _load_header,
@@ -462,5 +429,5 @@ _LOAD: Final[dict[int, Any]] = {
     BINDINGS: load_bindings,
     10: load_security,
     7: _load_schedules,
-    8: _load_identities,
+    IDENTITIES: load_identities,
 }

@@ -75,7 +75,7 @@ _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
 }
 
 
-_BRING_BATCHES: Final = frozenset({r.Published, r.Routed})
+_BRING_BATCHES: Final = frozenset({r.Published, r.Routed, r.Compacted})
 
 
 class Engine:

@@ -214,6 +214,24 @@ class Log:
         stored = self.find(offset)
         return stored.published_ms if stored is not None else 0
 
+    def present(self, offset: int) -> int:
+        """`offset` if the log has it, or the next one that it has; `next` at the end."""
+        stored = self.find(offset)
+        return self.next if stored is None else max(offset, stored.first)
+
+    def runs(self, first: int, end: int) -> list[tuple[int, int]]:
+        """What the log has of `first` to `end`, as ranges that do not touch."""
+        runs: list[tuple[int, int]] = []
+        for stored in self.since(first):
+            if stored.first >= end:
+                break
+            low, high = max(stored.first, first), min(stored.end, end)
+            if runs and runs[-1][1] == low:
+                runs[-1] = (runs[-1][0], high)
+            else:
+                runs.append((low, high))
+        return runs
+
     def last_before(self, time_ms: int) -> int:
         """The last offset that was published before `time_ms`; -1 if there is none."""
         last = self.last

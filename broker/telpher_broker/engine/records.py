@@ -22,6 +22,7 @@ from .records_failures import Failed as Failed
 from .records_failures import TransferBegan as TransferBegan
 from .records_failures import TransferEnded as TransferEnded
 from .records_failures import TransferMoved as TransferMoved
+from .records_uniqueness import Compacted as Compacted
 from .records_uniqueness import Deduplicated as Deduplicated
 from .records_uniqueness import FatesDecided as FatesDecided
 from .records_uniqueness import UniquesFreed as UniquesFreed
@@ -340,6 +341,7 @@ Record = (
     | NamespaceSet
     | Deduplicated
     | UniqueTaken
+    | Compacted
     | UniquesFreed
     | FatesDecided
 )
@@ -371,6 +373,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     21: ScheduleFired,
     22: Deduplicated,
     23: UniqueTaken,
+    24: Compacted,
     25: ChannelConfigured,
     28: UserSet,
     29: UserDeleted,
@@ -461,6 +464,12 @@ def batches_at(record: Record, data: bytes) -> Iterator[tuple[int, int, int]]:
                 for index in range(0, len(targets), 2):
                     yield targets[index], targets[index + 1], at
             at += len(batch)
+    elif isinstance(record, Compacted):
+        at = 0
+        for first, _, batch in record.pieces:
+            at = data.index(batch, at)
+            yield record.channel, first, at
+            at += len(batch)
 
 
 def summary_of(batch: bytes) -> str:
@@ -482,6 +491,8 @@ def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str
         fields["producer"] = record.producer.hex() if record.producer else None
     if isinstance(record, ScheduleSet):
         fields["batch"] = show(record.batch)
+    if isinstance(record, Compacted):
+        fields["pieces"] = [(first, end, show(batch)) for first, end, batch in record.pieces]
     if isinstance(record, (Transacted, FatesDecided)):
         fields["producer"] = record.producer.hex()
     if isinstance(record, ProducersForgotten):

@@ -31,6 +31,15 @@ class UniqueTaken(NamedTuple):
     keys: tuple[str | None, ...]
 
 
+class Compacted(NamedTuple):
+    """The batch that begins at `first` is replaced by pieces of it, (first, end, batch) each, or by
+    nothing: its other messages were superseded, or are not kept any longer."""
+
+    channel: int
+    first: int
+    pieces: tuple[tuple[int, int, bytes], ...]
+
+
 class UniquesFreed(NamedTuple):
     """The keys that were taken for a time until `until_ms` or before are free."""
 

@@ -12,6 +12,8 @@ from telpher.protocol.channel_options import DROP_OLDEST, QUEUE
 
 from . import records as r
 from .bounds import bound_queue, needed_from
+from .compact import compact
+from .compaction import Compaction
 from .membership import take_away
 from .state import Channel
 from .turn import Turn
@@ -25,7 +27,9 @@ def retain(turn: Turn, channel: Channel) -> None:
         _set_alarm(turn, channel)
     if channel.dedup is not None or channel.uniques is not None:
         sweep(turn, channel)
-    if not channel.drops_settled:
+    if channel.compaction is not None:
+        _retain_compacted(turn, channel, channel.compaction)
+    elif not channel.drops_settled:
         _drop_front(turn, channel)
     if channel.expiring:
         turn.set_alarm(channel, channel.expiring[0][0])
@@ -45,6 +49,18 @@ def _drop_front(turn: Turn, channel: Channel) -> None:
             # What held the rest back may be gone.
             _drop_front(turn, channel)
             return
+    _set_alarm(turn, channel)
+
+
+def _retain_compacted(turn: Turn, channel: Channel, compaction: Compaction) -> None:
+    """Of a compacted topic only what is too old is dropped from the front."""
+    seconds = channel.config.get("limit_seconds")
+    first = channel.log.find(channel.log.start)
+    if seconds is not None and first is not None:
+        too_old = _too_old(turn, channel, seconds)
+        if first.end <= too_old:
+            _trim(turn, channel, too_old)
+    compact(turn, channel, compaction, _kept_from(turn, channel))
     _set_alarm(turn, channel)
 
 

@@ -17,6 +17,7 @@ from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT,
 from telpher.protocol.frames import Options
 
 from . import ordered
+from .compaction import Compaction
 from .dedup import DedupWindow
 from .exchanges import Exchanges
 from .fates import Fates
@@ -61,12 +62,13 @@ class Channel:
     with its last live message; else from the front, when it is retained no more), and `policy`:
     what it does with messages that fail (None: it has nothing to say). `gate` is where publishes
     wait for room, made when the first one does. `dedup` and `uniques` are there once they are
-    needed.
+    needed, `compaction` in a compacted topic.
     """
 
     __slots__ = (
         "alarm_ms",
         "bounds",
+        "compaction",
         "config",
         "dedup",
         "drops_settled",
@@ -109,6 +111,8 @@ class Channel:
         self.expiring: Ordered[tuple[int, int, int]] = ()
         self.dedup: DedupWindow | None = None
         self.uniques: Uniques | None = None
+        # What is compacted is so from its beginning: `configure` does not change it.
+        self.compaction = Compaction(self.log) if config.get("compact") else None
         if kind == QUEUE:
             self.subscriptions[""] = Subscription(self, "", 0)
         self.derive()

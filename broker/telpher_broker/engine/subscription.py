@@ -7,12 +7,13 @@ tail's. What leaves the tail (leased, settled, delayed, prioritised) becomes spa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
+    from .log import Stored
     from .sessions import Consumer
     from .state import Channel
 
@@ -47,7 +48,7 @@ class Subscription:
     ) -> None:
         self.channel = channel
         self.name = name
-        self.cursor = cursor
+        self._advance(cursor)
         self.durable = durable
         self.acks = acks
         self.missed = 0
@@ -74,6 +75,8 @@ class Subscription:
     @property
     def tail_count(self) -> int:
         """How many messages are in the tail."""
+        if self.channel.compaction is not None:
+            return sum(end - first for first, end in self._present(self.cursor, None))
         return max(self.channel.log.next - max(self.cursor, self.channel.log.start), 0)
 
     def next_in_line(self) -> tuple[Span | None, int, int]:
@@ -135,11 +138,28 @@ class Subscription:
         """Make ready what is due; whether anything was."""
         return self.ranges.mature(now_ms, self.channel.log.last_before)
 
+    def _present(self, first: int, end: int | None) -> Sequence[tuple[int, int]]:
+        """What the log has of `first` to `end` (None: its end); all of it, but for compaction."""
+        end = self.channel.log.next if end is None else end
+        if self.channel.compaction is None:
+            return ((first, end),)
+        return self.channel.log.runs(first, end)
+
+    def _advance(self, offset: int) -> None:
+        """Let the tail begin at `offset`, or behind the gap that compaction has left there."""
+        channel = self.channel
+        self.cursor = offset if channel.compaction is None else channel.log.present(offset)
+
+    def _leave_tail(self, end: int) -> None:
+        """Make a span of the tail before `end`."""
+        if self.cursor < end:
+            for first, stop in self._present(self.cursor, end):
+                self.ranges.put(Span(first, stop))
+
     def place(self, span: Span) -> None:
         """Put newly published messages that are not plain; the tail before them becomes a span."""
-        if self.cursor < span.first:
-            self.ranges.put(Span(self.cursor, span.first))
-        self.cursor = span.end
+        self._leave_tail(span.first)
+        self._advance(span.end)
         self.ranges.put(span)
 
     def start(self, first: int, end: int) -> None:
@@ -153,10 +173,10 @@ class Subscription:
                 self.ranges.put(span)
         if end > self.cursor:
             first = max(first, self.cursor)
-            if self.cursor < first:
-                self.ranges.put(Span(self.cursor, first))
-            self.cursor = end
-            self.ranges.put(Span(first, end, attempt=1))
+            self._leave_tail(first)
+            self._advance(end)
+            for low, high in self._present(first, end):
+                self.ranges.put(Span(low, high, attempt=1))
 
     def settle(self, first: int, end: int) -> list[tuple[int, int]]:
         """Take `first` to `end` out; the ranges among them that were not settled before."""
@@ -166,10 +186,9 @@ class Subscription:
                 gone.append((span.first, span.end))
         if end > self.cursor:
             first = max(first, self.cursor)
-            if self.cursor < first:
-                self.ranges.put(Span(self.cursor, first))
-            self.cursor = end
-            gone.append((first, end))
+            self._leave_tail(first)
+            self._advance(end)
+            gone += self._present(first, end)
         return gone
 
     def give_back(
@@ -198,16 +217,21 @@ class Subscription:
     def move(self, offset: int) -> None:
         """Settle everything before `offset`, make everything from it on ready and untouched."""
         self.ranges.carve(0, self.cursor)
-        self.cursor = offset
+        self._advance(offset)
 
-    def forget(self, offset: int) -> None:
+    def skip(self, first: int, end: int) -> None:
+        """The log has dropped `first` to `end` in its midst; none of it is leased."""
+        self.ranges.carve(first, end)
+        self._advance(self.cursor)
+
+    def forget(self, offset: int, gone: Sequence[Stored]) -> None:
         """The log has dropped what is before `offset`: what was never delivered of it is missed."""
         if len(self.ranges):
             for span in self.ranges.carve(0, offset):
                 if not span.attempt:
                     self.missed += span.end - span.first
         if self.cursor < offset:
-            self.missed += offset - self.cursor
+            self.missed += sum(max(s.end - max(s.first, self.cursor), 0) for s in gone)
             self.cursor = offset
 
     def unsettled(self, first: int, end: int) -> list[tuple[int, int]]:
@@ -216,7 +240,7 @@ class Subscription:
             (max(span.first, first), min(span.end, end)) for span in self.ranges.over(first, end)
         ]
         if end > self.cursor:
-            found.append((max(first, self.cursor), end))
+            found += self._present(max(first, self.cursor), end)
         return found
 
     def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:

@@ -37,6 +37,7 @@ COUNTERS: Final = (
     "unroutable",
     "not_unique",
     "replaced",
+    "compacted",
     "delivered",
     "redelivered",
     "acked",
@@ -127,7 +128,7 @@ class Turn:
             if self.settings.journal:
                 self.records.append(r.encode(record))
 
-    def commit_batches(self, record: r.Published | r.Routed) -> None:
+    def commit_batches(self, record: r.Published | r.Routed | r.Compacted) -> None:
         """`commit` for what brings batches: those above the bound leave memory once written."""
         self.commit(record)
         if not self.settings.journal or not self.state.memory.is_over:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..content import as_name
+from ..content import as_key, as_name
 from .asking import Asking
 from .pages import Pages
 from .told import (
@@ -93,6 +93,18 @@ class ChannelAdministration(Asking):
             "browse", channel=as_name(channel), subscription=subscription, start=start, count=count
         )
         return [message for part in result["parts"] for message in browsed(*part)]
+
+    async def latest(self, topic: str, key: str) -> Browsed | None:
+        """The last message of a key in a compacted topic; None if there is none, or if the last one
+        has an empty body, which deletes the key. Raises WrongKind for another channel.
+
+            price = await bus.latest("prices", "EURUSD")
+        """
+        result = await self.call("latest", channel=as_name(topic), key=as_key(key))
+        for part in result["parts"]:
+            (message,) = browsed(*part)
+            return message if message.body else None
+        return None
 
     async def create_subscription(
         self, topic: str, name: str, *, start: Start = "latest"

@@ -136,7 +136,8 @@ class ChannelOption(NamedTuple):
     """What may be said of an option: the kinds of channel that have it, its values, its meaning.
 
     `rules_publishes`: a channel that sets it is not plain: each publish to it is looked at.
-    `needs`: another option, without which it means nothing.
+    `needs`: another option, without which it means nothing. `excludes`: options that contradict it.
+    `is_fixed`: it is said when the channel is declared, and not changed later.
     """
 
     kinds: tuple[str, ...]
@@ -144,6 +145,8 @@ class ChannelOption(NamedTuple):
     help: str
     rules_publishes: bool = False
     needs: str | None = None
+    excludes: tuple[str, ...] = ()
+    is_fixed: bool = False
 
 
 _BOTH: Final = (QUEUE, TOPIC)
@@ -219,6 +222,16 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "dedup_seconds": ChannelOption(
         _BOTH, Integer(1, 7 * 86_400, "seconds"), "Remember dedup ids for so long; 120 if absent."
     ),
+    "compact": ChannelOption(
+        (TOPIC,),
+        Flag(),
+        "Keep the last message of each key and drop those before it.",
+        excludes=("limit_count", "limit_bytes", "retain_count", "retain_bytes", "overflow"),
+        is_fixed=True,
+    ),
+    "tombstone_seconds": ChannelOption(
+        (TOPIC,), _AGE, "Keep deletions at least so long; 86400 if absent.", needs="compact"
+    ),
 }
 
 
@@ -238,6 +251,9 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
             return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
         if option.needs is not None and option.needs not in config:
             return f"{name} means nothing without {option.needs}; set both"
+        excluded = [other for other in option.excludes if other in config]
+        if excluded:
+            return f"{name} and {excluded[0]} contradict each other; choose one"
     if "overflow" in config and not any(name in config for name in LIMITS):
         return f"overflow says what a limit does; there is none: give {', '.join(LIMITS)}"
     return None

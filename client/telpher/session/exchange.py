@@ -176,6 +176,7 @@ REPEATABLE_VERBS = frozenset(
         "list",
         "inspect",
         "browse",
+        "latest",
         "subscribe",
         "declare_exchange",
         "exchanges",

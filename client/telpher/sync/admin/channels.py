@@ -48,6 +48,10 @@ class ChannelAdministration(Asking):
         browse = partial(self._bus.browse, channel, start=start, count=count)
         return self._run(partial(browse, subscription=subscription))
 
+    def latest(self, topic: str, key: str) -> Browsed | None:
+        """The last message of a key in a compacted topic; None if there is none."""
+        return self._run(partial(self._bus.latest, topic, key))
+
     def create_subscription(
         self, topic: str, name: str, *, start: Start = "latest"
     ) -> SubscriptionInfo:
