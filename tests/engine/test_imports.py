@@ -90,6 +90,8 @@ ENGINE_ORDER = [
     "schedule",
     "state",
     "records_failures",
+    "records_schedule",
+    "records_security",
     "records_uniqueness",
     "records",
     "settings",

@@ -22,6 +22,16 @@ from .records_failures import Failed as Failed
 from .records_failures import TransferBegan as TransferBegan
 from .records_failures import TransferEnded as TransferEnded
 from .records_failures import TransferMoved as TransferMoved
+from .records_schedule import ScheduleFired as ScheduleFired
+from .records_schedule import ScheduleRemoved as ScheduleRemoved
+from .records_schedule import ScheduleSet as ScheduleSet
+from .records_security import Granted as Granted
+from .records_security import NamespaceSet as NamespaceSet
+from .records_security import Revoked as Revoked
+from .records_security import TokenAdded as TokenAdded
+from .records_security import TokenRevoked as TokenRevoked
+from .records_security import UserDeleted as UserDeleted
+from .records_security import UserSet as UserSet
 from .records_uniqueness import Compacted as Compacted
 from .records_uniqueness import Deduplicated as Deduplicated
 from .records_uniqueness import FatesDecided as FatesDecided
@@ -214,95 +224,6 @@ class ProducersForgotten(NamedTuple):
     """What was remembered of these producers is forgotten."""
 
     producers: tuple[bytes, ...]
-
-
-class UserSet(NamedTuple):
-    """A user is there, or has another password or subject: (salt, passes, memory_kib, lanes) and
-    (stored key, server key) of its password, or None."""
-
-    user: str
-    derivation: tuple[bytes, int, int, int] | None
-    keys: tuple[bytes, bytes] | None
-    subject: str | None
-
-
-class UserDeleted(NamedTuple):
-    """A user is no more, with all its grants and tokens."""
-
-    user: str
-
-
-class Granted(NamedTuple):
-    """A user has a permission on the channels of its namespace that a pattern covers."""
-
-    user: str
-    permission: str
-    pattern: str
-
-
-class Revoked(NamedTuple):
-    """A user has a grant no more."""
-
-    user: str
-    permission: str
-    pattern: str
-
-
-class TokenAdded(NamedTuple):
-    """A user may come in by a token too, known as `token`, until `expires_ms` (nil: for good)."""
-
-    token: str
-    user: str
-    name: str
-    keys: tuple[bytes, bytes]
-    created_ms: int
-    expires_ms: int | None
-
-
-class TokenRevoked(NamedTuple):
-    """A token is no more."""
-
-    token: str
-
-
-class NamespaceSet(NamedTuple):
-    """A namespace has these limits; None: it is no more."""
-
-    namespace: str
-    limits: Options | None
-
-
-class ScheduleSet(NamedTuple):
-    """A schedule is this from now on, and due next at `due_ms` (0: it is not)."""
-
-    schedule: str
-    channel_name: str
-    expression: str
-    timezone: str
-    catch_up: str
-    is_paused: bool
-    due_ms: int
-    batch: bytes
-
-
-class ScheduleRemoved(NamedTuple):
-    """A schedule is gone."""
-
-    schedule: str
-
-
-class ScheduleFired(NamedTuple):
-    """The time `due_ms` of a schedule is done with, and `next_ms` is the next (0: there is none).
-
-    Its message is stored by another record of the same round, unless `failure` says why it could
-    not be. `fired_ms` 0: it was missed and is skipped.
-    """
-
-    schedule: str
-    due_ms: int
-    fired_ms: int
-    next_ms: int
-    failure: str | None
 
 
 Record = (
