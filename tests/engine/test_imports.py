@@ -114,6 +114,7 @@ ENGINE_ORDER = [
     "destination",
     "dead_letters",
     "failures",
+    "feeds",
     "transact",
     "membership",
     "deletion",

@@ -31,6 +31,7 @@ RECORDS: list[r.Record] = [
     r.Routed(
         0, 0, 0, START_MS, None, 0, ((1, None, None, (1, 0), b"b"), (1, None, {}, (2, 0), None))
     ),
+    r.Gathered(7, 3, (2, 0, 5, 9)),
     r.ExchangeDeclared(4, "orders", "topic", {"alternate": "jobs"}, 1),
     r.ExchangeDeleted(4),
     r.Bound(4, 1, "orders.#", {}),

@@ -126,7 +126,6 @@ def _channel_declared(state: State, record: r.ChannelDeclared) -> None:
 
 def _channel_deleted(state: State, record: r.ChannelDeleted) -> None:
     channel = state.remove_channel(record.channel)
-    state.exchanges.forget(record.channel)
     channel.log.discard()
     # They know the channel as well: a circle, which only the collector would free.
     channel.subscriptions.clear()
@@ -236,6 +235,18 @@ def _remember(
         # The lowest and not the oldest: what is above the lowest kept is then known for certain.
         del producer.recent[producer.lowest()]
     producer.last_ms = now_ms
+
+
+def _gathered(state: State, record: r.Gathered) -> None:
+    feed = state.numbered[record.channel]
+    log = feed.log
+    if log.next < record.first:
+        log.start = log.next = record.first
+    for index in range(0, len(record.batches), 2):
+        topic = state.numbered[record.batches[index]]
+        stored = topic.log.find(record.batches[index + 1])
+        assert stored is not None
+        place(feed, stored.at(log.next, {"channel": topic.name} | (stored.about or {})))
 
 
 def _exchange_declared(state: State, record: r.ExchangeDeclared) -> None:
@@ -389,6 +400,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Unsubscribed: _unsubscribed,
     r.Published: _published,
     r.Routed: _routed,
+    r.Gathered: _gathered,
     r.ExchangeDeclared: _exchange_declared,
     r.ExchangeDeleted: _exchange_deleted,
     r.Bound: _bound,

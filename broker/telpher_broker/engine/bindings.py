@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Final
 
+from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Options
 
 from . import records as r
@@ -139,6 +140,9 @@ def _target(turn: Turn, name: str) -> int:
         raise Refusal(
             "unknown_channel", f"there is no channel or exchange {name!r}; declare it first"
         )
+    found = turn.state.numbered.get(number)
+    if found is not None and found.kind == FEED:
+        raise Refusal("wrong_kind", f"{name!r} is a feed; bind a topic that it reads")
     return number
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from telpher.protocol import frames as f
-from telpher.protocol.channel_options import OPTIONS, QUEUE, TOPIC, why_not_config
+from telpher.protocol.channel_options import FEED, OPTIONS, QUEUE, TOPIC, why_not_config
 from telpher.protocol.frames import Options, Part
+from telpher.protocol.names import is_pattern
 
 from . import bindings, delays, letters, moving, namespaces, scheduling, tokens, users
 from . import records as r
@@ -16,6 +17,7 @@ from .arguments import Arguments
 from .dead_letters import check_target
 from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
+from .feeds import durable_feed, subscribed_channel
 from .membership import close, durable_subscription, take_away
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
@@ -116,9 +118,10 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
 
 
 def _purge(turn: Turn, arguments: Arguments) -> Options:
-    channel = channel_of(turn, arguments.text("channel"))
-    subscription = subscription_of(channel, arguments.optional_text("subscription"))
+    name, which = arguments.text("channel"), arguments.optional_text("subscription")
     arguments.done()
+    channel = subscribed_channel(turn, name, which)
+    subscription = subscription_of(channel, which)
     offsets: list[int] = []
     purged = subscription.tail_count
     for span in subscription.ranges:
@@ -190,12 +193,12 @@ def _inspect_subscription(subscription: Subscription) -> Options:
 
 
 def _browse(turn: Turn, arguments: Arguments) -> Options:
-    channel = channel_of(turn, arguments.text("channel"))
-    name = arguments.optional_text("subscription")
+    source, name = arguments.text("channel"), arguments.optional_text("subscription")
+    channel = subscribed_channel(turn, source, name)
     start = arguments.integer("start", 0, 2**62, default=0)
     count = arguments.integer("count", 1, 1000, default=100)
     arguments.done()
-    if channel.kind == TOPIC and name is None:
+    if channel.kind != QUEUE and name is None:
         pieces = [(channel.log.start, channel.log.next, 1)]
     else:
         pieces = _unsettled(subscription_of(channel, name))
@@ -253,20 +256,25 @@ def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
 
 
 def _subscribe(turn: Turn, arguments: Arguments) -> Options:
-    channel = channel_of(turn, arguments.text("channel"))
-    name = arguments.text("subscription")
+    source, name = arguments.text("channel"), arguments.text("subscription")
     start = arguments.start("start")
     arguments.done()
+    if is_pattern(source):
+        channel = durable_feed(turn, source, name, start)
+    else:
+        channel = channel_of(turn, source)
     return _inspect_subscription(durable_subscription(turn, channel, name, start))
 
 
 def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
-    channel = channel_of(turn, arguments.text("channel"))
-    subscription = _topic_subscription(channel, arguments.text("subscription"))
+    channel, subscription = _topic_subscription(turn, arguments)
     arguments.done()
     for consumer in list(subscription.consumers):
         text = f"subscription {subscription.name!r} of {channel.name!r} was deleted"
         close(turn, consumer, "subscription_deleted", text)
+    if channel.kind == FEED:
+        delete(turn, channel)
+        return {}
     turn.commit(r.Unsubscribed(channel.number, subscription.name), subscription.durable)
     turn.wakeful.pop(subscription, None)
     turn.loosened[channel] = None
@@ -274,8 +282,9 @@ def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
 
 
 def _seek(turn: Turn, arguments: Arguments) -> Options:
-    channel = channel_of(turn, arguments.text("channel"))
-    subscription = subscription_of(channel, arguments.optional_text("subscription"))
+    source, which = arguments.text("channel"), arguments.optional_text("subscription")
+    channel = subscribed_channel(turn, source, which)
+    subscription = subscription_of(channel, which)
     if channel.drops_settled:
         raise Refusal(
             "wrong_kind",
@@ -293,10 +302,13 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
     return {"next": subscription.cursor}
 
 
-def _topic_subscription(channel: Channel, name: str) -> Subscription:
+def _topic_subscription(turn: Turn, arguments: Arguments) -> tuple[Channel, Subscription]:
+    """The subscription of a topic or of a pattern that a call names, and what it reads."""
+    source, name = arguments.text("channel"), arguments.text("subscription")
+    channel = subscribed_channel(turn, source, name)
     if channel.kind == QUEUE:
         raise Refusal("wrong_kind", f"{channel.name!r} is a queue; it has no subscriptions")
-    return subscription_of(channel, name)
+    return channel, subscription_of(channel, name)
 
 
 # Each noun has the verbs of its own; here they meet.

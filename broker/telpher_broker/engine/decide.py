@@ -189,11 +189,7 @@ def make_channel(turn: Turn, name: str, kind: str, config: f.Options) -> Channel
     check_full_name(turn, name)
     if name in turn.state.exchanges.named:
         raise Refusal("wrong_kind", f"{name!r} is an exchange; a channel needs another name")
-    if len(turn.state.channels) >= turn.settings.channels_max:
-        raise Refusal(
-            "limit_reached", f"there are channels_max = {turn.settings.channels_max} channels"
-        )
-    _check_namespace(turn, name)
+    check_room_for_channel(turn, name)
     turn.commit(r.ChannelDeclared(turn.state.next_channel, name, kind, config))
     channel = turn.state.channels[name]
     turn.use(channel)
@@ -214,8 +210,11 @@ def subscription_of(channel: Channel, name: str | None) -> Subscription:
     return subscription
 
 
-def _check_namespace(turn: Turn, name: str) -> None:
-    """Refuse a new channel whose namespace has no room for it."""
+def check_room_for_channel(turn: Turn, name: str) -> None:
+    """Refuse one channel more than the bounds of the broker and of its namespace."""
+    bound = turn.settings.channels_max
+    if len(turn.state.channels) >= bound:
+        raise Refusal("limit_reached", f"there are channels_max = {bound} channels")
     namespace = turn.state.security.namespaces.get(namespace_of(name))
     if namespace is None:
         return

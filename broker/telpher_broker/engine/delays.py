@@ -16,7 +16,8 @@ from telpher.protocol.frames import Options
 
 from . import records as r
 from .arguments import Arguments
-from .decide import DELAY_MS_MAX, channel_of, row, subscription_of
+from .decide import DELAY_MS_MAX, row, subscription_of
+from .feeds import subscribed_channel
 from .log import Stored
 from .ranges import DELAYED, Span
 from .state import Channel
@@ -32,8 +33,9 @@ Change = Callable[[Subscription, f.Offsets], None]
 
 def _scheduled(turn: Turn, arguments: Arguments) -> Options:
     """A page of what is delayed, by due time and then offset, and where the next page begins."""
-    channel = channel_of(turn, arguments.text("channel"))
-    subscription = subscription_of(channel, arguments.optional_text("subscription"))
+    source, name = arguments.text("channel"), arguments.optional_text("subscription")
+    channel = subscribed_channel(turn, source, name)
+    subscription = subscription_of(channel, name)
     due_ms, offset = arguments.integers("start", 2) or (0, 0)
     count = arguments.integer("count", 1, PAGE_MESSAGES_MAX, default=100)
     arguments.done()
@@ -99,8 +101,8 @@ def _chosen(
 
     Without the name of one, all subscriptions that a topic has at this moment are meant.
     """
-    channel = channel_of(turn, arguments.text("channel"))
-    name = arguments.optional_text("subscription")
+    source, name = arguments.text("channel"), arguments.optional_text("subscription")
+    channel = subscribed_channel(turn, source, name)
     wanted = row(arguments.offsets("offsets"))
     if name is None and channel.kind != QUEUE:
         return channel, list(channel.subscriptions.values()), wanted

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Deliver, Missed, Part
 
 from . import records as r
@@ -30,7 +31,7 @@ def dispatch(turn: Turn) -> None:
     """Deliver from every subscription that something happened to."""
     for channel in turn.published:
         turn.loosened[channel] = None
-        if channel.idle_ms:
+        if channel.idle_ms and channel.kind != FEED:
             turn.use(channel)
         for subscription in channel.subscriptions.values():
             turn.wakeful[subscription] = None

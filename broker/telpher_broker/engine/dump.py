@@ -156,7 +156,7 @@ class Frozen:
         for number, entries, starts in self._spilled:
             for entry, start in zip(entries, starts, strict=True):
                 if not isinstance(entry.batch, bytes):
-                    entry.batch = entry.batch.moved(places[number], start)
+                    entry.move(entry.batch.moved(places[number], start))
             yield
 
     def _encoded(self) -> Iterator[tuple[bytes, Sequence[Stored], Sequence[BatchRow]]]:

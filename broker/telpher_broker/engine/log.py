@@ -31,7 +31,8 @@ class Stored:
     messages beside what they say themselves, such as where they were published to first. `share`
     tells which batches of several logs are one and the same. `live` counts the messages that a
     queue has not settled yet, or that compaction keeps; other topics leave it alone. `before` is
-    how many bytes of batches were appended to its log earlier.
+    how many bytes of batches were appended to its log earlier. `twins` were made of it later, in
+    other logs, and are read at its place for as long as they have none of their own.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Stored:
         "properties",
         "published_ms",
         "share",
+        "twins",
     )
 
     def __init__(
@@ -65,6 +67,22 @@ class Stored:
         self.share = share
         self.live = end - first
         self.before = 0
+        self.twins: tuple[Stored, ...] = ()
+
+    def at(self, first: int, about: Options) -> Stored:
+        """The same batch as it stands in another log from `first` on, with what is said of it
+        there."""
+        end = first + self.end - self.first
+        twin = Stored(first, end, self.published_ms, self.properties, self.batch, about, self.share)
+        self.twins = (*self.twins, twin)
+        return twin
+
+    def move(self, place: Place) -> None:
+        """The batch is spilled, and is now at another place."""
+        former, self.batch = self.batch, place
+        for twin in self.twins:
+            if twin.batch is former:
+                twin.batch = place
 
     def about_from(self, first: int) -> Options | None:
         """`about`, as it is of a part of the messages that begins at `first`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets
+from telpher.protocol.names import is_pattern
 
 from . import records as r
 from .access import consumable
@@ -23,6 +25,7 @@ from .decide import (
     split_held,
 )
 from .failures import CONSUMER_LOST, lose
+from .feeds import durable_feed, ephemeral_feed
 from .lines import drop
 from .ranges import LEASED, READY
 from .sessions import Consumer, Fetching, Identity, Session
@@ -75,8 +78,11 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if full != frame.channel:
         frame = frame._replace(channel=full)
     _check_subscription(turn, frame)
-    channel = channel_for_use(turn, session, frame.channel)
     name = f"~{session.number}.{frame.request}"
+    if is_pattern(frame.channel):
+        channel, start = _feed(turn, frame, start, name, token)
+    else:
+        channel = channel_for_use(turn, session, frame.channel)
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
     consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token, exclusive)
     former = None if token is None else turn.state.tokens.get(token)
@@ -309,8 +315,22 @@ def _subscription(
     return durable_subscription(turn, channel, name, start)
 
 
+def _feed(
+    turn: Turn, frame: f.Consume, start: Any, ephemeral: str, token: bytes | None
+) -> tuple[Channel, Any]:
+    """What a consumer of a pattern reads, and from where on."""
+    if frame.subscription is not None:
+        return durable_feed(turn, frame.channel, frame.subscription, start), start
+    # By the token, for who comes back with it; hashed, as channels are listed and tokens secret.
+    reader = ephemeral if token is None else f"~{blake2b(token, digest_size=8).hexdigest()}"
+    feed = ephemeral_feed(turn, frame.channel, reader, start)
+    return feed, start if type(start) is int else "earliest"
+
+
 def _check_subscription(turn: Turn, frame: f.Consume) -> None:
     """Refuse a subscription's name before anything is made for it."""
+    if is_pattern(frame.channel):
+        return
     channel = turn.state.channels.get(frame.channel)
     kind = turn.settings.create_channels if channel is None else channel.kind
     name = frame.subscription

@@ -10,6 +10,7 @@ is in the set once, so that a pattern of many `#` costs no more than its length 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 ONE: Final = "*"
@@ -28,21 +29,16 @@ def why_not_pattern(text: str) -> str | None:
     return None
 
 
-def is_pattern(text: str) -> bool:
-    """Whether `text` has a wildcard, and so is no name of one channel."""
-    return ONE in text or MANY in text
-
-
 def words_of(text: str) -> list[str]:
     """The words of a key or a pattern; none of an empty one."""
     return text.split(".") if text else []
 
 
-def matches(pattern: str, key: str) -> bool:
-    """Whether one pattern matches; for many there is `Patterns`."""
+def matching(pattern: str) -> Callable[[str], bool]:
+    """What tells whether a key matches one pattern."""
     patterns: Patterns[None] = Patterns()
     patterns.add(pattern, None)
-    return bool(patterns.match(key))
+    return lambda key: bool(patterns.match(key))
 
 
 class _Place(Generic[T]):

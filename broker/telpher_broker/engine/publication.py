@@ -106,3 +106,16 @@ class Publication:
         self.first = first
         self.portions = portions
         self.messages = messages
+
+
+def fed(portion: Portion) -> list[Portion]:
+    """What the feeds of its channels get of a portion, to be stored behind it."""
+    found: list[Portion] = []
+    if portion.about is not None and "only" in portion.about:
+        return found  # it comes back to one subscription of the topic
+    for channel in portion.channels:
+        if channel.feeds:
+            copy = portion.to(channel.feeds)
+            copy.about = {"channel": channel.name} | (portion.about or {})
+            found.append(copy)
+    return found

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import FEED
 from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Level
 
@@ -24,6 +25,7 @@ from .fates import Fates
 from .lines import Postponed, begin, expect, join, move, step
 from .publication import Portion as Portion
 from .publication import Publication as Publication
+from .publication import fed
 from .responders import check_consumer
 from .routing import routed
 from .security import Namespace
@@ -103,10 +105,19 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         judge(turn, channel, portion)
         if messages == 1 and portion.judgement is not None:
             portion.judgement.raise_refusal()
-    if not channel.is_plain and portion.messages:
+    portions = [portion] if channel.is_plain else _ruled(turn, session, channel, portion)
+    return Publication(channel.number, channel.log.next, portions, messages)
+
+
+def _ruled(turn: Turn, session: Session, channel: Channel, portion: Portion) -> list[Portion]:
+    """What becomes of a portion for a channel that is not plain: its rules have their say, and its
+    feeds get what is left."""
+    if channel.kind == FEED:
+        raise Refusal("wrong_kind", f"{channel.name!r} is a feed; publish to a topic that it reads")
+    if portion.messages:
         for rule in RULES:
             rule(turn, session, channel, portion)
-    return Publication(channel.number, channel.log.next, [portion], messages)
+    return [portion, *fed(portion)] if portion.messages else [portion]
 
 
 def _prepare_routed(
@@ -125,10 +136,7 @@ def _prepare_routed(
             own = portion.to((channel,))
             if is_identified:
                 judge(turn, channel, own)
-            if not channel.is_plain and own.messages:
-                for rule in RULES:
-                    rule(turn, session, channel, own)
-            portions.append(own)
+            portions += [own] if channel.is_plain else _ruled(turn, session, channel, own)
         if plain:
             portions.append(portion.to(plain))
     reached = (channel for portion in portions for channel in portion.channels)
@@ -165,13 +173,13 @@ def store(
                     return _store_judged(turn, channel, portion, producer, sequence)
                 _store_plain(turn, channel, portion, producer, sequence)
                 return publication.first
-    _store_routed(turn, publication, producer, sequence)
-    return publication.first
+    return _store_routed(turn, publication, producer, sequence)
 
 
 def forward(turn: Turn, portions: list[Portion]) -> None:
     """Store what the broker itself moves: dead letters, what is due, what is published again."""
-    store(turn, Publication(0, 0, portions))
+    found = [one for portion in portions for one in (portion, *fed(portion))]
+    store(turn, Publication(0, 0, found, sum(portion.messages for portion in portions)))
 
 
 def _store_plain(
@@ -202,25 +210,28 @@ def _store_judged(
         _store_plain(turn, channel, portion, producer, sequence)
     assert portion.judgement is not None
     fates = portion.judgement.commit(turn, first)
-    if fates is None:
-        return first
-    if producer is not None and portion.messages:
-        turn.commit(r.FatesDecided(producer, sequence, fates.stored, fates.others, fates.refused))
-    return fates
+    if fates is not None and producer is not None and portion.messages:
+        _remember_fates(turn, fates, producer, sequence)
+    return first if fates is None else fates
+
+
+def _remember_fates(turn: Turn, fates: Fates, producer: bytes, sequence: int) -> None:
+    turn.commit(r.FatesDecided(producer, sequence, fates.stored, fates.others, fates.refused))
 
 
 def _store_routed(
     turn: Turn, publication: Publication, producer: bytes | None, sequence: int
-) -> None:
+) -> int | Fates:
     following: dict[Channel, int] = {}
     parts: list[r.RoutedPart] = []
     former: bytes | None = None
     stored_bytes = 0
-    judged: list[tuple[Judgement, int]] = []
+    judged: list[tuple[Channel, Judgement, int]] = []
     for portion in publication.portions:
         if portion.judgement is not None:
             (channel,) = portion.channels
-            judged.append((portion.judgement, following.get(channel, channel.log.next)))
+            place = following.get(channel, channel.log.next)
+            judged.append((channel, portion.judgement, place))
         if not portion.messages:
             continue
         targets: list[int] = []
@@ -232,15 +243,22 @@ def _store_routed(
         former = portion.batch
         stored_bytes += 0 if batch is None else len(batch)
         parts.append((portion.messages, portion.properties, portion.about, tuple(targets), batch))
-    source, first, messages = publication.source, publication.first, publication.messages
+    source, messages = publication.source, publication.messages
+    first = turn.state.next_of(source)
     turn.commit_batches(
         r.Routed(source, first, messages, turn.now_ms, producer, sequence, tuple(parts))
     )
-    turn.counters["published"] += messages or sum(part[0] for part in parts)
+    turn.counters["published"] += messages
     turn.counters["published_bytes"] += stored_bytes
     turn.published.update(dict.fromkeys(following))
-    for judgement, place in judged:
-        judgement.commit(turn, place)
+    answer: int | Fates = first
+    for channel, judgement, place in judged:
+        fates = judgement.commit(turn, place)
+        if fates is not None and channel.number == source:
+            answer = fates
+            if producer is not None:
+                _remember_fates(turn, fates, producer, sequence)
+    return answer
 
 
 def open_gates(turn: Turn) -> None:

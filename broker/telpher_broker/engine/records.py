@@ -123,6 +123,15 @@ class Routed(NamedTuple):
     parts: tuple[RoutedPart, ...]
 
 
+class Gathered(NamedTuple):
+    """A feed has got batches that topics kept: `batches` is the flat row of `topic` and the offset
+    there, in order. `first` is the feed's offset of the first of them."""
+
+    channel: int
+    first: int
+    batches: tuple[int, ...]
+
+
 class ExchangeDeclared(NamedTuple):
     """An exchange was made; `exchange` is its number from now on. `alternate` is the number of who
     gets what finds no target there; 0: nobody."""
@@ -238,6 +247,7 @@ Record = (
     | Unsubscribed
     | Published
     | Routed
+    | Gathered
     | ExchangeDeclared
     | ExchangeDeleted
     | Bound
@@ -306,6 +316,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     36: TransferBegan,
     37: TransferMoved,
     38: TransferEnded,
+    45: Gathered,
     48: Transacted,
     53: UniquesFreed,
     54: FatesDecided,

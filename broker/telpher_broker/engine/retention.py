@@ -8,7 +8,7 @@ its last live message, when that is settled. What is over a queue's limits is se
 
 from __future__ import annotations
 
-from telpher.protocol.channel_options import DROP_OLDEST, QUEUE
+from telpher.protocol.channel_options import DROP_OLDEST, FEED, QUEUE
 
 from . import records as r
 from .bounds import bound_queue, needed_from
@@ -39,6 +39,8 @@ def _drop_front(turn: Turn, channel: Channel) -> None:
     log = channel.log
     if log.start >= log.next:
         return
+    if channel.kind == FEED and not channel.subscriptions:
+        return  # its one reader may come back for it
     needed = needed_from(turn, channel)
     limit = 0 if channel.kind == QUEUE else _limit_from(turn, channel, needed)
     target = max(min(needed, _kept_from(turn, channel)), limit)

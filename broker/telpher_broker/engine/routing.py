@@ -26,11 +26,17 @@ def routed(turn: Turn, exchange: Exchange, whole: Portion) -> list[Portion]:
     if len(distinct) == 1:
         groups: list[Group] = [(routes[0], range(len(routes)))] if routes[0] else []
     else:
-        groups = grouped(routes, {route: route for route in distinct})
+        groups = grouped(routes, {route: _reached(turn, route) for route in distinct})
     turn.counters["unroutable"] += routes.count(())
     return [
         whole.picked(indexes, [numbered[number] for number in route]) for route, indexes in groups
     ]
+
+
+def _reached(turn: Turn, route: Route) -> Route:
+    """The channels that messages of a route get to: these, and the feeds of the topics."""
+    feeds = [feed.number for number in route for feed in turn.state.numbered[number].feeds]
+    return (*route, *feeds) if feeds else route
 
 
 def _check_mandatory(exchange: Exchange, whole: Portion, routes: list[Route]) -> None:

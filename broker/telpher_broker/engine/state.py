@@ -13,7 +13,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from telpher.protocol.channel_options import DROP_OLDEST, LIMITS, QUEUE, REJECT, is_plain, retains
+from telpher.protocol.channel_options import (
+    DROP_OLDEST,
+    FEED,
+    LIMITS,
+    QUEUE,
+    REJECT,
+    TOPIC,
+    is_plain,
+    retains,
+)
 from telpher.protocol.frames import Options
 
 from . import ordered
@@ -24,6 +33,7 @@ from .fates import Fates
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
+from .patterns import Patterns, matching
 from .policy import policy_of
 from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
@@ -62,7 +72,8 @@ class Channel:
     with its last live message; else from the front, when it is retained no more), and `policy`:
     what it does with messages that fail (None: it has nothing to say). `gate` is where publishes
     wait for room, made when the first one does. `dedup` and `uniques` are there once they are
-    needed, `compaction` in a compacted topic.
+    needed, `compaction` in a compacted topic. `feeds` get what is published to a topic as well;
+    they follow from the names of all channels.
     """
 
     __slots__ = (
@@ -73,6 +84,7 @@ class Channel:
         "dedup",
         "drops_settled",
         "expiring",
+        "feeds",
         "gate",
         "idle_ms",
         "is_plain",
@@ -105,6 +117,7 @@ class Channel:
         self.used_ms = 0
         self.gate: Gate | None = None
         self.namespace = namespace
+        self.feeds: tuple[Channel, ...] = ()
         self.log = Log(memory, None if namespace is None else namespace.account)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
@@ -122,9 +135,14 @@ class Channel:
         self.config = config
         self.derive()
 
+    def feed(self, feeds: tuple[Channel, ...]) -> None:
+        """Have these feeds from now on."""
+        self.feeds = feeds
+        self.derive()
+
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
-        self.is_plain = is_plain(self.config)
+        self.is_plain = is_plain(self.config) and self.kind != FEED and not self.feeds
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
         self.drops_settled = self.kind == QUEUE and not retains(self.config)
@@ -169,6 +187,17 @@ class Channel:
 # The first offset that a batch got, or the fates of its messages, or the first offsets that the
 # publishes of a transaction got.
 Place = int | Fates | tuple[int, ...]
+
+
+def _words(name: str) -> str:
+    """A name or a pattern with its namespace as a word of its own, which no wildcard stands for."""
+    namespace, slash, local = name.rpartition("/")
+    return f"{namespace}/.{local}" if slash else f"/.{local}"
+
+
+def pattern_of(feed: Channel) -> str:
+    """Which topics a feed reads; its name is that, and the name of its subscription."""
+    return feed.name.partition("@")[0]
 
 
 class Producer:
@@ -222,6 +251,8 @@ class State:
         self.numbered: dict[int, Channel] = {}
         # Exchanges have numbers of the same count, and names beside those of the channels.
         self.exchanges = Exchanges()
+        # The feeds by their patterns; each topic knows its own.
+        self._patterns: Patterns[Channel] = Patterns()
         self.next_channel = 1
         self.calendar = Calendar()
         self.transfers = Transfers()
@@ -240,20 +271,47 @@ class State:
         if namespace is not None:
             namespace.channels += 1
         self.channels[name] = self.numbered[number] = channel
+        if kind == FEED:
+            pattern = pattern_of(channel)
+            self._patterns.add(_words(pattern), channel)
+            for topic in self.topics(pattern):
+                topic.feed((*topic.feeds, channel))
+        elif kind == TOPIC:
+            feeds = sorted(self._patterns.match(_words(name)), key=lambda feed: feed.number)
+            channel.feed(tuple(feeds))
         return channel
 
     def remove_channel(self, number: int) -> Channel:
         """Take a channel out of the tables."""
         channel = self.numbered.pop(number)
         del self.channels[channel.name]
+        self.exchanges.forget(number)
         if channel.namespace is not None:
             channel.namespace.channels -= 1
+        if channel.kind == FEED:
+            pattern = pattern_of(channel)
+            self._patterns.remove(_words(pattern), channel)
+            for topic in self.topics(pattern):
+                topic.feed(tuple(feed for feed in topic.feeds if feed is not channel))
         return channel
+
+    def topics(self, pattern: str) -> list[Channel]:
+        """The topics whose names match, in the order of their making."""
+        holds = matching(_words(pattern))
+        return [c for c in self.numbered.values() if c.kind == TOPIC and holds(_words(c.name))]
 
     def name_of(self, source: int) -> str | None:
         """The name of what has this number, a channel or an exchange; None if it is gone."""
         found = self.numbered.get(source) or self.exchanges.numbered.get(source)
         return None if found is None else found.name
+
+    def next_of(self, source: int) -> int:
+        """The offset or running number that a message published to this gets; 0 if it is gone."""
+        channel = self.numbered.get(source)
+        if channel is not None:
+            return channel.log.next
+        exchange = self.exchanges.numbered.get(source)
+        return 0 if exchange is None else exchange.next
 
     def number_of(self, name: str) -> int | None:
         """The other way round; None if there is neither a channel nor an exchange of that name."""

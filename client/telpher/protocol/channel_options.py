@@ -17,6 +17,8 @@ from .names import is_full_name
 
 QUEUE: Final = "queue"
 TOPIC: Final = "topic"
+# What a subscription to a pattern of topics reads: made with it, and not declared.
+FEED: Final = "feed"
 _YEARS_100_SECONDS: Final = 100 * 365 * 86_400
 
 

@@ -28,6 +28,27 @@ def is_full_name(text: str) -> bool:
     return is_name(name) and (not slash or is_name(namespace))
 
 
+def is_pattern(text: str) -> bool:
+    """Whether `text` stands for the names of several topics and is no name itself."""
+    return "*" in text or "#" in text
+
+
+def why_not_pattern(text: str) -> str | None:
+    """What is wrong with `text` as a pattern of names, for an error message; None if nothing is.
+
+    A pattern is a name in which `*` stands for one word and `#` for any number of them; as a full
+    name it may have a namespace before it.
+    """
+    namespace, slash, local = text.rpartition("/")
+    plain = ".".join("x" if word in ("*", "#") else word for word in local.split("."))
+    if len(local) <= NAME_BYTES_MAX // 2 and is_name(plain) and (not slash or is_name(namespace)):
+        return None
+    return (
+        f"{text!r:.300} is no pattern of names: words joined by single dots, of at most "
+        f"{NAME_BYTES_MAX // 2} characters, where a word may be '*' for one or '#' for any number"
+    )
+
+
 def why_not_name(text: str) -> str:
     """What is wrong with `text` as a name, for an error message; control characters escaped."""
     if not text:
