@@ -131,6 +131,7 @@ ENGINE_ORDER = [
     "retention",
     "dispatch",
     "ticks",
+    "descriptions",
     "exchange_chunks",
     "failure_chunks",
     "identity_chunks",

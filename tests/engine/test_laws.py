@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
+from telpher_broker.engine.descriptions import describe
 from telpher_broker.engine.dump import dump
 from telpher_broker.engine.engine import Engine
 
@@ -70,7 +71,7 @@ RECORDS: list[r.Record] = [
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_a_record_comes_back(record: r.Record) -> None:
     assert r.decode(r.encode(record)) == record
-    assert r.describe(r.encode(record))["record"] == type(record).__name__
+    assert describe(r.encode(record))["record"] == type(record).__name__
 
 
 def test_every_kind_of_record_is_known_and_an_unknown_one_refused() -> None:

@@ -24,6 +24,7 @@ import pytest
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
+from telpher_broker.engine.descriptions import describe
 
 from .driver import Driver, Said, make_batch
 
@@ -150,7 +151,7 @@ class Stage:
         return self.driver.send(session, make(request))
 
     def record(self, data: bytes) -> str:
-        fields = r.describe(data)
+        fields = describe(data)
         fields.pop("batch", None)
         words = [str(fields.pop("record"))]
         for key, value in fields.items():

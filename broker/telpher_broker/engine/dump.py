@@ -43,13 +43,14 @@ from telpher.protocol.frames import Options
 
 from . import failure_chunks
 from .apply_security import frozen_security, load_security, readable_security
+from .descriptions import summary_of
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
 from .fates import Fates
 from .identity_chunks import IDENTITIES, FrozenIdentities, load_identities
 from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Span
-from .records import TRANSACTIONS, summary_of
+from .records import TRANSACTIONS
 from .schedule import Schedule
 from .state import Channel, Producer, State
 from .subscription import Subscription

@@ -402,34 +402,3 @@ def batches_at(record: Record, data: bytes) -> Iterator[tuple[int, int, int]]:
             at = data.index(batch, at)
             yield record.channel, first, at
             at += len(batch)
-
-
-def summary_of(batch: bytes) -> str:
-    """A batch as it is shown where its messages are not."""
-    return f"<{len(batch)} bytes>"
-
-
-def describe(data: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str, Any]:
-    """A record in readable form: its kind and fields, a batch as `show` shows it."""
-    record = decode(data)
-    fields = record._asdict()
-    if isinstance(record, Published):
-        fields["batch"] = show(record.batch)
-        fields["producer"] = record.producer.hex() if record.producer else None
-    if isinstance(record, Routed):
-        fields["parts"] = [
-            (*part[:4], None if part[4] is None else show(part[4])) for part in record.parts
-        ]
-        fields["producer"] = record.producer.hex() if record.producer else None
-    if isinstance(record, ScheduleSet):
-        fields["batch"] = show(record.batch)
-    if isinstance(record, Compacted):
-        fields["pieces"] = [(first, end, show(batch)) for first, end, batch in record.pieces]
-    if isinstance(record, (Transacted, FatesDecided)):
-        fields["producer"] = record.producer.hex()
-    if isinstance(record, ProducersForgotten):
-        fields["producers"] = [producer.hex() for producer in record.producers]
-    if isinstance(record, (UserSet, TokenAdded)):
-        # What guesses at a password could be checked by is not for a terminal or a bug report.
-        fields["keys"] = None if record.keys is None else "<kept back>"
-    return {"record": type(record).__name__, **fields}
