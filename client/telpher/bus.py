@@ -210,6 +210,7 @@ class Bus(Administration, Requesting):
         prefetch: int = 1000,
         lease_seconds: float | None = None,
         exclusive: bool = False,
+        fence: bool = False,
     ) -> Consumer:
         """Consume a queue by push; up to `prefetch` messages are unsettled here at a time.
 
@@ -221,7 +222,12 @@ class Bus(Administration, Requesting):
                 async for message in messages: ...
         """
         return self._consumer(
-            queue, None, prefetch=prefetch, lease_seconds=lease_seconds, exclusive=exclusive
+            queue,
+            None,
+            prefetch=prefetch,
+            lease_seconds=lease_seconds,
+            exclusive=exclusive,
+            fence=fence,
         )
 
     def subscribe(
@@ -233,6 +239,7 @@ class Bus(Administration, Requesting):
         prefetch: int = 1000,
         lease_seconds: float | None = None,
         exclusive: bool = False,
+        fence: bool = False,
     ) -> Consumer:
         """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
         that name; without one alone and for as long as this lasts, where taken is settled.
@@ -252,6 +259,7 @@ class Bus(Administration, Requesting):
             prefetch=prefetch,
             lease_seconds=lease_seconds,
             exclusive=exclusive,
+            fence=fence,
             start=start_value(start),
             automatic=name is None,
         )

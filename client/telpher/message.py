@@ -106,6 +106,14 @@ class MessageView:
         return letter_of(shifted(self._delivery.about, self._index))
 
     @property
+    def fence(self) -> int | None:
+        """The number of its lease, greater than that of every lease before: hand it to what must
+        not be written by a holder that has lost its lease. None unless asked for by `fence=True`.
+        """
+        fence: int | None = self._delivery.about.get("fence")
+        return fence
+
+    @property
     def about(self) -> Mapping[str, Any]:
         """What the broker says of it that it does not say itself: `schedule` and `scheduled_ms` of
         what a schedule has published, and what else `docs/protocol.md` has."""

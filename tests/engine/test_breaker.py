@@ -1,11 +1,17 @@
-"""The law of the breaker, against a list of every outcome."""
+"""The law of the breaker, against a list of every outcome; and what it does to deliveries."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telpher.protocol import frames as f
 from telpher_broker.engine.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+
+from .driver import Driver, delivered
+from .test_dead_letters import nack
 
 steps = st.lists(
     st.one_of(
@@ -109,3 +115,89 @@ def test_a_trial_without_an_answer_is_granted_again() -> None:
     breaker.grant(10)
     assert breaker.allowance(1999) == 0
     assert breaker.allowance(2000) == 10
+
+
+def broken(driver: Driver, **config: Any) -> tuple[int, int]:
+    """A queue of 100 messages, whose breaker has opened by ten failures out of ten."""
+    session = driver.connect()
+    config = {"breaker_percent": 50, "breaker_messages": 10, "breaker_seconds": 5, **config}
+    driver.call(session, "declare", channel="jobs", kind="queue", config=config)
+    driver.publish(session, "jobs", *[b"%d" % number for number in range(100)])
+    consumer = driver.consume(session, "jobs", prefetch=20)
+    nack(driver, session, consumer, (0, 10), error="the database is down")
+    return session, consumer
+
+
+def told(driver: Driver, session: int) -> Any:
+    (subscription,) = driver.call(session, "inspect", channel="jobs")["subscriptions"]
+    return subscription["breaker"]
+
+
+def test_an_open_breaker_keeps_the_queue_from_burning(driver: Driver) -> None:
+    session, consumer = broken(driver, max_attempts=2, dead_letter="dead")
+    assert told(driver, session) == {
+        "state": "open",
+        "failed_percent": 0,
+        "opened": 1,
+        "until_ms": driver.now_ms + 5000,
+    }
+    said = nack(driver, session, consumer, (10, 20), error="the database is down")
+    assert delivered(said) == []
+    assert delivered(driver.pass_time(4999)) == []
+    trial = delivered(driver.pass_time(1))
+    assert [(offset, attempt) for offset, attempt, _ in trial] == [(n, 2) for n in range(10)]
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 100
+    assert driver.engine.statistics()["breakers_opened"] == 1
+
+
+def test_a_trial_that_fails_opens_it_again_and_one_that_succeeds_closes_it(driver: Driver) -> None:
+    session, consumer = broken(driver)
+    driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (10, 20))
+    assert len(delivered(driver.pass_time(5000))) == 10
+    nack(driver, session, consumer, (0, 10))
+    assert told(driver, session)["opened"] == 2
+    assert len(delivered(driver.pass_time(5000))) == 10
+    assert told(driver, session)["state"] == "half_open"
+    said = driver.settle_offsets(session, consumer, f.Outcome.ACK, (0, 10))
+    assert told(driver, session)["state"] == "closed"
+    assert len(delivered(said)) == 20
+
+
+def test_who_pulls_gets_nothing_from_an_open_breaker(driver: Driver) -> None:
+    session, _ = broken(driver)
+    puller = driver.consume(session, "jobs")
+    request = driver.request()
+    assert driver.send(session, f.Fetch(request, puller, 5, 0)) == [
+        (session, f.Reply(request, {"count": 0}))
+    ]
+
+
+def test_leases_that_end_are_failures_and_what_is_given_back_is_none(driver: Driver) -> None:
+    session = driver.connect()
+    config = {"breaker_percent": 100, "breaker_messages": 4}
+    driver.call(session, "declare", channel="jobs", kind="queue", config=config)
+    driver.publish(session, "jobs", *[b"x"] * 10)
+    consumer = driver.consume(session, "jobs", prefetch=5, lease_ms=1000)
+    driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (0, 5))
+    assert told(driver, session)["state"] == "closed"
+    driver.pass_time(1000)
+    assert told(driver, session)["state"] == "open"
+
+
+def test_a_breaker_is_configured_while_the_channel_lives(driver: Driver) -> None:
+    session, _ = broken(driver)
+    driver.call(session, "configure", channel="jobs", config={"max_attempts": None})
+    assert told(driver, session)["state"] == "open", "another option changes nothing of it"
+    driver.call(session, "configure", channel="jobs", config={"breaker_percent": 60})
+    assert told(driver, session)["state"] == "closed"
+    gone = dict.fromkeys(("breaker_percent", "breaker_messages", "breaker_seconds"))
+    found = driver.call(session, "configure", channel="jobs", config=gone)
+    assert "breaker" not in found["subscriptions"][0]
+
+
+def test_a_restart_closes_it(driver: Driver) -> None:
+    session, _ = broken(driver)
+    driver.restart(len(driver.journal))
+    session = driver.connect()
+    assert told(driver, session)["state"] == "closed"
+    driver.check_replay([len(driver.journal) // 2])

@@ -44,6 +44,7 @@ RECORDS: list[r.Record] = [
     r.Failed(2, "billing", 3, START_MS, START_MS, "KeyError: 'a'", (7, 8)),
     r.TransferBegan(1, "redrive", 1, None, "jobs", (0, 5), "0f" * 8, 100, START_MS),
     r.TransferMoved(1, 3, 2, 1),
+    r.RunBegan(3),
     r.TransferEnded(1),
     r.Trimmed(2, 4),
     r.Sought(2, "billing", 0),

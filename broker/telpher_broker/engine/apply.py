@@ -370,6 +370,10 @@ def _schedule_fired(state: State, record: r.ScheduleFired) -> None:
     state.calendar.put(schedule._replace(due_ms=record.next_ms, failure=record.failure))
 
 
+def _run_began(state: State, record: r.RunBegan) -> None:
+    state.run = record.run
+
+
 def _transfer_began(state: State, record: r.TransferBegan) -> None:
     state.transfers.running[record.transfer] = Transfer(*record)
     state.transfers.next = record.transfer + 1
@@ -410,6 +414,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Returned: _returned,
     r.Rescheduled: _rescheduled,
     r.Failed: _failed,
+    r.RunBegan: _run_began,
     r.TransferBegan: _transfer_began,
     r.TransferMoved: _transfer_moved,
     r.TransferEnded: _transfer_ended,

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from telpher.protocol.frames import Options
+
 CLOSED: Final = "closed"
 OPEN: Final = "open"
 HALF_OPEN: Final = "half_open"
@@ -52,6 +54,20 @@ class Breaker:
         self.opened = 0
         self._granted = 0
         self._clear()
+
+    @property
+    def rule(self) -> tuple[int, int, int]:
+        """What it goes by."""
+        return self.percent, self.messages, self.open_ms
+
+    def told(self) -> Options:
+        """What is told of it."""
+        return {
+            "state": self.state,
+            "failed_percent": self.failed_percent,
+            "opened": self.opened,
+            "until_ms": self.until_ms if self.state != CLOSED else None,
+        }
 
     @property
     def trial(self) -> int:

@@ -189,6 +189,7 @@ def _inspect_subscription(subscription: Subscription) -> Options:
         "consumers": sum(c.session is not None for c in subscription.consumers),
         "next": subscription.cursor,
         "missed": subscription.missed,
+        **({} if subscription.breaker is None else {"breaker": subscription.breaker.told()}),
     }
 
 

@@ -95,6 +95,19 @@ def acknowledge(turn: Turn, consumer: Consumer, held: Held, count: int) -> None:
     )
     turn.counters["acked"] += count
     turn.loosened[subscription.channel] = None
+    if subscription.breaker is not None:
+        watch(turn, subscription, False, count)
+
+
+def watch(turn: Turn, subscription: Subscription, failed: bool, count: int) -> None:
+    """Let the subscription's breaker know how so many deliveries ended."""
+    breaker = subscription.breaker
+    if breaker is None:
+        return
+    opened = breaker.opened
+    breaker.note(failed, count, turn.now_ms)
+    turn.counters["breakers_opened"] += breaker.opened - opened
+    turn.wakeful[subscription] = None
 
 
 def requeue(turn: Turn, consumer: Consumer, held: Held, due_ms: int) -> None:

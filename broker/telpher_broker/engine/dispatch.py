@@ -14,6 +14,7 @@ from telpher.protocol.frames import Deliver, Missed, Part
 
 from . import records as r
 from .access import local
+from .breaker import CLOSED, Breaker
 from .dead_letters import expire
 from .log import Stored
 from .membership import end_fetch
@@ -50,7 +51,10 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     waiting = subscription.waiting
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
+    breaker = subscription.breaker
     while waiting and turn.budget_bytes > 0 and not is_held and subscription.has_ready:
+        if breaker is not None and breaker.allowance(turn.now_ms) == 0:
+            break
         if not subscription.single:
             consumer = waiting.pop(0)
         elif (active := subscription.active) is not None and active.waiting:
@@ -75,6 +79,8 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     if waiting and turn.budget_bytes <= 0:
         turn.wakeful[subscription] = None
     turn.set_alarm(subscription, subscription.ranges.next_alarm_ms())
+    if breaker is not None and breaker.state != CLOSED:
+        turn.set_alarm(subscription, breaker.until_ms)
 
 
 def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session: Session) -> bool:
@@ -89,9 +95,20 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     if stored is None:
         return False
     end = min(end, stored.end, first + consumer.credit)
+    if subscription.breaker is not None:
+        end = _granted(subscription.breaker, turn.now_ms, first, end)
     attempt = _take(turn, subscription, consumer, span, first, end)
     _add_part(turn, consumer, session, stored, first, end, attempt)
     return True
+
+
+def _granted(breaker: Breaker, now_ms: int, first: int, end: int) -> int:
+    """How far a delivery from `first` on may go."""
+    allowance = breaker.allowance(now_ms)
+    if allowance is not None:
+        end = min(end, first + allowance)
+        breaker.grant(end - first)
+    return end
 
 
 def _take(
@@ -137,6 +154,8 @@ def _add_part(
     about = stored.about_from(first)
     if about is not None and session.prefix:
         about = local(session, about)
+    if consumer.fenced:
+        about = {**(about or {}), "fence": turn.next_fence()}
     consumer.parts.append(
         (first, attempt, stored.published_ms, batch)
         if about is None

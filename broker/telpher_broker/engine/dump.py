@@ -20,7 +20,7 @@ Chunks, each one msgpack array:
          [[token, user, name, keys, created_ms, expires_ms], ...]]
     [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
           fired_ms, failure], ...]]
-    [14, next_transfer, [[transfer, kind, channel, ...], ...]]
+    [14, run, next_transfer, [[transfer, kind, channel, ...], ...]]
 
 The 10 comes before the channels. A channel's 2 comes before its 3s, those before its 4s, and those
 before its 8s; spans that fill more than one 4 go on in the next. What is known of the failures of a

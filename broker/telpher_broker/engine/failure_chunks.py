@@ -1,4 +1,5 @@
-"""What failed and what is being moved, in a snapshot: chunks 13 and 14 of `dump`."""
+"""What failed, what is being moved and how leases are numbered, in a snapshot: chunks 13 and 14 of
+`dump`."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ Row = tuple[str, int, str, tuple[int, ...]]
 # What `describe` calls the chunks and their fields.
 NAMES: Final = {
     FAILURES: ("Failures", ("channel", "name", "failures")),
-    TRANSFERS: ("Transfers", ("next_transfer", "transfers")),
+    TRANSFERS: ("Transfers", ("run", "next_transfer", "transfers")),
 }
 
 
@@ -44,10 +45,12 @@ def failures(channel: int, name: str, found: list[Row]) -> Iterator[tuple[Any, .
 
 
 def transfers(state: State) -> list[tuple[Any, ...]]:
-    """The chunk of the transfers that run, as they are now; none if there never was one."""
-    if state.transfers.next == 1:
+    """The chunk of the transfers that run, as they are now, and of the last run that numbered
+    leases; none if there never was either."""
+    if state.transfers.next == 1 and not state.run:
         return []
-    return [(TRANSFERS, state.transfers.next, [one.row() for one in state.transfers])]
+    found = [one.row() for one in state.transfers]
+    return [(TRANSFERS, state.run, state.transfers.next, found)]
 
 
 def _load_failures(state: State, number: int, name: str, found: tuple[Row, ...]) -> None:
@@ -59,7 +62,10 @@ def _load_failures(state: State, number: int, name: str, found: tuple[Row, ...])
                 ranges.put(span)
 
 
-def _load_transfers(state: State, following: int, found: tuple[tuple[Any, ...], ...]) -> None:
+def _load_transfers(
+    state: State, run: int, following: int, found: tuple[tuple[Any, ...], ...]
+) -> None:
+    state.run = run
     state.transfers.next = following
     for row in found:
         transfer = Transfer(*row)

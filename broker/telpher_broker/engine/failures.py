@@ -24,6 +24,7 @@ from .decide import (
     requeue,
     row,
     split_held,
+    watch,
 )
 from .sessions import Consumer, Session
 from .turn import Refusal, Turn
@@ -64,6 +65,7 @@ def _reject(turn: Turn, consumer: Consumer, held: Held, error: str | None) -> No
         raise Refusal("disk_full", "the disk is nearly full; dead letters need space")
     if held:
         bury(turn, consumer.subscription, [span[:2] for span in held], REJECTED, error)
+        watch(turn, consumer.subscription, True, count_of(held))
 
 
 def fail(
@@ -103,6 +105,7 @@ def fail(
             )
         turn.commit(record, subscription.durable)
     turn.counters["failed"] += count_of(held)
+    watch(turn, subscription, True, count_of(held))
     turn.wakeful[subscription] = None
 
 

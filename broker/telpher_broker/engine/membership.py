@@ -65,6 +65,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     held = row(options.offsets("held"))
     acks = options.flag("acks")
     exclusive = options.flag("exclusive")
+    fenced = options.flag("fence")
     start = options.start("start")
     options.done()
     if frame.request in session.consumers:
@@ -84,11 +85,15 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     else:
         channel = channel_for_use(turn, session, frame.channel)
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
-    consumer = Consumer(frame.request, session, subscription, prefetch, lease_ms, token, exclusive)
+    consumer = Consumer(
+        frame.request, session, subscription, prefetch, lease_ms, token, exclusive, fenced
+    )
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
     lost = _resume(turn, consumer, former, held)
+    if fenced and not turn.fences:
+        turn.begin_fences()
     session.consumers[frame.request] = consumer
     subscription.consumers.insert(place, consumer)
     subscription.derive_single()

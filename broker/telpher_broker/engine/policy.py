@@ -8,20 +8,33 @@ from telpher.protocol.frames import Options
 
 from .backoff import FIRST_MS, MOST_MS, Backoff
 
-_OPTIONS = ("backoff", "dead_letter")
+# What a breaker goes by that is told nothing but its rate.
+BREAKER_MESSAGES = 100
+BREAKER_SECONDS = 30
+
+_OPTIONS = ("backoff", "dead_letter", "breaker_percent")
+
+
+class BreakerRule(NamedTuple):
+    """The arguments of a `Breaker`."""
+
+    percent: int
+    messages: int
+    open_ms: int
 
 
 class Policy(NamedTuple):
     """`backoff` None: the wait is the consumer's own. `max_attempts` 0: as many as it takes.
 
     `dead_letter` is the name of where dead letters go, `buries_expired` whether what expires is
-    one too.
+    one too. `breaker` is what each subscription's breaker goes by.
     """
 
     backoff: Backoff | None
     max_attempts: int
     dead_letter: str | None
     buries_expired: bool
+    breaker: BreakerRule | None
 
 
 def policy_of(config: Options) -> Policy | None:
@@ -42,4 +55,13 @@ def policy_of(config: Options) -> Policy | None:
         config.get("max_attempts", 0),
         config.get("dead_letter"),
         config.get("dead_letter_expired", False),
+        _breaker_of(config),
     )
+
+
+def _breaker_of(config: Options) -> BreakerRule | None:
+    percent = config.get("breaker_percent")
+    if percent is None:
+        return None
+    seconds = config.get("breaker_seconds", BREAKER_SECONDS)
+    return BreakerRule(percent, config.get("breaker_messages", BREAKER_MESSAGES), seconds * 1000)

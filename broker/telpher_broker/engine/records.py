@@ -19,6 +19,7 @@ import msgpack
 from telpher.protocol.frames import Offsets, Options
 
 from .records_failures import Failed as Failed
+from .records_failures import RunBegan as RunBegan
 from .records_failures import TransferBegan as TransferBegan
 from .records_failures import TransferEnded as TransferEnded
 from .records_failures import TransferMoved as TransferMoved
@@ -256,6 +257,7 @@ Record = (
     | Settled
     | Returned
     | Failed
+    | RunBegan
     | TransferBegan
     | TransferMoved
     | TransferEnded
@@ -313,6 +315,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     32: TokenAdded,
     33: TokenRevoked,
     34: NamespaceSet,
+    35: RunBegan,
     36: TransferBegan,
     37: TransferMoved,
     38: TransferEnded,
@@ -339,6 +342,7 @@ _OF_NO_CHANNEL: Final = (
     ScheduleFired,
     Transacted,
     FatesDecided,
+    RunBegan,
     TransferMoved,
     TransferEnded,
 )

@@ -49,3 +49,10 @@ class TransferEnded(NamedTuple):
     """A transfer is through, or was stopped."""
 
     transfer: int
+
+
+class RunBegan(NamedTuple):
+    """Leases are numbered from run * 2**40 on: the first consumer of this run that asks for the
+    numbers has come."""
+
+    run: int

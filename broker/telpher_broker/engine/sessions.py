@@ -86,13 +86,15 @@ class Consumer:
     Known on the wire by `request`, the number of its CONSUME. `prefetch` is standing credit (0:
     credit comes by FETCH); `credit` is what may still be delivered, in messages. `session` is
     None while the connection is away and its leases wait for it to resume by its `token`.
-    `exclusive`: it allows no other consumer beside it.
+    `exclusive`: it allows no other consumer beside it. `fenced`: it is told the number of each
+    lease.
     """
 
     __slots__ = (
         "alarm_ms",
         "credit",
         "exclusive",
+        "fenced",
         "fetch",
         "lease_ms",
         "leases",
@@ -114,6 +116,7 @@ class Consumer:
         lease_ms: int,
         token: bytes | None,
         exclusive: bool = False,
+        fenced: bool = False,
     ) -> None:
         self.request = request
         self.session = session
@@ -123,6 +126,7 @@ class Consumer:
         self.lease_ms = lease_ms
         self.token = token
         self.exclusive = exclusive
+        self.fenced = fenced
         self.leases: dict[int, Span] = {}
         self.fetch: Fetching | None = None
         self.parts: list[Part] = []

@@ -34,7 +34,7 @@ from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
 from .patterns import Patterns, matching
-from .policy import policy_of
+from .policy import Policy, policy_of
 from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
@@ -116,6 +116,7 @@ class Channel:
         self.alarm_ms = 0
         self.used_ms = 0
         self.gate: Gate | None = None
+        self.policy: Policy | None = None
         self.namespace = namespace
         self.feeds: tuple[Channel, ...] = ()
         self.log = Log(memory, None if namespace is None else namespace.account)
@@ -256,6 +257,8 @@ class State:
         self.next_channel = 1
         self.calendar = Calendar()
         self.transfers = Transfers()
+        # How many runs of the broker have numbered leases.
+        self.run = 0
         # While a snapshot is loaded: who has a shared batch already, by the batch's identity.
         self.shared: dict[Share, Stored] = {}
         # In order of last publish, so that the ones to forget stand first.

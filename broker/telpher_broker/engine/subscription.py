@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .breaker import Breaker
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ class Subscription:
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
     `consumers` are in the order in which they joined; `single` says that only one of them at a
-    time is delivered to, which is `active`.
+    time is delivered to, which is `active`. `breaker` is there where the channel asks for one.
     """
 
     __slots__ = (
         "acks",
         "alarm_ms",
+        "breaker",
         "channel",
         "consumers",
         "cursor",
@@ -59,6 +61,7 @@ class Subscription:
         # First in line first; a list, as most have nobody in line and a deque has room for many.
         self.waiting: list[Consumer] = []
         self.single = False
+        self.breaker: Breaker | None = None
         self.derive()
 
     @property
@@ -113,12 +116,22 @@ class Subscription:
     def derive(self) -> None:
         """Work out what follows from the channel's configuration."""
         self.derive_single()
+        self._derive_breaker()
         aging_seconds = self.channel.config.get("priority_aging_seconds")
         aging = None
         if aging_seconds is not None:
             aging = Aging(aging_seconds * 1000, self.channel.log.published_ms)
         if aging is not None or self.ranges.aging is not None:
             self.ranges.age(aging)
+
+    def _derive_breaker(self) -> None:
+        """A breaker that goes by another rule than before begins anew."""
+        policy = self.channel.policy
+        rule = None if policy is None else policy.breaker
+        if rule is None:
+            self.breaker = None
+        elif self.breaker is None or self.breaker.rule != rule:
+            self.breaker = Breaker(*rule)
 
     def least_in_line(self) -> tuple[int, int]:
         """What is ready and first in line among the lowest priority, where anything is ready.

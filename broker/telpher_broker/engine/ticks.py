@@ -73,6 +73,8 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     for consumer, held in ended.items():
         _end_leases(turn, consumer, sorted(held))
     turn.set_alarm(subscription, ranges.next_alarm_ms())
+    if subscription.breaker is not None:
+        turn.wakeful[subscription] = None
 
 
 def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:

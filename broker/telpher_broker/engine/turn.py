@@ -54,6 +54,7 @@ COUNTERS: Final = (
     "dead_letters_cut",
     "redrive_messages",
     "replay_messages",
+    "breakers_opened",
     "leases_ended",
     "transactions",
     "refused",
@@ -62,6 +63,8 @@ COUNTERS: Final = (
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
 _CUTS_MAX: Final = 8
+# So many leases may be numbered in one run: the higher bits are the run's.
+FENCE_BITS: Final = 40
 _ALARM_MS_MAX: Final = 60_000
 
 Effect = tuple[int, ServerFrame]
@@ -99,6 +102,8 @@ class Turn:
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
         self.loosened: dict[Channel, None] = {}
+        # The number of the last lease that was numbered; 0: none in this run.
+        self.fences = 0
         self.forget_ms = 0
         self.delivering: list[Consumer] = []
         self.polls: list[Consumer] = []
@@ -147,6 +152,16 @@ class Turn:
         self.promised.clear()
         self.judged.clear()
         self.settling.clear()
+
+    def begin_fences(self) -> None:
+        """Begin to number leases, above all that an earlier run has numbered."""
+        self.commit(r.RunBegan(self.state.run + 1))
+        self.fences = self.state.run << FENCE_BITS
+
+    def next_fence(self) -> int:
+        """The number of a lease: greater than that of every lease before it, over restarts too."""
+        self.fences += 1
+        return self.fences
 
     def reply(self, session: Session, frame: ServerFrame, level: Level = Level.RECEIVED) -> None:
         """Say something to a session, when this turn's block has reached `level`."""

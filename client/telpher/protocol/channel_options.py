@@ -221,6 +221,23 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     "dead_letter_expired": ChannelOption(
         _BOTH, Flag(), "What expires is a dead letter too.", needs="dead_letter"
     ),
+    "breaker_percent": ChannelOption(
+        _BOTH,
+        Integer(1, 100, "percent"),
+        "Stop delivering when so many of the last deliveries failed; try again by itself.",
+    ),
+    "breaker_messages": ChannelOption(
+        _BOTH,
+        Integer(1, 10_000),
+        "Judge by so many of the last deliveries; 100 if absent.",
+        needs="breaker_percent",
+    ),
+    "breaker_seconds": ChannelOption(
+        _BOTH,
+        Integer(1, 86_400, "seconds"),
+        "Stop for so long before trying again; 30 if absent.",
+        needs="breaker_percent",
+    ),
     "dedup_seconds": ChannelOption(
         _BOTH, Integer(1, 7 * 86_400, "seconds"), "Remember dedup ids for so long; 120 if absent."
     ),

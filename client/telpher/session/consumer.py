@@ -77,6 +77,7 @@ class ConsumerState:
         start: object = None,
         automatic: bool = False,
         exclusive: bool = False,
+        fence: bool = False,
     ) -> None:
         self.session = session
         self.number = session.next_number()
@@ -87,6 +88,7 @@ class ConsumerState:
         self.start = start
         self.automatic = automatic
         self.exclusive = exclusive
+        self.fence = fence
         self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
@@ -128,6 +130,8 @@ class ConsumerState:
             options["acks"] = True
         if self.exclusive:
             options["exclusive"] = True
+        if self.fence:
+            options["fence"] = True
         start = self._next if self.automatic and self._next is not None else self.start
         if start is not None:
             options["start"] = start

@@ -111,6 +111,7 @@ class Bus(Administration):
         prefetch: int = 1000,
         lease_seconds: float | None = None,
         exclusive: bool = False,
+        fence: bool = False,
     ) -> Consumer:
         """Consume a queue by push; as `telpher.Bus.consume`."""
         make = partial(
@@ -119,6 +120,7 @@ class Bus(Administration):
             prefetch=prefetch,
             lease_seconds=lease_seconds,
             exclusive=exclusive,
+            fence=fence,
         )
         return Consumer(self._driver, self._driver.call(make))
 
@@ -131,6 +133,7 @@ class Bus(Administration):
         prefetch: int = 1000,
         lease_seconds: float | None = None,
         exclusive: bool = False,
+        fence: bool = False,
     ) -> Consumer:
         """Consume a topic, durably under a name or alone; as `telpher.Bus.subscribe`."""
         make = partial(
@@ -141,6 +144,7 @@ class Bus(Administration):
             prefetch=prefetch,
             lease_seconds=lease_seconds,
             exclusive=exclusive,
+            fence=fence,
         )
         return Consumer(self._driver, self._driver.call(make))
 
