@@ -57,6 +57,7 @@ def run(daemon: Daemon, *arguments: str) -> str:
             r"(heartbeat of .*\n){2}heartbeat .* paused: True\n2026-10-25 02:30:00\+02:00",
         ),
         ("requests", r"the sum is 6\ngreeted by \['ada', 'bea', 'cleo'\]\nnobody consumes"),
+        ("failures", r"3 letters: ValueError: customer # has no address.*\n(.*\n){3}3 l.*\n6 m"),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
     ],
 )

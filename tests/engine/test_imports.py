@@ -68,6 +68,7 @@ ENGINE_ORDER = [
     "fingerprint",
     "policy",
     "ordered",
+    "offset_set",
     "schema_document",
     "compatibility",
     "keyorder",

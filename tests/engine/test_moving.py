@@ -263,16 +263,17 @@ def test_pages_go_on_where_the_last_ended(driver: Driver, monkeypatch: pytest.Mo
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=6),
-    st.sets(st.integers(0, 20)),
+    st.dictionaries(st.integers(0, 20), st.sampled_from(["ack", "reject", "keep"])),
     st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    st.booleans(),
     st.floats(0, 1),
 )
 def test_what_was_acknowledged_is_published_again(
-    sizes: list[int], acked: set[int], span: tuple[int, int], cut: float
+    sizes: list[int], fates: dict[int, str], span: tuple[int, int], purged: bool, cut: float
 ) -> None:
     driver = Driver()
     session = driver.connect()
-    config = {"retain_count": 1000}
+    config = {"retain_count": 1000, "dead_letter": "dead"}
     driver.call(session, "declare", channel="jobs", kind="queue", config=config)
     driver.call(session, "declare", channel="again", kind="queue")
     count = 0
@@ -280,16 +281,26 @@ def test_what_was_acknowledged_is_published_again(
         driver.publish(session, "jobs", *[b"%d" % (count + n) for n in range(size)])
         count += size
     consumer = driver.consume(session, "jobs", prefetch=100)
-    acked = {offset for offset in acked if offset < count}
+    fates = {offset: fate for offset, fate in fates.items() if offset < count}
+    acked = {offset for offset, fate in fates.items() if fate == "ack"}
     for offset in acked:
         driver.settle_offsets(session, consumer, f.Outcome.ACK, (offset, offset + 1))
+    rejected = [offset for offset, fate in fates.items() if fate == "reject"]
+    for offset in rejected:
+        nack(driver, session, consumer, (offset, offset + 1), dead_letter=True)
+    left = count - len(acked) - len(rejected)
+    if purged:
+        driver.disconnect(session, orderly=True)
+        session = driver.connect()
+        assert driver.call(session, "purge", channel="jobs") == {"purged": left}
+        left = 0
     driver.restart(int(cut * len(driver.journal)))
     session = driver.connect()
     arguments = {"from": span[0], "to": span[1], "into": "again", "channel": "jobs"}
     driver.call(session, "replay", **arguments)
     expected = [b"%d" % offset for offset in sorted(acked) if span[0] <= offset < span[1]]
     assert bodies_in(driver, "again") == expected
-    assert driver.call(session, "inspect", channel="jobs")["messages"] == count - len(acked)
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == left
     driver.check_replay([int(cut * len(driver.journal))])
 
 

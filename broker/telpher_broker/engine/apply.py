@@ -16,6 +16,7 @@ from .apply_security import APPLY_SECURITY
 from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
 from .exchanges import Binding, Exchange
 from .log import Stored
+from .offset_set import OffsetSet
 from .ranges import Failure, Span
 from .schedule import Schedule
 from .state import Channel, Place, Producer, State, View
@@ -102,6 +103,7 @@ def _place_only(channel: Channel, stored: Stored, name: str) -> None:
     """A message that comes back to one subscription of a topic is settled for the others."""
     for subscription in channel.subscriptions.values():
         if subscription.name != name:
+            subscription.pass_over(stored.first, stored.end)
             subscription.settle(stored.first, stored.end)
 
 
@@ -137,6 +139,7 @@ def _channel_configured(state: State, record: r.ChannelConfigured) -> None:
     channel.configure(record.config)
     if channel.drops_settled and not dropped_settled:
         channel.count_live()
+        channel.subscriptions[""].passed = OffsetSet()
         _dropped(channel, channel.log.drop_settled())
 
 
@@ -177,6 +180,7 @@ def place_special(subscription: Subscription) -> None:
     for stored in subscription.channel.log.since(cursor):
         first = max(stored.first, cursor)
         if stored.about is not None and stored.about.get("only", name) != name:
+            subscription.pass_over(first, stored.end)
             subscription.settle(first, stored.end)
         elif stored.is_special:
             subscription.place(_special(stored, first))
@@ -280,7 +284,11 @@ def _started(state: State, record: r.Started) -> None:
 
 
 def _settled(state: State, record: r.Settled) -> None:
-    settle(state.subscription(record.channel, record.subscription), record.offsets)
+    subscription = state.subscription(record.channel, record.subscription)
+    if record.reason != r.Reason.ACKED:
+        for index in range(0, len(record.offsets), 2):
+            subscription.pass_over(record.offsets[index], record.offsets[index + 1])
+    settle(subscription, record.offsets)
 
 
 def _returned(state: State, record: r.Returned) -> None:

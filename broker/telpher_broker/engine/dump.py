@@ -11,7 +11,8 @@ Chunks, each one msgpack array:
     [2, channel, name, kind, config, next]
     [3, channel, [[first, end, published_ms, properties, batch (, about, share)], ...]]
     [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
-    [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...]]
+    [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...],
+         [first, end, ...]]
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
@@ -24,11 +25,11 @@ Chunks, each one msgpack array:
 
 The 10 comes before the channels. A channel's 2 comes before its 3s, those before its 4s, and those
 before its 8s; spans that fill more than one 4 go on in the next. What is known of the failures of a
-subscription's spans follows its 4s. The exchanges come behind all channels, and their bindings, the
-11s, behind all exchanges. A place is a first offset, or [first, stored, others, refused] (see
-`Fates`), or of a transaction [first, ...]. A batch has its last two fields only if one of them says
-something. Of a batch that several channels share, the first has the bytes and the others have nil
-and the same `share`.
+subscription's spans, and what was settled without an ack, follows its 4s. The exchanges come behind
+all channels, and their bindings, the 11s, behind all exchanges. A place is a first offset, or
+[first, stored, others, refused] (see `Fates`), or of a transaction [first, ...]. A batch has its
+last two fields only if one of them says something. Of a batch that several channels share, the
+first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class _FrozenSubscription(NamedTuple):
     missed: int
     spans: list[SpanRow]
     failures: list[failure_chunks.Row]
+    passed: list[int]
 
 
 class _FrozenChannel(NamedTuple):
@@ -295,6 +297,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
                 subscription.missed,
                 _span_rows(subscription),
                 failure_chunks.rows(subscription),
+                failure_chunks.passed(subscription),
             )
             for subscription in channel.subscriptions.values()
             if subscription.durable
@@ -350,11 +353,11 @@ def _schedule_groups(schedules: list[Schedule]) -> Iterator[list[Schedule]]:
 
 
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
-    name, cursor, missed, spans, failures = frozen
+    name, cursor, missed, spans, failures, passed = frozen
     for index in range(0, len(spans) or 1, _CHUNK_ROWS):
         flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
         yield _bytes((4, channel, name, cursor, missed, flat))
-    for fields in failure_chunks.failures(channel, name, failures):
+    for fields in failure_chunks.failures(channel, name, failures, passed):
         yield _bytes(fields)
 
 

@@ -20,7 +20,7 @@ Row = tuple[str, int, str, tuple[int, ...]]
 
 # What `describe` calls the chunks and their fields.
 NAMES: Final = {
-    FAILURES: ("Failures", ("channel", "name", "failures")),
+    FAILURES: ("Failures", ("channel", "name", "failures", "passed")),
     TRANSFERS: ("Transfers", ("run", "next_transfer", "transfers")),
 }
 
@@ -38,10 +38,19 @@ def rows(subscription: Subscription) -> list[Row]:
     return [(*failure, tuple(row)) for failure, row in offsets.items()]
 
 
-def failures(channel: int, name: str, found: list[Row]) -> Iterator[tuple[Any, ...]]:
-    """The chunks of a subscription's failures."""
+def passed(subscription: Subscription) -> list[int]:
+    """What was settled without an ack, flat."""
+    return [offset for pair in subscription.passed for offset in pair]
+
+
+def failures(
+    channel: int, name: str, found: list[Row], passed_over: list[int]
+) -> Iterator[tuple[Any, ...]]:
+    """The chunks of a subscription's failures, and of what was settled without an ack."""
     for index in range(0, len(found), _CHUNK_ROWS):
-        yield FAILURES, channel, name, found[index : index + _CHUNK_ROWS]
+        yield FAILURES, channel, name, found[index : index + _CHUNK_ROWS], ()
+    for index in range(0, len(passed_over), 2 * _CHUNK_ROWS):
+        yield FAILURES, channel, name, (), passed_over[index : index + 2 * _CHUNK_ROWS]
 
 
 def transfers(state: State) -> list[tuple[Any, ...]]:
@@ -53,8 +62,13 @@ def transfers(state: State) -> list[tuple[Any, ...]]:
     return [(TRANSFERS, state.run, state.transfers.next, found)]
 
 
-def _load_failures(state: State, number: int, name: str, found: tuple[Row, ...]) -> None:
-    ranges = state.subscription(number, name).ranges
+def _load_failures(
+    state: State, number: int, name: str, found: tuple[Row, ...], passed_over: tuple[int, ...]
+) -> None:
+    subscription = state.subscription(number, name)
+    ranges = subscription.ranges
+    for index in range(0, len(passed_over), 2):
+        subscription.passed.add(passed_over[index], passed_over[index + 1])
     for *failure, offsets in found:
         for first, end in zip(offsets[::2], offsets[1::2], strict=True):
             for span in ranges.carve(first, end):

@@ -148,14 +148,14 @@ def _unsettled(queue: Subscription | None, first: int, end: int) -> Iterator[tup
 
 
 def _settled(subscription: Subscription | None, first: int, end: int) -> Iterator[tuple[int, int]]:
-    """What is settled; without a subscription, everything that is kept."""
-    if subscription is not None:
-        for low, high in subscription.unsettled(first, end):
-            if first < low:
-                yield first, low
-            first = high
-    if first < end:
+    """What was acknowledged; without a subscription, everything that is kept."""
+    if subscription is None:
         yield first, end
+        return
+    for low, high in subscription.unsettled(first, end):
+        yield from subscription.passed.outside(first, low)
+        first = max(first, high)
+    yield from subscription.passed.outside(first, end)
 
 
 def _take_one(

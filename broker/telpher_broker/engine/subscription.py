@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .breaker import Breaker
+from .offset_set import OffsetSet
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Subscription:
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
     `consumers` are in the order in which they joined; `single` says that only one of them at a
     time is delivered to, which is `active`. `breaker` is there where the channel asks for one.
+    `passed` is what was settled without having been acknowledged, of a log that keeps what is
+    settled: a replay leaves it out.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class Subscription:
         "former_run",
         "missed",
         "name",
+        "passed",
         "ranges",
         "single",
         "waiting",
@@ -56,6 +60,7 @@ class Subscription:
         self.missed = 0
         self.alarm_ms = 0
         self.ranges = Ranges()
+        self.passed = OffsetSet()
         self.consumers: list[Consumer] = []
         self.former_run: Consumer | None = None
         # First in line first; a list, as most have nobody in line and a deque has room for many.
@@ -229,8 +234,10 @@ class Subscription:
 
     def move(self, offset: int) -> None:
         """Settle everything before `offset`, make everything from it on ready and untouched."""
+        self.pass_over(0, offset)
         self.ranges.carve(0, self.cursor)
         self._advance(offset)
+        self.passed.keep(0, offset)
 
     def skip(self, first: int, end: int) -> None:
         """The log has dropped `first` to `end` in its midst; none of it is leased."""
@@ -239,6 +246,8 @@ class Subscription:
 
     def forget(self, offset: int, gone: Sequence[Stored]) -> None:
         """The log has dropped what is before `offset`: what was never delivered of it is missed."""
+        if self.passed:
+            self.passed.keep(offset, self.channel.log.next)
         if len(self.ranges):
             for span in self.ranges.carve(0, offset):
                 if not span.attempt:
@@ -246,6 +255,13 @@ class Subscription:
         if self.cursor < offset:
             self.missed += sum(max(s.end - max(s.first, self.cursor), 0) for s in gone)
             self.cursor = offset
+
+    def pass_over(self, first: int, end: int) -> None:
+        """What of `first` to `end` is unsettled is about to be settled, and not by an ack."""
+        if not self.channel.drops_settled:
+            for low, high in self.unsettled(first, end):
+                if low < high:
+                    self.passed.add(low, high)
 
     def unsettled(self, first: int, end: int) -> list[tuple[int, int]]:
         """What of `first` to `end` is in a span or in the tail."""
