@@ -300,7 +300,7 @@ def _seek(turn: Turn, arguments: Arguments) -> Options:
     for consumer in subscription.consumers:
         turn.enlist(consumer)
     turn.loosened[channel] = None
-    return {"next": subscription.cursor}
+    return {"next": subscription.low}
 
 
 def _topic_subscription(turn: Turn, arguments: Arguments) -> tuple[Channel, Subscription]:
