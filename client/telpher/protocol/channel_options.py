@@ -11,6 +11,7 @@ configuration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, Protocol
 
 from .names import is_full_name
@@ -254,6 +255,15 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
 }
 
 
+def _instead(kind: str, name: Any) -> str:
+    """What somebody meant who gave a `kind` a configuration that it has not."""
+    if name in OPTIONS:
+        return f"that is of a {' and a '.join(OPTIONS[name].kinds)}"
+    known = [known for known, option in OPTIONS.items() if kind in option.kinds]
+    alike = get_close_matches(str(name)[:80], known, 1)
+    return f"did you mean {alike[0]!r}?" if alike else "telpher declare --help lists what there is"
+
+
 def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     """What is wrong with the configuration of a `kind`, for an error message; None if nothing is.
 
@@ -263,9 +273,7 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     for name, value in config.items():
         option = OPTIONS.get(name)
         if option is None or kind not in option.kinds:
-            known = [name for name, option in OPTIONS.items() if kind in option.kinds]
-            has = ", ".join(known) if known else "none"
-            return f"a {kind} has no configuration {name!r:.40}; it has {has}"
+            return f"a {kind} has no configuration {name!r:.40}; {_instead(kind, name)}"
         if not option.domain.has(value):
             return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
         if option.needs is not None and option.needs not in config:
