@@ -3,7 +3,8 @@
     python -m bench.flat KIND COUNT
 
 `COUNT` messages are waiting, delayed or keyed, or that many bindings are there; then single
-messages are published, delivered and acknowledged beside them, one at a time. Prints the least cost
+messages are published, delivered and acknowledged beside them, one at a time, or moved to another
+time or cancelled. Prints the least cost
 of a message in µs out of many slices: noise only adds.
 """
 
@@ -117,6 +118,37 @@ def delayed(count: int) -> Callable[[int], None]:
     return step
 
 
+def moved(count: int) -> Callable[[int], None]:
+    """So many messages are delayed, each by its own time; one after another gets another time."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    for index in range(count):
+        stage.publish(1, delay_ms=_HOUR_MS + index)
+
+    def step(index: int) -> None:
+        first, delay_ms = index * 7919 % count, _HOUR_MS + index * 104_729 % count
+        offsets = (first, first + 1)
+        stage.call("reschedule", channel=QUEUE, offsets=offsets, delay_ms=delay_ms)
+
+    return step
+
+
+def cancelled(count: int) -> Callable[[int], None]:
+    """So many messages are delayed, each by its own time; one more is published, due amid the
+    others, and cancelled."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    for index in range(count):
+        stage.publish(1, delay_ms=_HOUR_MS + index)
+
+    def step(index: int) -> None:
+        stage.publish(1, delay_ms=_HOUR_MS + index * 7919 % count)
+        offset = count + index
+        stage.call("cancel_scheduled", channel=QUEUE, offsets=(offset, offset + 1))
+
+    return step
+
+
 def bound(count: int) -> Callable[[int], None]:
     """A topic exchange has so many patterns; each message has a key that one of them matches and
     that no earlier message had."""
@@ -139,6 +171,8 @@ def bound(count: int) -> Callable[[int], None]:
 KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "waiting": waiting,
     "delayed": delayed,
+    "moved": moved,
+    "cancelled": cancelled,
     "bound": bound,
 }
 

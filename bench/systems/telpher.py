@@ -66,7 +66,7 @@ class Telpher(System):
         ),
         "flat": tuple(
             f"{count} {kind}"
-            for kind in ("waiting", "delayed", "bound")
+            for kind in ("waiting", "delayed", "moved", "cancelled", "bound")
             for count in (1000, 10_000, 100_000, 1_000_000)
         ),
         "connections": (

@@ -48,7 +48,9 @@ def fire(turn: Turn) -> None:
         if schedule is None:
             break
         _fire(turn, schedule)
-    turn.set_alarm(calendar, calendar.next_due_ms)
+    next_ms = calendar.next_due_ms
+    # What is left over is for the next tick, after a round.
+    turn.set_alarm(calendar, None if next_ms is None else max(next_ms, turn.now_ms + 1))
 
 
 def _fire(turn: Turn, schedule: Schedule) -> None:
