@@ -87,6 +87,7 @@ class Driver:
         self.journal: list[bytes] = []
         self.now_ms = START_MS
         self.rounds: list[Round] = []
+        self.said: Said = []
         self.on_round: Callable[[Round], None] | None = None
         self._sessions = 0
         self._requests = 100
@@ -97,6 +98,7 @@ class Driver:
     def settle(self) -> Said:
         """Take rounds until there is nothing more to deliver; what was said, in order."""
         said: Said = []
+        self.said = said
         for _ in range(10_000):
             taken = self.engine.take_round()
             self.engine.written(self.shelf.keep(taken.records))

@@ -78,6 +78,7 @@ ENGINE_ORDER = [
     "ranges",
     "memory",
     "log",
+    "keyed",
     "limiters",
     "dedup",
     "uniques",

@@ -115,7 +115,7 @@ class KeyOrderAgainstModel(RuleBasedStateMachine):
     def pick(self, owner: str, count: int) -> None:
         for _ in range(count):
             self.order.wake(self.now_us)
-            offset = self.order.pick(owner, self.now_us)
+            offset = pick(self.order, owner, self.now_us)
             able = [name for name in NAMES if self.may_go(name, owner)]
             if offset is None:
                 assert not able
@@ -272,10 +272,14 @@ TestKeyOrder.settings = SETTINGS
 # -- stories -----------------------------------------------------------------------------------
 
 
+def pick(order: KeyOrder, owner: str, now_us: int) -> int | None:
+    """What goes next."""
+    return next(order.picks(owner, now_us), None)
+
+
 def picked(order: KeyOrder, owner: Any = "worker", now_us: int = 0) -> Iterator[int]:
     """Everything that may go."""
-    while (offset := order.pick(owner, now_us)) is not None:
-        yield offset
+    yield from order.picks(owner, now_us)
 
 
 def test_a_thousand_jobs_of_one_key_do_not_bury_ten_of_another() -> None:
@@ -328,13 +332,24 @@ def test_a_key_stays_with_its_owner_until_nothing_is_in_flight() -> None:
     order = KeyOrder(KeyRules(in_flight=2))
     for offset in range(4):
         order.add(offset, "a")
-    assert order.pick("first", 0) == 0
-    assert order.pick("second", 0) is None
-    assert order.pick("first", 0) == 1
+    assert pick(order, "first", 0) == 0
+    assert pick(order, "second", 0) is None
+    assert pick(order, "first", 0) == 1
     assert order.land(0)
-    assert order.pick("second", 0) is None
+    assert pick(order, "second", 0) is None
     assert order.land(1)
-    assert order.pick("second", 0) == 2
+    assert pick(order, "second", 0) == 2
+
+
+def test_a_turn_of_an_owner_ends_where_others_are_to_have_their_share() -> None:
+    order = KeyOrder(KeyRules(in_flight=3))
+    for offset in range(12):
+        order.add(offset, ["a", "b", "c", None][offset % 4])
+    assert order.shares == 7
+    assert list(order.picks("first", 0, shares=2)) == [0, 1]
+    assert list(order.picks("second", 0, shares=2)) == [2, 3, 6]
+    assert list(order.picks("first", 0, shares=0)) == [4, 5]
+    assert list(order.picks("first", 0, shares=9)) == [7, 8, 9, 11]
 
 
 def test_what_came_to_several_owners_waits_for_all_of_them() -> None:
@@ -343,11 +358,11 @@ def test_what_came_to_several_owners_waits_for_all_of_them() -> None:
     order.fly(0, "a", "first")
     order.fly(1, "a", "second")
     order.add(2, "a")
-    assert order.pick("first", 0) is order.pick("second", 0) is None
+    assert pick(order, "first", 0) is pick(order, "second", 0) is None
     assert order.land(0)
-    assert order.pick("second", 0) is None
+    assert pick(order, "second", 0) is None
     assert order.land(1)
-    assert order.pick("first", 0) == 2
+    assert pick(order, "first", 0) == 2
 
 
 def test_the_bucket_of_a_new_key_may_begin_empty() -> None:
@@ -358,7 +373,7 @@ def test_the_bucket_of_a_new_key_may_begin_empty() -> None:
     went = []
     for now_us in range(0, 3000, 500):
         order.wake(now_us)
-        offset = order.pick("worker", now_us)
+        offset = pick(order, "worker", now_us)
         went.append(offset)
         if offset is not None:
             assert order.land(offset)

@@ -15,6 +15,7 @@ from telpher.protocol.channel_options import (
     Domain,
     Flag,
     Integer,
+    Number,
     Words,
 )
 
@@ -61,5 +62,8 @@ def _flag(name: str, option: ChannelOption) -> Callable[[F], F]:
         return click.option(flag, name, multiple=True, help=text)
     if isinstance(domain, Integer):
         kind = _UNITS.get(domain.unit, click.IntRange(domain.least, domain.most))
+        return click.option(flag, name, type=kind, help=text)
+    if isinstance(domain, Number):
+        kind = click.FloatRange(domain.least, domain.most)
         return click.option(flag, name, type=kind, help=text)
     return click.option(flag, name, metavar="NAME", help=text)

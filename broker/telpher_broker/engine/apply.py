@@ -322,6 +322,8 @@ def _failed(state: State, record: r.Failed) -> None:
 
 def _trimmed(state: State, record: r.Trimmed) -> None:
     channel = state.numbered[record.channel]
+    for subscription in channel.subscriptions.values():
+        subscription.leave_keys(subscription.low, record.start)
     gone = channel.log.trim(record.start)
     _dropped(channel, gone)
     if channel.compaction is not None:
@@ -341,17 +343,20 @@ def _compacted(state: State, record: r.Compacted) -> None:
         Stored(first, end, stored.published_ms, stored.properties, piece, stored.about)
         for first, end, piece in record.pieces
     ]
+    bounds = [stored.first, *(edge for piece in pieces for edge in (piece.first, piece.end))]
+    bounds.append(stored.end)
+    gaps = [gap for gap in zip(bounds[::2], bounds[1::2], strict=True) if gap[0] < gap[1]]
+    for subscription in channel.subscriptions.values():
+        for first, end in gaps:
+            subscription.leave_keys(first, end)
     channel.log.replace(stored, pieces)
     channel.compaction.rewritten(stored, batch, pieces)
     _dropped(channel, [stored])
     for piece in pieces:
         channel.expect_expiry(piece)
-    bounds = [stored.first, *(edge for piece in pieces for edge in (piece.first, piece.end))]
-    bounds.append(stored.end)
     for subscription in channel.subscriptions.values():
-        for first, end in zip(bounds[::2], bounds[1::2], strict=True):
-            if first < end:
-                subscription.skip(first, end)
+        for first, end in gaps:
+            subscription.skip(first, end)
 
 
 def _sought(state: State, record: r.Sought) -> None:

@@ -93,6 +93,8 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
         turn.loosened[channel] = None
         for subscription in channel.subscriptions.values():
             turn.wakeful[subscription] = None
+            if subscription.keyed is not None and not subscription.keyed.reached:
+                subscription.keyed.begin(turn.now_ms)
     return inspect(channel)
 
 

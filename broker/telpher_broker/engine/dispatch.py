@@ -1,8 +1,8 @@
 """Dispatch: match what is ready to who has credit.
 
 Consumers of a subscription take turns, a batch at a turn, cut only where credit or a former
-delivery cuts. What a consumer gets in a round goes out in as few frames as `FRAME_BYTES`
-allows.
+delivery cuts; with key order, each its share of the keys that may go at a turn. What a consumer
+gets in a round goes out in as few frames as `FRAME_BYTES` allows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from . import records as r
 from .access import local
 from .breaker import CLOSED, Breaker
 from .dead_letters import expire
+from .decide import joined
+from .keyed import Keyed
+from .keyorder import ANY_NUMBER
 from .log import Stored
 from .membership import end_fetch
 from .ranges import Span
 from .sessions import Consumer, Session
+from .state import Channel
 from .subscription import Subscription
 from .turn import Turn
 
@@ -40,15 +44,26 @@ def dispatch(turn: Turn) -> None:
     wakeful, turn.wakeful = turn.wakeful, {}
     for subscription in wakeful:
         # Nobody waits and nothing is due: all that there is is a tail.
-        if subscription.waiting or len(subscription.ranges):
+        if subscription.waiting or len(subscription.ranges) or subscription.keyed is not None:
             _serve(turn, subscription)
     _flush(turn)
+
+
+def wake_keys(turn: Turn, channel: Channel) -> None:
+    """Have looked at what may go by key and did not before something of the channel was settled."""
+    for subscription in channel.subscriptions.values():
+        keyed = subscription.keyed
+        if keyed is not None and keyed.order.able and subscription.waiting:
+            turn.wakeful[subscription] = None
 
 
 def _serve(turn: Turn, subscription: Subscription) -> None:
     if subscription.mature(turn.now_ms):
         turn.ready_again(subscription.channel)
+    if subscription.keyed is not None:
+        subscription.keyed.catch_up()
     waiting = subscription.waiting
+    passed: list[Consumer] = []
     former_run = subscription.former_run
     is_held = former_run is not None and bool(former_run.leases)
     breaker = subscription.breaker
@@ -71,20 +86,24 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
             continue
         if not _deliver(turn, subscription, consumer, session):
             consumer.waiting = True
-            waiting.insert(0, consumer)
-            break
-        if consumer.credit > 0:
+            passed.append(consumer)
+            if subscription.keyed is None:
+                break
+        elif consumer.credit > 0:
             consumer.waiting = True
             waiting.append(consumer)
+    waiting[:0] = passed
     if waiting and turn.budget_bytes <= 0:
         turn.wakeful[subscription] = None
-    turn.set_alarm(subscription, subscription.ranges.next_alarm_ms())
+    turn.set_alarm(subscription, subscription.next_alarm_ms())
     if breaker is not None and breaker.state != CLOSED:
         turn.set_alarm(subscription, breaker.until_ms)
 
 
 def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session: Session) -> bool:
     """Give the consumer the next part; whether there was one."""
+    if subscription.keyed is not None:
+        return _deliver_by_key(turn, subscription, subscription.keyed, consumer, session)
     log = subscription.channel.log
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
@@ -137,6 +156,84 @@ def _take(
     leased.delivery = attempt
     consumer.credit -= end - first
     return attempt
+
+
+def _deliver_by_key(
+    turn: Turn, subscription: Subscription, keyed: Keyed, consumer: Consumer, session: Session
+) -> bool:
+    """Give the consumer what may go to it now by key; whether anything did."""
+    picked, expired = _pick(turn, subscription, keyed, consumer, session)
+    while expired:
+        expire(turn, subscription, joined([(offset, offset + 1) for offset in sorted(expired)]))
+        if picked:
+            break
+        picked, expired = _pick(turn, subscription, keyed, consumer, session)
+    pieces = _pieces(subscription, sorted(picked))
+    fresh = [(first, end) for _, first, end, attempt in pieces if not attempt]
+    if fresh:
+        number = subscription.channel.number
+        turn.commit(r.Started(number, subscription.name, joined(fresh)), subscription.durable)
+    deadline_ms = turn.now_ms + consumer.lease_ms
+    for stored, first, end, attempt in pieces:
+        subscription.ranges.seize(first, end, consumer, deadline_ms, attempt + 1)
+        _add_part(turn, consumer, session, stored, first, end, attempt + 1)
+    consumer.credit -= len(picked)
+    return bool(picked)
+
+
+def _pick(
+    turn: Turn, subscription: Subscription, keyed: Keyed, consumer: Consumer, session: Session
+) -> tuple[list[int], list[int]]:
+    """What goes to the consumer at its turn, and what has expired instead."""
+    order, log = keyed.order, subscription.channel.log
+    others = len(subscription.waiting)
+    room = min(session.window_bytes, turn.budget_bytes)
+    # Alone, it may have all; else the others are to have as many of the keys.
+    shares = -(-order.shares // (others + 1)) if others else ANY_NUMBER
+    limit, breaker = consumer.credit, subscription.breaker
+    allowance = None if breaker is None else breaker.allowance(turn.now_ms)
+    if allowance is not None:
+        limit = min(limit, allowance)
+    picked: list[int] = []
+    expired: list[int] = []
+    stored: Stored | None = None
+    for offset in order.picks(consumer, turn.now_ms * 1000, shares):
+        if stored is None or not stored.first <= offset < stored.end:
+            stored = log.find(offset)
+            assert stored is not None
+        if stored.properties is not None and _expired(turn, stored):
+            expired.append(offset)
+            continue
+        picked.append(offset)
+        room -= stored.message_bytes
+        if len(picked) >= limit or room <= 0:
+            break
+    if breaker is not None and allowance is not None:
+        breaker.grant(len(picked))
+    return picked, expired
+
+
+def _pieces(subscription: Subscription, offsets: list[int]) -> list[tuple[Stored, int, int, int]]:
+    """Ascending offsets as runs of one batch and one attempt: (batch, first, end, attempt)."""
+    log = subscription.channel.log
+    pieces: list[tuple[Stored, int, int, int]] = []
+    stored: Stored | None = None
+    first = end = limit = attempt = 0
+    for offset in offsets:
+        if offset == end and end < limit:
+            end += 1
+            continue
+        if stored is not None:
+            pieces.append((stored, first, end, attempt))
+        if stored is None or offset >= stored.end:
+            stored = log.find(offset)
+            assert stored is not None
+        attempt, limit = subscription.standing(offset)
+        limit = min(limit, stored.end)
+        first, end = offset, offset + 1
+    if stored is not None:
+        pieces.append((stored, first, end, attempt))
+    return pieces
 
 
 def _add_part(

@@ -23,7 +23,7 @@ from .access import administers
 from .apply import apply
 from .calls import call
 from .decide import settle
-from .dispatch import dispatch
+from .dispatch import dispatch, wake_keys
 from .dump import Frozen, load, loaded
 from .failures import nack
 from .lines import refuse_all
@@ -168,6 +168,8 @@ class Engine:
         dispatch(turn)
         for channel in turn.loosened:
             retain(turn, channel)
+            if channel.is_keyed:
+                wake_keys(turn, channel)
         open_gates(turn)
         turn.loosened.clear()
         for channel in turn.published:

@@ -30,9 +30,10 @@ from typing import Final, NamedTuple
 from . import ordered
 from .ordered import Ordered
 
-_ANY_NUMBER: Final = 2**62
+ANY_NUMBER: Final = 2**62
 _STALE_MAX: Final = 64
-# The owner of a key whose messages were with several when it came under this order.
+# The owner of a key whose messages in flight are with several, or partly nobody knows with whom:
+# nothing more of it goes before they have ended.
 _SEVERAL: Final = object()
 
 
@@ -50,17 +51,20 @@ class KeyRules(NamedTuple):
 class Key:
     """What is known of one key, for as long as it has messages or its bucket is not full.
 
-    `waiting` are the offsets that are ready, `held` those of delayed redeliveries. `turn` is the
-    number of its turn (0: it has none) and `left` what is left of it; `ring` is where it stands
-    with it. `full_us` is when its bucket is full again, `wake_us` when it is looked at next (0:
-    never).
+    `waiting` are the offsets that are ready, `held` those of delayed redeliveries; `kept` of those
+    in flight were handed over to its `heir`, who becomes its owner when it has all of them.
+    `turn` is the number of its turn (0: it has none) and `left` what is left of it; `ring` is where
+    it stands with it. `full_us` is when its bucket is full again, `wake_us` when it is looked at
+    next (0: never).
     """
 
     __slots__ = (
         "asleep",
         "flying",
         "full_us",
+        "heir",
         "held",
+        "kept",
         "left",
         "limit",
         "may_go",
@@ -82,6 +86,8 @@ class Key:
         self.held: Ordered[int] = ()
         self.flying = 0
         self.owner: Hashable = None
+        self.heir: Hashable = None
+        self.kept = 0
         self.may_go = False
         self.asleep = False
         self.turn = 0
@@ -142,25 +148,38 @@ class KeyOrder:
         return self._keys.get(name)
 
     @property
-    def free(self) -> int:
-        """How many messages without a key are ready."""
+    def shares(self) -> int:
+        """How many there are of what may go to whoever comes: keys, and messages without one."""
         key = self._keys.get(None)
-        return len(key.waiting) if key is not None else 0
+        return self.able + (len(key.waiting) if key is not None else 0)
 
-    def pick(self, owner: Hashable, now_us: int) -> int | None:
-        """The offset that is to go to `owner` next, from now on in flight; None: nothing may."""
-        key = self._next(owner)
-        while key is not None and self.rules.interval_us and not self._spend(key, now_us):
+    def picks(self, owner: Hashable, now_us: int, shares: int = ANY_NUMBER) -> Iterator[int]:
+        """The offsets that are to go to `owner`, each in flight as it comes.
+
+        It ends when nothing may go, or when it is the turn of a key or a message without one that
+        would be more of them than `shares`, beside the keys that the owner has.
+        """
+        is_limited = self.rules.interval_us > 0
+        while True:
             key = self._next(owner)
-        if key is None:
-            return None
-        offset, key.waiting = ordered.pop_first(key.waiting)
-        self._fly(key, offset, owner)
-        key.left -= 1
-        if not key.left:
-            self._end_turn(key)
-        self._look(key)
-        return offset
+            if key is None:
+                return
+            if key.owner is None and not shares:
+                return
+            assert key.ring is not None
+            heappop(key.ring)
+            key.ring = None
+            if is_limited and not self._spend(key, now_us):
+                continue
+            if key.owner is None:
+                shares -= 1
+            offset, key.waiting = ordered.pop_first(key.waiting)
+            self._fly(key, offset, owner)
+            key.left -= 1
+            if not key.left:
+                self._end_turn(key)
+            self._look(key)
+            yield offset
 
     def add(self, offset: int, name: str | None) -> None:
         """An offset is ready that is not known."""
@@ -249,15 +268,28 @@ class KeyOrder:
         return True
 
     def hand_over(self, offset: int, former: Hashable, owner: Hashable) -> bool:
-        """What is in flight with `former` is with `owner` from now on, if its key may be."""
+        """What is in flight with `former` is with `owner` from now on, if its key may be.
+
+        Where nobody knows who held what, `former` may have more than may be in flight.
+        """
         key = self._flying[offset]
         if key.name is None:
             return True
-        if key.owner is not former and key.owner is not owner:
+        if key.owner is former:
+            key.owner, key.heir, key.kept = _SEVERAL, owner, 0
+        if key.heir is not owner or key.kept >= key.limit:
             return False
-        key.owner = owner
+        key.kept += 1
+        if key.kept == key.flying:
+            key.owner = owner
         self._look(key)
         return True
+
+    def clear(self) -> None:
+        """All that is known of messages goes, and what was in flight with it."""
+        for offset in list(self._flying):
+            self.land(offset)
+        self.cut(0, ANY_NUMBER)
 
     def leave(self, owner: Hashable) -> None:
         """The owner is no more, and nothing is in flight with it."""
@@ -285,24 +317,20 @@ class KeyOrder:
         if key is None:
             rules = self.rules
             if name is None:
-                key = Key(name, 1, _ANY_NUMBER, 0)
+                key = Key(name, 1, ANY_NUMBER, 0)
             else:
                 key = Key(name, rules.weights.get(name, 1), rules.in_flight, self.full_us)
             self._keys[name] = key
         return key
 
     def _next(self, owner: Hashable) -> Key | None:
-        """The key whose turn it is among those that may go to `owner`, taken out of its ring."""
+        """The key whose turn it is among those that may go to `owner`."""
         key = self._head(self._common)
         ring = self._rings.get(owner) if self._rings else None
         if ring:
             own = self._head(ring)
             if own is not None and (key is None or own.turn < key.turn):
                 key = own
-        if key is not None:
-            assert key.ring is not None
-            heappop(key.ring)
-            key.ring = None
         return key
 
     def _head(self, ring: list[int]) -> Key | None:
@@ -362,7 +390,7 @@ class KeyOrder:
     def _landed(self, key: Key) -> None:
         key.flying -= 1
         if not key.flying:
-            key.owner = None
+            key.owner = key.heir = None
 
     def _hold(self, key: Key, offset: int) -> None:
         key.held = ordered.add(key.held, offset)

@@ -89,6 +89,11 @@ class Stored:
         return None if self.about is None else shifted(self.about, first - self.first)
 
     @property
+    def message_bytes(self) -> int:
+        """How large its messages are, about."""
+        return size_of(self.batch) // (self.end - self.first)
+
+    @property
     def is_special(self) -> bool:
         """Whether its messages are not simply next in line: a priority or a delay."""
         properties = self.properties
@@ -183,6 +188,10 @@ class Log:
         self._count(size, size if type(stored.batch) is bytes else 0)
         self.messages += stored.end - stored.first
         self.next = stored.end
+
+    def load(self, stored: Stored) -> bytes:
+        """The bytes of a batch, wherever they are."""
+        return self._memory.load(stored.batch)
 
     def spill(self, stored: Stored, place: Place) -> None:
         """Leave the bytes of a batch to the storage, which has them at `place`."""

@@ -27,7 +27,7 @@ from .decide import (
 from .failures import CONSUMER_LOST, lose
 from .feeds import durable_feed, ephemeral_feed
 from .lines import drop
-from .ranges import LEASED, READY
+from .ranges import READY
 from .sessions import Consumer, Fetching, Identity, Session
 from .state import Channel
 from .subscription import Subscription
@@ -264,6 +264,8 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
         subscription.derive_single()
         turn.wakeful[subscription] = None
     turn.use(subscription.channel)
+    if subscription.keyed is not None:
+        subscription.keyed.order.leave(consumer)
     if subscription.former_run is consumer:
         subscription.former_run = None
     if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:
@@ -280,6 +282,8 @@ def hold_for_resume(turn: Turn) -> None:
     for channel in turn.state.numbered.values():
         for subscription in channel.subscriptions.values():
             ranges = subscription.ranges
+            if subscription.keyed is not None:
+                subscription.keyed.begin(turn.now_ms)
             started = [span for span in ranges if span.attempt and span.state == READY]
             if not started:
                 continue
@@ -414,6 +418,9 @@ def _reclaim(
     subscription = consumer.subscription
     log = subscription.channel.log
     lost: list[tuple[int, int]] = []
+    keyed = subscription.keyed
+    if keyed is not None:
+        keyed.catch_up()
     claimed, end = end, min(end, max(first, log.next))
     if end > max(subscription.cursor, first):
         _start(turn, subscription, max(subscription.cursor, first), end)
@@ -429,20 +436,33 @@ def _reclaim(
             delivery = span.delivery
         elif span.state == READY:
             delivery = max(span.attempt, 1)
-            if not span.attempt:
-                _start(turn, subscription, start, stop)
         else:
             lost.append((start, stop))
             continue
-        for part in subscription.ranges.carve(start, stop):
-            part.state = LEASED
-            part.consumer = consumer
-            part.delivery = delivery
-            part.deadline_ms = deadline_ms
-            subscription.ranges.put(part)
+        runs = [(start, stop)]
+        if keyed is not None:
+            runs = keyed.claim(consumer, holder, start, stop)
+            lost += _without((start, stop), runs)
+        for low, high in runs:
+            if holder is None and not span.attempt:
+                _start(turn, subscription, low, high)
+            subscription.ranges.seize(low, high, consumer, deadline_ms, delivery)
         if holder is not None and holder is subscription.former_run and not holder.leases:
             leave(turn, holder)
     if reached < claimed:
         lost.append((reached, claimed))
     turn.set_alarm(subscription, deadline_ms)
     return lost
+
+
+def _without(whole: tuple[int, int], runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What of `whole` is in none of the runs, which are in order."""
+    left = []
+    reached, stop = whole
+    for first, end in runs:
+        if reached < first:
+            left.append((reached, first))
+        reached = end
+    if reached < stop:
+        left.append((reached, stop))
+    return left

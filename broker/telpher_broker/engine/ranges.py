@@ -232,6 +232,21 @@ class Ranges:
             index += 1
         return found
 
+    def holding(self, offset: int) -> Span:
+        """The span that has an offset, which one has."""
+        return self._spans[self._firsts[ordered.after(self._firsts, offset) - 1]]
+
+    def seize(
+        self, first: int, end: int, consumer: Consumer, deadline_ms: int, delivery: int
+    ) -> None:
+        """Lease `first` to `end` to a consumer, wherever in its spans it stands."""
+        for part in self.carve(first, end):
+            part.state = LEASED
+            part.consumer = consumer
+            part.deadline_ms = deadline_ms
+            part.delivery = delivery
+            self._add(part)
+
     def lease(self, span: Span, end: int, consumer: Consumer, deadline_ms: int) -> Span:
         """Lease the head of a ready span, up to `end`, to a consumer; the leased part."""
         self._unindex(span)
@@ -265,6 +280,15 @@ class Ranges:
             self.put(span)
             matured = True
         return matured
+
+    def due(self, now_ms: int) -> list[Span]:
+        """The delayed spans that are due, by due time."""
+        found = []
+        for due_ms, first in self._delayed:
+            if due_ms > now_ms:
+                break
+            found.append(self._spans[first])
+        return found
 
     def ended(self, now_ms: int) -> list[Span]:
         """The leased spans whose deadline has passed, by deadline."""

@@ -73,7 +73,7 @@ class Channel:
     what it does with messages that fail (None: it has nothing to say). `gate` is where publishes
     wait for room, made when the first one does. `dedup` and `uniques` are there once they are
     needed, `compaction` in a compacted topic. `feeds` get what is published to a topic as well;
-    they follow from the names of all channels.
+    they follow from the names of all channels. `is_keyed`: it has key order.
     """
 
     __slots__ = (
@@ -87,6 +87,7 @@ class Channel:
         "feeds",
         "gate",
         "idle_ms",
+        "is_keyed",
         "is_plain",
         "kind",
         "log",
@@ -144,6 +145,7 @@ class Channel:
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
         self.is_plain = is_plain(self.config) and self.kind != FEED and not self.feeds
+        self.is_keyed = bool(self.config.get("key_order"))
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
         self.drops_settled = self.kind == QUEUE and not retains(self.config)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .breaker import Breaker
+from .keyed import Keyed, key_rules
 from .offset_set import OffsetSet
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
@@ -27,7 +28,8 @@ class Subscription:
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
     `consumers` are in the order in which they joined; `single` says that only one of them at a
-    time is delivered to, which is `active`. `breaker` is there where the channel asks for one.
+    time is delivered to, which is `active`. `keyed` is its key order and `breaker` its breaker,
+    where the channel asks for one.
     `passed` is what was settled without having been acknowledged, of a log that keeps what is
     settled: a replay leaves it out.
     """
@@ -41,6 +43,7 @@ class Subscription:
         "cursor",
         "durable",
         "former_run",
+        "keyed",
         "missed",
         "name",
         "passed",
@@ -67,11 +70,14 @@ class Subscription:
         self.waiting: list[Consumer] = []
         self.single = False
         self.breaker: Breaker | None = None
+        self.keyed: Keyed | None = None
         self.derive()
 
     @property
     def has_ready(self) -> bool:
         """Whether something waits for credit, in a span or in the tail."""
+        if self.keyed is not None:
+            return self.keyed.order.able > 0
         return self.cursor < self.channel.log.next or self.ranges.has_ready
 
     @property
@@ -128,6 +134,11 @@ class Subscription:
             aging = Aging(aging_seconds * 1000, self.channel.log.published_ms)
         if aging is not None or self.ranges.aging is not None:
             self.ranges.age(aging)
+        rules = key_rules(self.channel.config) if self.durable else None
+        if rules is None:
+            self.keyed = None
+        elif self.keyed is None or self.keyed.rules != rules:
+            self.keyed = Keyed(self, rules)
 
     def _derive_breaker(self) -> None:
         """A breaker that goes by another rule than before begins anew."""
@@ -154,7 +165,26 @@ class Subscription:
 
     def mature(self, now_ms: int) -> bool:
         """Make ready what is due; whether anything was."""
+        if self.keyed is not None:
+            self.keyed.matured(self.ranges.due(now_ms))
+            self.keyed.order.wake(now_ms * 1000)
         return self.ranges.mature(now_ms, self.channel.log.last_before)
+
+    def next_alarm_ms(self) -> int | None:
+        """When there is something to do that only waits for time."""
+        alarm_ms = self.ranges.next_alarm_ms()
+        if self.keyed is not None:
+            wake_ms = self.keyed.next_wake_ms()
+            if alarm_ms is None or (wake_ms is not None and wake_ms < alarm_ms):
+                return wake_ms
+        return alarm_ms
+
+    def standing(self, offset: int) -> tuple[int, int]:
+        """The attempt of an unsettled message, and up to where others stand alike."""
+        if offset >= self.cursor:
+            return 0, self.channel.log.next
+        span = self.ranges.holding(offset)
+        return span.attempt, span.end
 
     def _present(self, first: int, end: int | None) -> Sequence[tuple[int, int]]:
         """What the log has of `first` to `end` (None: its end); all of it, but for compaction."""
@@ -207,6 +237,9 @@ class Subscription:
             self._leave_tail(first)
             self._advance(end)
             gone += self._present(first, end)
+        if self.keyed is not None:
+            for low, high in gone:
+                self.keyed.settled(low, high)
         return gone
 
     def give_back(
@@ -225,12 +258,16 @@ class Subscription:
             back = Span(span.first, span.end, attempt, span.priority, due_ms)
             back.failure = span.failure if failed is None else failed(span.failure)
             self.ranges.put(back)
+        if self.keyed is not None:
+            self.keyed.given_back(first, end, due_ms > 0)
 
     def reschedule(self, first: int, end: int, due_ms: int) -> None:
         """Delay what is not settled of `first` to `end` until another time."""
         for span in self.ranges.carve(first, end):
             span.due_ms, span.behind, span.state = due_ms, None, DELAYED
             self.ranges.put(span)
+        if self.keyed is not None:
+            self.keyed.changed(first, end)
 
     def move(self, offset: int) -> None:
         """Settle everything before `offset`, make everything from it on ready and untouched."""
@@ -238,6 +275,13 @@ class Subscription:
         self.ranges.carve(0, self.cursor)
         self._advance(offset)
         self.passed.keep(0, offset)
+        if self.keyed is not None:
+            self.keyed.moved(offset)
+
+    def leave_keys(self, first: int, end: int) -> None:
+        """The log is about to drop `first` to `end`: their keys wait for them no more."""
+        if self.keyed is not None:
+            self.keyed.settled(first, end)
 
     def skip(self, first: int, end: int) -> None:
         """The log has dropped `first` to `end` in its midst; none of it is leased."""

@@ -63,8 +63,10 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
     ):
         return
     ranges = subscription.ranges
-    if subscription.mature(turn.now_ms):
+    matured = subscription.mature(turn.now_ms)
+    if matured or subscription.keyed is not None:
         turn.wakeful[subscription] = None
+    if matured:
         turn.ready_again(channel)
     ended: dict[Consumer, Held] = {}
     for span in ranges.ended(turn.now_ms):
@@ -72,7 +74,7 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
         ended.setdefault(span.consumer, []).append((span.first, span.end, span.delivery))
     for consumer, held in ended.items():
         _end_leases(turn, consumer, sorted(held))
-    turn.set_alarm(subscription, ranges.next_alarm_ms())
+    turn.set_alarm(subscription, subscription.next_alarm_ms())
     if subscription.breaker is not None:
         turn.wakeful[subscription] = None
 

@@ -20,6 +20,7 @@ from .errors import BatchError
 from .uniqueness import DEDUP_HEADER, UNIQUE_HEADER, UniqueWhile
 
 Key = str | None
+Keys = Sequence[Key] | None
 Headers = dict[str, Any] | None
 Properties = dict[str, int] | None
 
@@ -65,7 +66,7 @@ class Columns(NamedTuple):
 
     properties: Properties
     bodies: Sequence[bytes]
-    keys: Sequence[Key] | None
+    keys: Keys
     headers: Sequence[Headers] | None
 
 
@@ -119,6 +120,12 @@ def headers_of(batch: bytes) -> Sequence[Headers] | None:
     """Only the headers of a batch that was checked before; None if no message has any."""
     headers = _outer(batch)[4]
     return None if headers is None else _column("headers", headers)
+
+
+def keys(batch: bytes) -> Keys:
+    """The column of keys of a batch that was checked before; raises BatchError if it was not."""
+    column = _outer(batch)[3]
+    return None if column is None else _column("keys", column)
 
 
 def cut(columns: Columns, start: int, stop: int) -> bytes:

@@ -3,8 +3,8 @@
 The broker checks by this table, the command line's `declare` makes its flags of it, and the table
 in `docs/protocol.md` is generated from it. To add an option, add a row.
 
-A value of an option is an integer, a bool, a string, or a map of strings to integers; a *domain*
-says which, within which bounds. Options that a channel does not set are absent from its
+A value of an option is an integer, a number, a bool, a string, or a map of strings to integers; a
+*domain* says which, within which bounds. Options that a channel does not set are absent from its
 configuration.
 """
 
@@ -48,6 +48,22 @@ class Integer:
     def has(self, value: Any) -> bool:
         """See `Domain`."""
         return type(value) is int and self.least <= value <= self.most
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers from `least` to `most`, whole or not."""
+
+    least: float
+    most: float
+
+    def allowed(self) -> str:
+        """See `Domain`."""
+        return f"{self.least:g} to {self.most:,}, whole or not"
+
+    def has(self, value: Any) -> bool:
+        """See `Domain`."""
+        return type(value) in (int, float) and self.least <= value <= self.most
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,33 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
         _BOTH,
         Choice((REJECT, DROP_OLDEST, WAIT)),
         "What a publish beyond a limit does; a queue rejects it, a topic drops its oldest.",
+    ),
+    "key_order": ChannelOption(
+        _BOTH, Flag(), "Deliver messages of one key one after the other, in their order."
+    ),
+    "key_in_flight": ChannelOption(
+        _BOTH,
+        Integer(1, 1_000_000),
+        "How many of a key may be unsettled at once, all with one consumer; 1 if not set.",
+        needs="key_order",
+    ),
+    "key_weights": ChannelOption(
+        _BOTH,
+        Counts(1, 1000),
+        "How many deliveries a key gets at its turn among the keys; 1 if not set.",
+        needs="key_order",
+    ),
+    "key_rate_per_second": ChannelOption(
+        _BOTH,
+        Number(0.001, 1_000_000),
+        "How many deliveries a key may have in a second.",
+        needs="key_order",
+    ),
+    "key_burst": ChannelOption(
+        _BOTH,
+        Integer(1, 1_000_000),
+        "How many of them at once after a pause; those of one second if not set.",
+        needs="key_rate_per_second",
     ),
     "single_active": ChannelOption(
         _BOTH, Flag(), "Deliver to one consumer at a time; the next takes over when it has left."
