@@ -97,6 +97,8 @@ class Bus(Administration, Requesting):
         self._signal: type[Signal]  # when there is an event loop
         self._timer = anyio.Event()
         self._opened = anyio.Event()
+        self._wanted = anyio.Event()
+        self._derivation = Derivation(b"")
         self._tasks: TaskGroup | None = None
         self._troubles: dict[str, str] = {}
         self._lanes: dict[str, Lane] = {}
@@ -351,6 +353,8 @@ class Bus(Administration, Requesting):
         try:
             self._tasks.start_soon(self._keep_connection)
             self._tasks.start_soon(self._keep_time)
+            if self._credentials.password is not None:
+                self._tasks.start_soon(self._derive)
             await self._opened.wait()
             self._raise_if_ended()
         except BaseException:
@@ -486,7 +490,10 @@ class Bus(Administration, Requesting):
             self._link = None
             self._session.cut()
             await link.close()
-        self._troubles[name] = str(self._session.fault or "the broker closed the connection")
+        closed = "the broker closed the connection"
+        if not self._session.server:
+            closed += " at once; if it speaks TLS, the URL needs ?tls=verify"
+        self._troubles[name] = str(self._session.fault or closed)
 
     # --- for who drives the event loop, and may go past it
 
@@ -537,14 +544,20 @@ class Bus(Administration, Requesting):
         self._opened.set()
 
     def _on_derive(self, derivation: Derivation) -> None:
-        assert self._tasks is not None
-        self._tasks.start_soon(self._derive, derivation)
+        self._derivation = derivation
+        self._wanted.set()
 
-    async def _derive(self, derivation: Derivation) -> None:
-        """Derive the password in a thread: it takes a moment, and the event loop must not."""
+    async def _derive(self) -> None:
+        """Derive the password when it is wanted, in a thread: it takes a moment, and the event loop
+        must not.
+        """
         derive = self._credentials.derive
-        salted = await anyio.to_thread.run_sync(derive, derivation, abandon_on_cancel=True)
-        self._session.derived(derivation, salted, self._now())
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            derivation = self._derivation
+            salted = await anyio.to_thread.run_sync(derive, derivation, abandon_on_cancel=True)
+            self._session.derived(derivation, salted, self._now())
 
     def _pump(self) -> None:
         """Send what the session has to say; while data is being read, once for all of it."""

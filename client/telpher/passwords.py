@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from telpher.protocol.scram import SALT_BYTES, Derivation, Keys, keys_of
 
+from .url import TOKEN_BEGIN
+
 # RFC 9106, section 4, the second recommended choice.
 PASSES: Final = 3
 MEMORY_KIB: Final = 64 * 1024
 LANES: Final = 4
 PASSWORD_CHARACTERS_MIN: Final = 8
 _SALTED_BYTES: Final = 32
-_TOKEN_PREFIX: Final = "telpher"  # noqa: S105
 _TOKEN_BYTES: Final = 32
 
 
@@ -65,18 +66,17 @@ def _named(keys: Keys) -> dict[str, bytes]:
 def new_token() -> tuple[str, dict[str, Any]]:
     """A new token's text, to be shown once, and what the broker is to keep of it."""
     identity, secret = secrets.token_hex(8), secrets.token_bytes(_TOKEN_BYTES)
-    text = f"{_TOKEN_PREFIX}_{identity}_{urlsafe_b64encode(secret).decode().rstrip('=')}"
+    text = f"{TOKEN_BEGIN}{identity}_{urlsafe_b64encode(secret).decode().rstrip('=')}"
     return text, {"token": identity, **_named(keys_of(secret))}
 
 
 def parse_token(text: str) -> tuple[str, bytes]:
     """A token's identity and its secret. Raises ValueError, without the token in it."""
-    prefix, _, rest = text.partition("_")
-    identity, _, secret = rest.partition("_")
+    identity, _, secret = text.removeprefix(TOKEN_BEGIN).partition("_")
     try:
         data = urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
     except ValueError:
         data = b""
-    if prefix != _TOKEN_PREFIX or not identity.isalnum() or len(data) != _TOKEN_BYTES:
+    if not text.startswith(TOKEN_BEGIN) or not identity.isalnum() or len(data) != _TOKEN_BYTES:
         raise ValueError("this is no token: one looks like telpher_0123456789abcdef_...")
     return identity, data

@@ -15,6 +15,7 @@ DEFAULT_PORT: Final = 7400
 DEFAULT_URL: Final = f"telpher://127.0.0.1:{DEFAULT_PORT}"
 VARIABLE: Final = "TELPHER_URL"
 
+TOKEN_BEGIN: Final = "telpher_"  # noqa: S105
 _TLS_MODES: Final = ("off", "verify", "insecure")
 _PARAMETERS: Final = ("tls", "ca", "cert", "key", "namespace")
 _UNIX_PARAMETERS: Final = ("namespace",)
@@ -89,11 +90,14 @@ def parse_url(url: str | None = None) -> Address:
 
 
 def _user(credentials: str) -> str | None:
-    return unquote(credentials.partition(":")[0]) or None
+    user = unquote(credentials.partition(":")[0])
+    return user if user and not user.startswith(TOKEN_BEGIN) else None
 
 
 def _secret(credentials: str) -> str | None:
-    return unquote(credentials.partition(":")[2]) or None
+    user, _, secret = credentials.partition(":")
+    # A token in the wrong place is taken as meant, and so is shown nowhere.
+    return unquote(secret or (user if user.startswith(TOKEN_BEGIN) else "")) or None
 
 
 def _unix_address(netloc: str, path: str, query: str) -> Address:

@@ -163,6 +163,7 @@ def test_who_is_turned_away_does_not_come_again(conversation, code):
         ("telpher://app@acme:hunter2222@h", {}, ("app@acme", "hunter2222", None, None)),
         ("telpher://app:a@h?namespace=acme", {}, ("app", "a", None, "acme")),
         ("telpher://:tok@h", {}, (None, None, "tok", None)),
+        ("telpher://telpher_0_x@h", {}, (None, None, "telpher_0_x", None)),
         ("telpher://app@h", {"password": "p"}, ("app", "p", None, None)),
         ("telpher://h", {"user": "u", "password": "p"}, ("u", "p", None, None)),
         ("telpher://app:a@h", {"token": "t"}, (None, None, "t", None)),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
+from telpher_broker.engine import records as r
+from telpher_broker.engine.dump import describe
 from telpher_broker.engine.security import covers
 from telpher_broker.engine.sessions import Identity
 
@@ -490,3 +492,14 @@ def _try(world: World, tables: Tables, session: int, what: str, user: str, name:
     assert isinstance(answer, f.Refused) != may, answer
     if not may:
         refused(answer, "forbidden", "telpher grant", repr(name))
+
+
+def test_a_dump_for_people_keeps_the_keys_back(world: World) -> None:
+    made = {"token": "0123456789ab", "stored_key": b"k" * 32, "server_key": b"l" * 32}
+    world.ask("token_add", user="root", name="ci", **made)
+    shown = [r.describe(record) for record in world.journal]
+    shown += [describe(chunk) for chunk in world.engine.freeze()]
+    assert {"UserSet", "TokenAdded"} <= {row.get("record") for row in shown}
+    assert "Security" in {row.get("chunk") for row in shown}
+    for secret in (b"k" * 8, b"l" * 8, world.engine.state.security.decoy_key):
+        assert str(secret)[2:-1] not in str(shown)

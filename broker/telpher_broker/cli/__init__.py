@@ -56,6 +56,16 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "unbind": ("exchanges", "Take bindings away."),
         "route": ("exchanges", "Show where a message would go."),
     },
+    "Users and namespaces": {
+        "users": ("users", "List the users with what they may do."),
+        "user": ("users", "Make, change and delete users."),
+        "grant": ("users", "Let a user publish, consume, configure or administer."),
+        "revoke": ("users", "Take a grant back."),
+        "tokens": ("users", "List the tokens by which programs come in."),
+        "token": ("users", "Make and revoke tokens."),
+        "namespaces": ("users", "List the namespaces."),
+        "namespace": ("users", "Make, limit and delete namespaces."),
+    },
     "A running broker": {
         "stats": ("stats", "Show the counters of the broker."),
         "top": ("top", "Watch the rates of the channels."),

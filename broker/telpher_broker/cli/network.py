@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONNECT_SECONDS: Final = 1.0
+# A password takes a moment to be derived, and after failures the broker takes a few seconds.
+LOGIN_SECONDS: Final = 15.0
 RECONNECT_SECONDS: Final = 5.0
 
 url_option: Callable[[F], F] = click.option(
@@ -25,8 +28,8 @@ url_option: Callable[[F], F] = click.option(
     envvar="TELPHER_URL",
     show_envvar=True,
     metavar="URL",
-    help="The broker: telpher://HOST:PORT or telpher+unix:///PATH.  "
-    "[default: telpher://127.0.0.1:7400]",
+    help="The broker: telpher://USER@HOST:PORT or telpher+unix:///PATH; the password is asked for. "
+    " [default: telpher://127.0.0.1:7400]",
 )
 json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object per line."
@@ -42,17 +45,65 @@ def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]]) -> T:
     async def connected() -> T:
         bus = telpher.connect(
             url,
+            password=password,
             name="telpher command line",
-            connect_seconds=CONNECT_SECONDS,
+            connect_seconds=CONNECT_SECONDS if secret is None else LOGIN_SECONDS,
             reconnect_seconds=RECONNECT_SECONDS,
         )
         async with bus:
             return await work(bus)
 
     try:
+        password, secret = _secrets(url)
         return trio.run(connected)
     except BaseException as error:  # noqa: BLE001 - told apart below, and raised again
         _end(_cause(error))
+
+
+def _secrets(url: str | None) -> tuple[str | None, str | None]:
+    """The password, where it had to be asked for; and the secret, wherever it comes from."""
+    from telpher.url import parse_url
+
+    address = parse_url(url)
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("url") if context is not None else None
+    if address.secret is not None and source is click.core.ParameterSource.COMMANDLINE:
+        click.echo(
+            "Warning: the secret in --url is visible to everybody on this machine, in the list of "
+            "processes; put the URL into TELPHER_URL, or leave the secret out and be asked.",
+            err=True,
+        )
+    if address.user is None or address.secret is not None:
+        return None, address.secret
+    password = _ask_terminal(f"Password of {address.user}: ")
+    return password, password
+
+
+def _ask_terminal(prompt: str) -> str:
+    """A password from a person; standard input may be what is published."""
+    from getpass import getpass
+
+    try:
+        with open("/dev/tty"):
+            return getpass(prompt)
+    except OSError:
+        raise click.UsageError(
+            "there is no terminal to ask for the password: put it into TELPHER_URL, "
+            "telpher://USER:PASSWORD@HOST"
+        ) from None
+
+
+def ask_new_password(name: str) -> str:
+    """A new password from a person, twice and unseen, or else the next line of standard input."""
+    if sys.stdin.isatty():
+        answer: str = click.prompt(
+            f"New password of {name}", hide_input=True, confirmation_prompt=True, err=True
+        )
+        return answer
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise click.UsageError("there is nobody to ask for a password: give it on standard input")
+    return line
 
 
 def _end(error: BaseException) -> NoReturn:
