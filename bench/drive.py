@@ -24,6 +24,7 @@ from telpher.protocol import batch as b
 from telpher.protocol import frames as f
 from telpher.protocol.codec import LENGTH, encode
 from telpher_broker.core import Broker
+from telpher_broker.listeners import Peer
 from telpher_broker.options import Settings
 from telpher_storage import StorageSettings
 from telpher_storage.registry import open_storage
@@ -78,7 +79,7 @@ async def telpher(nursery: trio.Nursery, directory: Path, sockets: ExitStack) ->
     broker.recover()
     await nursery.start(_run, broker)
     ours, theirs = pair(sockets)
-    nursery.start_soon(broker.serve, theirs, "drive")
+    nursery.start_soon(broker.serve, theirs, Peer("drive"))
     frames = Frames(ours)
     await ours.send_all(encode(f.Hello(0, (f.PROTOCOL_VERSION,), "drive", {})))
     await frames.skip(1)
