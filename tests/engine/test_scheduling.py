@@ -13,6 +13,7 @@ from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
 from telpher_broker.engine import scheduling
 from telpher_broker.engine.ports import Ports
+from telpher_broker.engine.sessions import Identity
 
 from . import driver as driver_module
 from .driver import START_MS, Driver, every, make_batch, recovered
@@ -334,3 +335,28 @@ def test_a_snapshot_is_of_one_moment(driver: Driver) -> None:
     driver.call(session, "delete_schedule", schedule="beat")
     assert b"".join(frozen) == then
     assert batches.decode(BATCH).bodies == (b"tick",)
+
+
+def test_a_namespace_has_schedules_of_its_own(driver: Driver) -> None:
+    admin = driver.connect()
+    for name in ("acme", "other"):
+        driver.call(admin, "namespace_set", namespace=name)
+    tenant = driver.connect(Identity(namespace="acme"))
+    given = {"channel": "jobs", "batch": BATCH, "expression": "1000"}
+    assert driver.call(tenant, "set_schedule", schedule="beat", **given)["name"] == "beat"
+    driver.consume(tenant, "jobs", prefetch=5)
+    ((_, said),) = [effect for effect in driver.pass_time(1000) if isinstance(effect[1], f.Deliver)]
+    assert said.parts[0][4]["schedule"] == "beat"
+    assert list(driver.engine.state.channels) == ["acme/jobs"]
+    assert [s["name"] for s in driver.call(tenant, "schedules")["schedules"]] == ["beat"]
+    stranger = driver.connect(Identity(namespace="other"))
+    assert driver.call(stranger, "schedules")["schedules"] == []
+    assert driver.call(stranger, "schedule", schedule="beat").code == "unknown_schedule"
+    assert driver.call(stranger, "delete_schedule", schedule="acme/beat").code == "bad_name"
+    # With the namespace they go.
+    driver.call(admin, "delete", channel="acme/jobs")
+    driver.call(admin, "namespace_delete", namespace="acme")
+    assert not driver.engine.state.calendar.schedules
+    driver.pass_time(5000)
+    assert not driver.engine.state.channels
+    driver.check_replay(range(len(driver.journal) + 1))

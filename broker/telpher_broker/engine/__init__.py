@@ -2,9 +2,10 @@
 
 Time, randomness and identity come in as arguments; records and effects come out. Read in this
 order: `ranges` (offsets and where they stand), `log`, `subscription`, `sessions` (who is connected
-and consumes), `security` (users and namespaces), `state`, `records`, `settings`, `apply` (records
-change state, and nothing else changes what is durable), `turn` (what one round works with),
-`arguments`, `access` (who may do what), `decide`, `publish`, `membership`, `parting`, `calls`,
-`retention`, `dispatch`, `ticks`, `dump` (the state as a snapshot's chunks), and `engine`, which
-ties them. `tests/engine/test_imports.py` holds the imports to this.
+and consumes), `security` (users and namespaces), `schedule`, `state`, `records`, `settings`,
+`apply` (records change state, and nothing else changes what is durable), `turn` (what one round
+works with), `arguments`, `access` (who may do what), `decide`, `publish`, `membership`, `parting`,
+`delays` and `scheduling` (what is for later), `calls`, `retention`, `dispatch`, `ticks`, `dump` (the
+state as a snapshot's chunks), and `engine`, which ties them. `tests/engine/test_imports.py` has the
+whole order and holds the imports to it.
 """

@@ -71,6 +71,8 @@ def _namespace_delete(turn: Turn, arguments: Arguments) -> Options:
             f"namespace {name!r} still has {namespace.channels} channels and {users} users; "
             "delete them first",
         )
+    for schedule in [s for s in turn.state.calendar.schedules if s.startswith(name + "/")]:
+        turn.commit(r.ScheduleRemoved(schedule))
     turn.commit(r.NamespaceSet(name, None))
     for session in list(turn.state.sessions.values()):
         if session.namespace == name:
