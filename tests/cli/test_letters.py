@@ -82,11 +82,21 @@ def test_a_transfer_is_left_running_and_stopped(on_broker: Command, name: str) -
 def test_what_was_acknowledged_is_replayed(on_broker: Command, name: str) -> None:
     again = f"{name}.again"
     on_broker("declare", again)
-    result = on_broker("replay", name, "--into", again, "--from", "1", "--to", "latest")
+    on_broker("publish", name, input=b"four\nfive\nsix")
+    assert on_broker("consume", name, "--ack", "--count", "3").out == "four\nfive\nsix\n"
+    result = on_broker("replay", name, "--into", again, "--from", "1", "--to", "5")
     assert result.out.endswith("(replay) ended: 2 moved\n")
-    assert on_broker("consume", again).out == "two\nthree\n"
-    assert on_broker("seek", name, "-", "2").out == f"{name} continues at offset 2\n"
-    assert on_broker("consume", name).out == "three\n"
+    assert on_broker("consume", again).out == "four\nfive\n"
+    assert on_broker("seek", name, "-", "5").out == f"{name} continues at offset 5\n"
+    assert on_broker("consume", name).out == "six\n"
+
+
+def test_a_breaker_is_shown(on_broker: Command, name: str) -> None:
+    assert "BREAKER" not in on_broker("subscriptions", name).out
+    on_broker("configure", name, "--breaker-percent", "50", "--breaker-messages", "3")
+    assert on_broker("subscriptions", name).out.endswith("closed\n")
+    (row,) = on_broker("subscriptions", name, "--json").rows
+    assert (row["breaker"]["state"], row["breaker"]["opened"]) == ("closed", 0)
 
 
 @pytest.mark.parametrize(

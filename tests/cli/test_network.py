@@ -273,7 +273,7 @@ def test_rates_are_what_came_and_what_was_settled() -> None:
         ("publish", "c", "x", "--priority", "256"),
         ("consume", "c", "--raw", "--json"),
         ("consume", "c", "--start", "sometime"),
-        ("declare", "c", "--retain-count", "1"),
+        ("declare", "c", "--max-attempts", "1"),
         ("seek", "c", "s", "nowhere"),
     ],
 )

@@ -60,8 +60,13 @@ def subscriptions(channel: str, url: str | None, as_json: bool) -> None:
         for row in found:
             print_json(dict(row.raw))
     else:
-        titles = ("name", "durable", "ready", "delayed", "leased", "consumers", "next", "missed")
-        print_table(titles, ([getattr(row, title) for title in titles] for row in found))
+        titles = ["name", "durable", "ready", "delayed", "leased", "consumers", "next", "missed"]
+        rows = [[getattr(row, title) for title in titles] for row in found]
+        if any("breaker" in row.raw for row in found):
+            titles.append("breaker")
+            for cells, row in zip(rows, found, strict=True):
+                cells.append(row.raw.get("breaker", {}).get("state"))
+        print_table(titles, rows)
 
 
 @click.command()
@@ -90,7 +95,7 @@ def declare(
     given = config_of(config)
     fault = why_not_config("topic" if topic else "queue", given)
     if fault is not None:
-        raise click.UsageError(fault + ("" if topic else "; --topic makes a topic"))
+        raise click.UsageError(fault)
 
     async def work(bus: Bus) -> None:
         make = bus.declare_topic if topic else bus.declare

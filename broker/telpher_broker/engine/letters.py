@@ -28,7 +28,7 @@ from .turn import Refusal, Turn
 
 PAGE_MESSAGES_MAX: Final = 1000
 _PAGE_BYTES: Final = 1024 * 1024
-_LOOK_BATCHES: Final = 10_000
+_LOOK_BATCHES: Final = 2000
 
 
 def _letters(turn: Turn, arguments: Arguments) -> Options:

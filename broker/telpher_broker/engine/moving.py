@@ -98,7 +98,8 @@ def _next_ms(turn: Turn, transfer: Transfer) -> int:
         return turn.now_ms
     moved = transfer.moved - transfer.rated_from
     due_ms = transfer.rated_ms - (-moved * 1000 // transfer.rate)
-    return max(due_ms, turn.now_ms + _STEP_MS)
+    # What is late already, as a step has its bounds, does not wait for more to be due.
+    return due_ms if due_ms <= turn.now_ms else max(due_ms, turn.now_ms + _STEP_MS)
 
 
 def _take(

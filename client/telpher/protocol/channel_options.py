@@ -301,7 +301,7 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
 def _instead(kind: str, name: Any) -> str:
     """What somebody meant who gave a `kind` a configuration that it has not."""
     if name in OPTIONS:
-        return f"that is of a {' and a '.join(OPTIONS[name].kinds)}"
+        return f"a {' and a '.join(OPTIONS[name].kinds)} has it"
     known = [known for known, option in OPTIONS.items() if kind in option.kinds]
     alike = get_close_matches(str(name)[:80], known, 1)
     return f"did you mean {alike[0]!r}?" if alike else "telpher declare --help lists what there is"
