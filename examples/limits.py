@@ -1,4 +1,4 @@
-"""Bounds: one queue that stops its producer, and one that keeps only the latest.
+"""Bounds: one queue that stops its producer, and one that keeps only the latest. And a quota.
 
 python examples/limits.py
 """
@@ -30,11 +30,26 @@ async def main() -> None:
             await bus.publish("positions", b"position %d" % number)
         print([message.body.decode() for message in await bus.browse("positions")])
 
+        await bus.purge("checkouts")  # of an earlier run
         await bus.publish("checkouts", b"first")
         try:
             await bus.publish("checkouts", b"second")
         except telpher.ChannelFull as error:
             print(error)
+
+        # Five a second, and who comes too soon is told when to come again.
+        await bus.set_quota("alerts", "channel:alerts", 5, at_limit="refuse")
+        refused = 0
+        for number in range(10):
+            while True:
+                try:
+                    await bus.publish("alerts", b"alert %d" % number)
+                    break
+                except telpher.QuotaExceeded as error:
+                    refused += 1
+                    await asyncio.sleep(error.retry_after_seconds)
+        print(f"10 alerts, {refused} of them at the second try")
+        await bus.delete_quota("alerts")
 
 
 async def produce(bus: telpher.Bus) -> None:

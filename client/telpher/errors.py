@@ -15,8 +15,12 @@ Secrets of a URL are in none of these texts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
+
+# How the text of `quota_exceeded` ends: see docs/protocol.md.
+_RETRY_AFTER: Final = re.compile(r"retry after (\d+) ms$")
 
 
 class TelpherError(Exception):
@@ -132,6 +136,19 @@ class NoDeadLetter(Refused):
 
 class LimitReached(Refused):
     """A declared limit of the broker is reached; the text names it."""
+
+
+class QuotaExceeded(Refused):
+    """A quota is used up: publish again after `retry_after_seconds`."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(code, text)
+        told = _RETRY_AFTER.search(text)
+        self.retry_after_seconds = int(told[1]) / 1000 if told else 0.0
+
+
+class UnknownQuota(Refused, LookupError):
+    """No such quota; the text lists those that there are."""
 
 
 class SequenceTooOld(Refused):
@@ -267,6 +284,8 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "unknown_transfer": UnknownTransfer,
     "no_dead_letter": NoDeadLetter,
     "limit_reached": LimitReached,
+    "quota_exceeded": QuotaExceeded,
+    "unknown_quota": UnknownQuota,
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,
     "disk_full": DiskFull,

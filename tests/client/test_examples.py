@@ -50,7 +50,6 @@ def run(daemon: Daemon, *arguments: str) -> str:
         ("worker", r"delivered=20001, waiting=0"),
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
-        ("limits", r"1000 thumbnails.*\n.*7.*8.*9.*\n'checkouts' holds 1 of limit_count = 1"),
         ("delays", r"moved 2 cancelled 1\nnow: tea\nnow: mail\ntoo late for \[\[0\]\]"),
         (
             "schedules",
@@ -58,6 +57,10 @@ def run(daemon: Daemon, *arguments: str) -> str:
         ),
         ("requests", r"the sum is 6\ngreeted by \['ada', 'bea', 'cleo'\]\nnobody consumes"),
         ("failures", r"3 letters: ValueError: customer # has no address.*\n(.*\n){3}3 l.*\n6 m"),
+        (
+            "limits",
+            r"1000 thumbnails.*\n.*7.*8.*9.*\n'checkouts' holds 1 of limit_count.*\n10 alerts",
+        ),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
     ],
 )

@@ -24,6 +24,10 @@ CHANNELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fresh": ("queue", {"limit_count": BOUND, "overflow": "drop_oldest"}),
     "light": ("queue", {"limit_bytes": 150, "overflow": "drop_oldest"}),
     "young": ("queue", {"limit_seconds": 3}),
+    "buried": (
+        "queue",
+        {"limit_count": 4, "limit_seconds": 3, "overflow": "dead_letter", "dead_letter": "grave"},
+    ),
     "news": ("topic", {"limit_count": BOUND, "overflow": "wait", "retain_count": 3}),
     "strict": ("topic", {"limit_bytes": 150, "overflow": "reject"}),
 }
@@ -93,7 +97,7 @@ class Publishers:
             return
         _, config = CHANNELS[name]
         overflow = config.get("overflow", "reject")
-        if overflow == "drop_oldest":
+        if overflow in ("drop_oldest", "dead_letter"):
             queue = channel.subscriptions[""]
             ready = queue.ranges.counts[READY] + queue.tail_count
             assert ready <= config.get("limit_count", ready)
@@ -147,6 +151,17 @@ class Publishers:
                 assert len(set(gone)) == len(gone)
                 rest = unsettled(channel.subscriptions[""])
                 assert sorted([*gone, *rest]) == list(range(channel.log.next))
+        letters = self.driver.engine.state.channels.get("grave")
+        buried = self.driver.engine.state.channels["buried"].number
+        dead = [
+            offset
+            for record in map(r.decode, self.driver.journal)
+            if isinstance(record, r.Settled)
+            if (record.channel, record.reason) == (buried, r.Reason.DEAD_LETTERED)
+            for first, end in f.pairs(record.offsets)
+            for offset in range(first, end)
+        ]
+        assert (0 if letters is None else letters.log.next) == len(dead)
 
     def step(self, kind: str, name: str, which: int, count: int) -> None:
         if kind == "publish":
@@ -293,6 +308,22 @@ def test_a_batch_that_its_bytes_would_drop_at_once_is_refused(driver: Driver) ->
     for _ in range(3):
         driver.publish(session, "jobs", b"x" * 60)
     assert ready(driver, session) == 1
+
+
+def test_what_is_too_much_is_a_dead_letter(driver: Driver) -> None:
+    session = driver.connect()
+    limits = {"limit_count": 2, "limit_seconds": 10, "overflow": "dead_letter"}
+    assert declare(driver, session, **limits).code == "bad_request"
+    declare(driver, session, **limits, dead_letter="grave")
+    driver.publish(session, "jobs", b"a", b"b", b"c")
+    assert bodies_in(driver, session, "jobs") == [b"b", b"c"]
+    driver.pass_time(11_000)
+    assert bodies_in(driver, session, "jobs") == []
+    parts = driver.call(session, "browse", channel="grave")["parts"]
+    assert [body for _, _, body in delivered([(0, f.Deliver(0, parts))])] == [b"a", b"b", b"c"]
+    assert {part[4]["dead"]["reason"] for part in parts} == {"overflow"}
+    assert "for queues" in declare(driver, session, "t", "topic", **limits).text
+    driver.check_replay(range(len(driver.journal)))
 
 
 def test_what_is_too_old_goes_unless_somebody_holds_it(driver: Driver) -> None:
@@ -511,7 +542,10 @@ def test_an_overflow_needs_a_limit(driver: Driver) -> None:
     refused = declare(driver, session, overflow="wait")
     assert refused.code == "bad_request"
     assert "limit_count, limit_bytes, limit_seconds" in refused.text
-    assert "'reject', 'drop_oldest', 'wait'" in declare(driver, session, overflow="burst").text
+    assert (
+        "'reject', 'drop_oldest', 'dead_letter', 'wait'"
+        in declare(driver, session, overflow="burst").text
+    )
 
 
 def test_an_exchange_is_refused_or_waits_whole(driver: Driver) -> None:

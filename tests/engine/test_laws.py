@@ -66,6 +66,8 @@ RECORDS: list[r.Record] = [
     r.Compacted(2, 7, ((7, 8, b"one"), (9, 11, b"two"))),
     r.UniquesFreed(1, START_MS),
     r.FatesDecided(b"p" * 16, 9, 2, (1, 40), ((2, "not_unique", "the key 'a' is taken"),)),
+    r.QuotaSet("fair", "user:*", "token_bucket", 100, 1000, 200, "messages", "wait"),
+    r.QuotaRemoved("fair"),
 ]
 
 

@@ -66,6 +66,10 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "namespaces": ("users", "List the namespaces."),
         "namespace": ("users", "Make, limit and delete namespaces."),
     },
+    "Quotas": {
+        "quotas": ("quotas", "List the quotas."),
+        "quota": ("quotas", "Set or delete a quota."),
+    },
     "A running broker": {
         "stats": ("stats", "Show the counters of the broker."),
         "top": ("top", "Watch the rates of the channels."),

@@ -63,7 +63,7 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "bindings": {"exchange": _SEEN},
     "route": {"exchange": _SEEN},
 }
-# Verbs that see for themselves who may use them: those of `users`.
+# Verbs that see for themselves who may use them.
 FREE_VERBS: Final = frozenset(
     {
         "users",
@@ -79,6 +79,9 @@ FREE_VERBS: Final = frozenset(
         "namespaces",
         "namespace_set",
         "namespace_delete",
+        "quotas",
+        "quota_set",
+        "quota_delete",
     }
 )
 

@@ -17,6 +17,7 @@ from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
 from .exchanges import Binding, Exchange
 from .log import Stored
 from .offset_set import OffsetSet
+from .quotas import Quota
 from .ranges import Failure, Span
 from .schedule import Schedule
 from .state import Channel, Place, Producer, State, View
@@ -403,6 +404,16 @@ def _transfer_ended(state: State, record: r.TransferEnded) -> None:
     del state.transfers.running[record.transfer]
 
 
+def _quota_set(state: State, record: r.QuotaSet) -> None:
+    state.quotas.put(Quota(*record))
+    state.meter()
+
+
+def _quota_removed(state: State, record: r.QuotaRemoved) -> None:
+    state.quotas.remove(record.name)
+    state.meter()
+
+
 def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:
     for producer in record.producers:
         del state.producers[producer]
@@ -439,6 +450,8 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ScheduleFired: _schedule_fired,
     r.Transacted: _transacted,
     r.ProducersForgotten: _producers_forgotten,
+    r.QuotaSet: _quota_set,
+    r.QuotaRemoved: _quota_removed,
     **APPLY_SECURITY,
     **APPLY_UNIQUENESS,
 }

@@ -3,10 +3,11 @@
     reject        the publish is refused (queues, unless they say otherwise)
     wait          the publish waits until there is room
     drop_oldest   it is taken, and the oldest goes (topics, unless they say otherwise)
+    dead_letter   the same, and what goes is a dead letter (queues)
 
 With the first two everything that is not settled counts, so what is published never exceeds the
-bound. With `drop_oldest` the count of a queue is of what is ready: what consumers hold is not taken
-from them, and what is delayed is not due. Bytes are those of the batches that are held, whole.
+bound. With the others the count of a queue is of what is ready, for only that can go (`overflow`
+makes it go). Bytes are those of the batches that are held, whole.
 What the broker itself moves (dead letters, say) has no publisher to be told: it is always taken.
 """
 
@@ -14,14 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from telpher.protocol.channel_options import DROP_OLDEST, QUEUE, REJECT
+from telpher.protocol.channel_options import MAKE_ROOM, QUEUE, REJECT
 
-from . import records as r
 from .lines import Postponed
-from .ranges import LEASED, READY
 from .sessions import Gate, Session
 from .state import Bounds, Channel
-from .subscription import Subscription
 from .turn import Refusal, Turn
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def check_room(turn: Turn, _session: Session, channel: Channel, portion: Portion
     if bounds is None:
         return
     size = len(portion.batch)
-    if bounds.overflow == DROP_OLDEST:
+    if bounds.overflow in MAKE_ROOM:
         if channel.kind == QUEUE and bounds.body_bytes is not None and size > bounds.body_bytes:
             raise _never_fits(channel, size, "limit_bytes", bounds.body_bytes)
         return
@@ -42,7 +40,7 @@ def check_room(turn: Turn, _session: Session, channel: Channel, portion: Portion
     messages, body_bytes = turn.promised.get(channel, (0, 0))
     messages, body_bytes = messages + portion.messages, body_bytes + size
     turn.promised[channel] = messages, body_bytes
-    lack = _lack(bounds, channel.messages, messages, _held_bytes(channel), body_bytes)
+    lack = _lack(bounds, channel.messages, messages, held_bytes_of(channel), body_bytes)
     if lack is not None and channel.kind != QUEUE:
         held, held_bytes = _needed(turn, channel)
         lack = _lack(bounds, held, messages, held_bytes, body_bytes)
@@ -64,7 +62,7 @@ def check_room(turn: Turn, _session: Session, channel: Channel, portion: Portion
         raise Postponed(channel.gate, Refusal("channel_full", text))
 
 
-def _held_bytes(channel: Channel) -> int:
+def held_bytes_of(channel: Channel) -> int:
     """How many bytes of batches a channel holds, of a queue without what it retains."""
     if channel.kind != QUEUE or channel.drops_settled:
         return channel.log.body_bytes
@@ -120,46 +118,3 @@ def needed_from(turn: Turn, channel: Channel) -> int:
         return durable
     bound = turn.settings.ephemeral_backlog_bytes
     return min(max(volatile, channel.log.within(bound)), durable)
-
-
-def bound_queue(turn: Turn, channel: Channel, bounds: Bounds) -> None:
-    """Drop what a queue has too much of, if that is what it does."""
-    if bounds.overflow == DROP_OLDEST:
-        _drop_excess(turn, channel.subscriptions[""], bounds)
-
-
-def drop_old(turn: Turn, channel: Channel, seconds: int) -> None:
-    """Drop what a queue has had for so long and nobody holds."""
-    queue, log = channel.subscriptions[""], channel.log
-    end = log.at_time(turn.now_ms - seconds * 1000 + 1)
-    offsets: list[int] = []
-    for span in queue.ranges.over(log.start, end):
-        if span.state != LEASED:
-            offsets += (span.first, min(span.end, end))
-    if end > queue.cursor:
-        offsets += (queue.cursor, end)
-    if offsets:
-        _dropped(turn, queue, offsets)
-
-
-def _drop_excess(turn: Turn, queue: Subscription, bounds: Bounds) -> None:
-    """Drop what is ready and first in line, of the lowest priority, until the rest is within."""
-    log = queue.channel.log
-    while True:
-        ready = queue.ranges.counts[READY] + queue.tail_count
-        excess = 0 if bounds.messages is None else max(ready - bounds.messages, 0)
-        is_heavy = bounds.body_bytes is not None and _held_bytes(queue.channel) > bounds.body_bytes
-        if not ready or not (excess or is_heavy):
-            return
-        first, end = queue.least_in_line()
-        if not is_heavy:
-            end = min(end, first + excess)
-        elif (stored := log.find(first)) is not None:
-            end = min(end, max(stored.end, first + excess))
-        _dropped(turn, queue, [first, end])
-
-
-def _dropped(turn: Turn, queue: Subscription, offsets: list[int]) -> None:
-    record = r.Settled(queue.channel.number, queue.name, r.Reason.DROPPED, tuple(offsets))
-    turn.commit(record)
-    turn.counters["dropped"] += sum(offsets[1::2]) - sum(offsets[::2])

@@ -10,7 +10,7 @@ from telpher.protocol.channel_options import FEED, OPTIONS, QUEUE, TOPIC, why_no
 from telpher.protocol.frames import Options, Part
 from telpher.protocol.names import is_pattern
 
-from . import bindings, delays, letters, moving, namespaces, scheduling, tokens, users
+from . import bindings, delays, letters, metering, moving, namespaces, scheduling, tokens, users
 from . import records as r
 from .access import granted, local, sees
 from .arguments import Arguments
@@ -329,6 +329,7 @@ VERBS: Final[dict[str, Verb]] = {
     "seek": _seek,
     **delays.VERBS,
     **bindings.VERBS,
+    **metering.VERBS,
     **users.VERBS,
     **tokens.VERBS,
     **namespaces.VERBS,

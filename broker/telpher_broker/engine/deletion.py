@@ -22,8 +22,9 @@ def delete(turn: Turn, channel: Channel) -> None:
             close(turn, consumer, "channel_deleted", text)
         turn.wakeful.pop(subscription, None)
     for session in turn.state.sessions.values():
-        line = session.lines.get(channel.name)
-        if line is not None:
+        local = channel.name.removeprefix(session.prefix)
+        line = session.lines.get(local)
+        if line is not None and session.prefix + local == channel.name:
             refuse(turn, line, "channel_deleted", text)
     if channel.gate is not None:
         # What waits there to be routed here may go elsewhere now.

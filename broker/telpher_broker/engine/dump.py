@@ -17,19 +17,20 @@ Chunks, each one msgpack array:
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
     [8, channel, [[published_ms, first, [id, ...]], ...], [[key, offset, while, until_ms], ...]]
+    [15, [[name, subject, algorithm, limit, window_ms, burst, unit, at_limit], ...]]
     [10, decoy_key, [[namespace, limits], ...], [[user, derivation, keys, subject, grants], ...],
          [[token, user, name, keys, created_ms, expires_ms], ...]]
     [7, [[name, channel name, expression, timezone, catch_up, is_paused, due_ms, batch, fired,
           fired_ms, failure], ...]]
     [14, run, next_transfer, [[transfer, kind, channel, ...], ...]]
 
-The 10 comes before the channels. A channel's 2 comes before its 3s, those before its 4s, and those
-before its 8s; spans that fill more than one 4 go on in the next. What is known of the failures of a
-subscription's spans, and what was settled without an ack, follows its 4s. The exchanges come behind
-all channels, and their bindings, the 11s, behind all exchanges. A place is a first offset, or
-[first, stored, others, refused] (see `Fates`), or of a transaction [first, ...]. A batch has its
-last two fields only if one of them says something. Of a batch that several channels share, the
-first has the bytes and the others have nil and the same `share`.
+The 10 and the 15 (the quotas) come before the channels. A channel's 2 comes before its 3s, those
+before its 4s, and those before its 8s; spans that fill more than one 4 go on in the next. What is
+known of the failures of a subscription's spans, and what was settled without an ack, follows its
+4s. The exchanges come behind all channels, and their bindings, the 11s, behind all exchanges. A
+place is a first offset, or [first, stored, others, refused] (see `Fates`), or of a transaction
+[first, ...]. A batch has its last two fields only if one of them says something. Of a batch that
+several channels share, the first has the bytes and the others have nil and the same `share`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from .fates import Fates
 from .identity_chunks import IDENTITIES, FrozenIdentities, load_identities
 from .log import Share, Stored
 from .memory import Place, size_of
+from .quotas import Quota
 from .ranges import Span
 from .records import TRANSACTIONS
 from .schedule import Schedule
@@ -72,6 +74,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     5: ("Producers", ("producers",)),
     EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
     BINDINGS: ("Bindings", ("exchange", "bindings")),
+    15: ("Quotas", ("quotas",)),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
     IDENTITIES: ("Identities", ("channel", "dedup_ids", "unique_keys")),
@@ -118,6 +121,7 @@ class Frozen:
         self._shared: dict[Share, tuple[int, int]] = {}
         self._next_channel = state.next_channel
         self._security = frozen_security(state.security)
+        self._quotas = [quota for _, quota in sorted(state.quotas.named.items())]
         # What is not encoded yet: as it is, for as long as it has not changed, and then its copy.
         self._channels: dict[int, Channel | _FrozenChannel] = dict(state.numbered)
         self._exchanges = FrozenExchanges(state)
@@ -167,6 +171,8 @@ class Frozen:
         yield _bytes((1, self._next_channel)), (), ()
         for tables in self._security:
             yield _bytes((10, *tables)), (), ()
+        if self._quotas:
+            yield _bytes((15, self._quotas)), (), ()
         for number in list(self._channels):
             channel = self._channels.pop(number)
             if isinstance(channel, Channel):
@@ -365,6 +371,11 @@ def _load_header(state: State, next_channel: int) -> None:
     state.next_channel = next_channel
 
 
+def _load_quotas(state: State, rows: tuple[Any, ...]) -> None:
+    for row in rows:
+        state.quotas.put(Quota(*row))
+
+
 def _load_channel(
     state: State, number: int, name: str, kind: str, config: Options, following: int
 ) -> None:
@@ -434,4 +445,5 @@ _LOAD: Final[dict[int, Any]] = {
     10: load_security,
     7: _load_schedules,
     IDENTITIES: load_identities,
+    15: _load_quotas,
 }

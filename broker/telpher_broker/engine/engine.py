@@ -172,7 +172,7 @@ class Engine:
                 wake_keys(turn, channel)
         open_gates(turn)
         turn.loosened.clear()
-        for channel in turn.published:
+        for channel in list(turn.published):
             if channel.bounds is not None:
                 retain(turn, channel)
         more = bool(turn.wakeful or turn.published)

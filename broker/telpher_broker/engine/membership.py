@@ -27,6 +27,7 @@ from .decide import (
 from .failures import CONSUMER_LOST, lose
 from .feeds import durable_feed, ephemeral_feed
 from .lines import drop
+from .quotas import CONNECTION
 from .ranges import READY
 from .sessions import Consumer, Fetching, Identity, Session
 from .state import Channel
@@ -37,6 +38,7 @@ from .turn import Refusal, Turn
 def connect(turn: Turn, number: int, identity: Identity) -> None:
     """A connection has opened, and it is known whose it is."""
     session = Session(number, turn.settings.output_bytes_max, identity)
+    session.meters = turn.state.quotas.of_session(session)
     turn.state.sessions[number] = session
     turn.set_alarm(session, session.expires_ms)
 
@@ -45,6 +47,7 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     """A connection is gone. What it held goes back: at once, or after a grace to resume in."""
     session = turn.state.sessions.pop(number)
     drop(turn, session)
+    turn.state.quotas.forget(CONNECTION, str(number))
     for consumer in list(session.consumers.values()):
         if orderly:
             leave(turn, consumer)

@@ -23,6 +23,7 @@ from .decide import channel_for_use
 from .exchanges import Exchange
 from .fates import Fates
 from .lines import Postponed, begin, expect, join, move, step
+from .metering import Dropped, check_meters, drop, meter_channel, take
 from .publication import Portion as Portion
 from .publication import Publication as Publication
 from .publication import fed
@@ -36,7 +37,7 @@ from .uniqueness import Judgement, judge
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]
-RULES: Final[tuple[Rule, ...]] = (check_room,)
+RULES: Final[tuple[Rule, ...]] = (check_room, meter_channel)
 
 
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
@@ -60,8 +61,14 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     number = turn.state.number_of(name)
     place: int | Fates | None = stored_before(turn, number, frame.producer, frame.sequence)
     if place is None:
-        publication = prepare(turn, session, name, frame.batch)
-        place = store(turn, publication, frame.producer, frame.sequence)
+        try:
+            publication = prepare(turn, session, name, frame.batch)
+        except Dropped as dropped:
+            if frame.confirm:
+                raise
+            place, level = drop(turn, dropped), Level.RECEIVED
+        else:
+            place = store(turn, publication, frame.producer, frame.sequence)
     turn.reply(session, confirmation(frame.request, place, level), level)
 
 
@@ -93,6 +100,8 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         exchange = turn.state.exchanges.named.get(name)
         if exchange is not None:
             portion = Portion((), batch, messages, properties)
+            if session.meters:
+                check_meters(turn, session.meters, None, messages, len(batch))
             return _prepare_routed(turn, session, exchange, portion, is_identified)
         check_consumer(name, properties, ())
         channel = channel_for_use(turn, session, name)
@@ -105,6 +114,8 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
         judge(turn, channel, portion)
         if messages == 1 and portion.judgement is not None:
             portion.judgement.raise_refusal()
+    if session.meters and portion.messages:
+        check_meters(turn, session.meters, channel, portion.messages, len(portion.batch))
     portions = [portion] if channel.is_plain else _ruled(turn, session, channel, portion)
     return Publication(channel.number, channel.log.next, portions, messages)
 
@@ -163,6 +174,7 @@ def store(
     Returns where its first message is, or the fate of each.
     """
     if turn.promised or turn.judged:
+        take(turn)
         turn.forget_prepared()
     if len(publication.portions) == 1:
         portion = publication.portions[0]

@@ -23,6 +23,8 @@ from .records_failures import RunBegan as RunBegan
 from .records_failures import TransferBegan as TransferBegan
 from .records_failures import TransferEnded as TransferEnded
 from .records_failures import TransferMoved as TransferMoved
+from .records_quotas import QuotaRemoved as QuotaRemoved
+from .records_quotas import QuotaSet as QuotaSet
 from .records_schedule import ScheduleFired as ScheduleFired
 from .records_schedule import ScheduleRemoved as ScheduleRemoved
 from .records_schedule import ScheduleSet as ScheduleSet
@@ -277,6 +279,8 @@ Record = (
     | Compacted
     | UniquesFreed
     | FatesDecided
+    | QuotaSet
+    | QuotaRemoved
 )
 
 # What a producer publishes to that sends transactions: no channel and no exchange has this number.
@@ -323,6 +327,8 @@ KINDS: Final[dict[int, type[Record]]] = {
     48: Transacted,
     53: UniquesFreed,
     54: FatesDecided,
+    56: QuotaSet,
+    57: QuotaRemoved,
 }
 _OF_NO_CHANNEL: Final = (
     ProducersForgotten,
@@ -345,6 +351,8 @@ _OF_NO_CHANNEL: Final = (
     RunBegan,
     TransferMoved,
     TransferEnded,
+    QuotaSet,
+    QuotaRemoved,
 )
 NUMBERS: Final[dict[type[Record], int]] = {record: kind for kind, record in KINDS.items()}
 

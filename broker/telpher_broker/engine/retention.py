@@ -3,18 +3,19 @@
 A topic, and a queue that retains what is settled, drop whole batches from the front, and that is a
 decision: replay follows the record and not the rule. The log of another queue drops a batch with
 its last live message, when that is settled. What is over a queue's limits is settled for that (see
-`bounds`).
+`overflow`).
 """
 
 from __future__ import annotations
 
-from telpher.protocol.channel_options import DROP_OLDEST, FEED, QUEUE
+from telpher.protocol.channel_options import FEED, MAKE_ROOM, QUEUE
 
 from . import records as r
-from .bounds import bound_queue, needed_from
+from .bounds import needed_from
 from .compact import compact
 from .compaction import Compaction
 from .membership import take_away
+from .overflow import bound_queue
 from .state import Channel
 from .turn import Turn
 from .uniqueness import sweep
@@ -90,7 +91,7 @@ def _limit_from(turn: Turn, channel: Channel, needed: int) -> int:
     if bounds is None:
         return 0
     limit = max(_bounds(turn, channel, "limit"))
-    if bounds.overflow == DROP_OLDEST:
+    if bounds.overflow in MAKE_ROOM:
         return limit
     cut = channel.log.find(limit)
     if cut is not None and cut.first < limit:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from telpher.protocol.frames import Part, Publish
 
+    from .quotas import Meters
     from .ranges import Span
     from .subscription import Subscription
 
@@ -40,7 +41,8 @@ class Session:
     `namespace` is the one that all its channels are in, and `prefix` what their full names begin
     with. `allowed` leads from a name to the full name of a channel that it may publish to; None:
     it may do everything, and names are full. `is_ended`: it may do nothing any more. `lines` has
-    what of it waits to be stored, by what it was published to: `waiting_bytes` in all.
+    what of it waits to be stored, by what it was published to: `waiting_bytes` in all. `meters`
+    are the quotas on its publishes.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class Session:
         "is_ended",
         "is_trusted",
         "lines",
+        "meters",
         "namespace",
         "number",
         "prefix",
@@ -78,6 +81,7 @@ class Session:
         self.blocked: dict[Consumer, None] = {}
         self.lines: dict[str, Line] = {}
         self.waiting_bytes = 0
+        self.meters: Meters = ()
 
 
 class Consumer:

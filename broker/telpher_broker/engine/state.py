@@ -35,6 +35,7 @@ from .memory import Memory
 from .ordered import Ordered
 from .patterns import Patterns, matching
 from .policy import Policy, policy_of
+from .quotas import CHANNEL, Meters, Quotas
 from .schedule import Calendar
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
@@ -91,6 +92,7 @@ class Channel:
         "is_plain",
         "kind",
         "log",
+        "meters",
         "name",
         "namespace",
         "number",
@@ -118,6 +120,7 @@ class Channel:
         self.used_ms = 0
         self.gate: Gate | None = None
         self.policy: Policy | None = None
+        self.meters: Meters = ()
         self.namespace = namespace
         self.feeds: tuple[Channel, ...] = ()
         self.log = Log(memory, None if namespace is None else namespace.account)
@@ -144,7 +147,8 @@ class Channel:
 
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
-        self.is_plain = is_plain(self.config) and self.kind != FEED and not self.feeds
+        is_watched = self.kind == FEED or self.feeds or self.meters
+        self.is_plain = is_plain(self.config) and not is_watched
         self.is_keyed = bool(self.config.get("key_order"))
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
         self.idle_ms = self.config.get("expire_idle_seconds", 0) * 1000
@@ -164,6 +168,12 @@ class Channel:
                 if stored.first >= span.end:
                     break
                 stored.live += min(span.end, stored.end) - max(span.first, stored.first)
+
+    def meter(self, meters: Meters) -> None:
+        """Have these quotas on what is published to it from now on."""
+        if meters != self.meters:
+            self.meters = meters
+            self.derive()
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""
@@ -265,6 +275,7 @@ class State:
         self.shared: dict[Share, Stored] = {}
         # In order of last publish, so that the ones to forget stand first.
         self.producers: dict[bytes, Producer] = {}
+        self.quotas = Quotas()
         self.sessions: dict[int, Session] = {}
         # Consumers that may come back after a broken connection.
         self.tokens: dict[bytes, Consumer] = {}
@@ -275,6 +286,7 @@ class State:
         channel = Channel(number, name, kind, config, self.memory, namespace)
         if namespace is not None:
             namespace.channels += 1
+        channel.meter(self.quotas.of_channel(name))
         self.channels[name] = self.numbered[number] = channel
         if kind == FEED:
             pattern = pattern_of(channel)
@@ -286,11 +298,19 @@ class State:
             channel.feed(tuple(feeds))
         return channel
 
+    def meter(self) -> None:
+        """The quotas have changed: let everybody know which are theirs."""
+        for channel in self.numbered.values():
+            channel.meter(self.quotas.of_channel(channel.name))
+        for session in self.sessions.values():
+            session.meters = self.quotas.of_session(session)
+
     def remove_channel(self, number: int) -> Channel:
         """Take a channel out of the tables."""
         channel = self.numbered.pop(number)
         del self.channels[channel.name]
         self.exchanges.forget(number)
+        self.quotas.forget(CHANNEL, channel.name)
         if channel.namespace is not None:
             channel.namespace.channels -= 1
         if channel.kind == FEED:

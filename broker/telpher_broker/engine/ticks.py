@@ -9,13 +9,13 @@ from telpher.protocol.frames import Lost, flatten
 
 from . import ordered
 from . import records as r
-from .bounds import drop_old
 from .dead_letters import expire
 from .decide import Held
 from .deletion import delete_if_idle
 from .failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .membership import leave
 from .moving import step
+from .overflow import drop_old
 from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain
@@ -110,8 +110,8 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
             again = (turn.now_ms + _LEASED_RETRY_MS, first, end)
             channel.expiring = ordered.add(channel.expiring, again)
     bounds = channel.bounds
-    if bounds is not None and bounds.seconds is not None and channel.kind == QUEUE:
-        drop_old(turn, channel, bounds.seconds)
+    if bounds is not None and channel.kind == QUEUE:
+        drop_old(turn, channel, bounds)
     retain(turn, channel)
 
 

@@ -58,6 +58,7 @@ COUNTERS: Final = (
     "leases_ended",
     "transactions",
     "refused",
+    "quota_exceeded",
     "records",
 )
 # How much one round may deliver over all sessions before it is written and sent.
@@ -113,8 +114,8 @@ class Turn:
         self.waiting_bytes = 0
         self.served: Line | None = None
         # What was found room for and is not stored yet, of the request that is decided: messages
-        # and bytes by channel.
-        self.promised: dict[Channel, tuple[int, int]] = {}
+        # and bytes of a channel, or what it takes of a meter.
+        self.promised: dict[Channel | Gate, tuple[int, int]] = {}
         # Sessions that end when they have the answer to what they asked: (who, code, text).
         self.parting: list[tuple[Session, str, str]] = []
         # What was judged of messages that are prepared and not stored yet.

@@ -12,11 +12,14 @@ from .exchanges import ExchangeAdministration
 from .letters import LetterAdministration
 from .letters import LetterGroup as LetterGroup
 from .letters import TransferInfo as TransferInfo
+from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
 from .told import BindingInfo as BindingInfo
 from .told import Browsed as Browsed
 from .told import ChannelInfo as ChannelInfo
 from .told import ExchangeInfo as ExchangeInfo
+from .told import QuotaInfo as QuotaInfo
+from .told import QuotaLevel as QuotaLevel
 from .told import Start as Start
 from .told import SubscriptionInfo as SubscriptionInfo
 from .told import start_value as start_value
@@ -32,6 +35,7 @@ class Administration(
     ExchangeAdministration,
     DelayAdministration,
     LetterAdministration,
+    QuotaAdministration,
     ScheduleAdministration,
     UserAdministration,
     BrokerAdministration,

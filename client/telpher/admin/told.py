@@ -84,6 +84,37 @@ class BindingInfo(NamedTuple):
     weight: int = 1
 
 
+class QuotaLevel(NamedTuple):
+    """How much one subject of a quota could publish at once now, and how many publishes wait."""
+
+    subject: str
+    room: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class QuotaInfo(Info):
+    """A quota: `limit` messages or bytes (`unit`) in `window_ms` for each of its `subjects`, of
+    which `levels` has the hundred nearest to the limit."""
+
+    name: str
+    subject: str
+    algorithm: str
+    limit: int
+    window_ms: int
+    burst: int
+    unit: str
+    at_limit: str
+    subjects: int
+    levels: tuple[QuotaLevel, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def window_seconds(self) -> float:
+        """The window in seconds."""
+        return self.window_ms / 1000
+
+
 def info(kind: type[Told], told: Mapping[str, Any]) -> Told:
     known = {one.name: told.get(one.name, 0) for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**(known | {"raw": told}))

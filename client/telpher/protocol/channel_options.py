@@ -179,7 +179,10 @@ LIMITS: Final = ("limit_count", "limit_bytes", "limit_seconds")
 # What `overflow` may say.
 REJECT: Final = "reject"
 DROP_OLDEST: Final = "drop_oldest"
+DEAD_LETTER: Final = "dead_letter"
 WAIT: Final = "wait"
+# Those that take what is published, and give up what was there before.
+MAKE_ROOM: Final = frozenset({DROP_OLDEST, DEAD_LETTER})
 
 OPTIONS: Final[dict[str, ChannelOption]] = {
     "ttl_seconds": ChannelOption(_BOTH, _AGE, "Drop what is not settled so long after it was due."),
@@ -198,7 +201,7 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     ),
     "overflow": ChannelOption(
         _BOTH,
-        Choice((REJECT, DROP_OLDEST, WAIT)),
+        Choice((REJECT, DROP_OLDEST, DEAD_LETTER, WAIT)),
         "What a publish beyond a limit does; a queue rejects it, a topic drops its oldest.",
     ),
     "key_order": ChannelOption(
@@ -326,6 +329,11 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
             return f"{name} and {excluded[0]} contradict each other; choose one"
     if "overflow" in config and not any(name in config for name in LIMITS):
         return f"overflow says what a limit does; there is none: give {', '.join(LIMITS)}"
+    if config.get("overflow") == DEAD_LETTER:
+        if kind != QUEUE:
+            return f"overflow is {DEAD_LETTER!r}, which is for queues: a topic drops its oldest"
+        if "dead_letter" not in config:
+            return f"overflow is {DEAD_LETTER!r}; set dead_letter, where they go, too"
     return None
 
 

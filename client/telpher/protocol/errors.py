@@ -81,6 +81,8 @@ CODES: Final[dict[str, str]] = {
     "unknown_namespace": "No such namespace.",
     "namespace_in_use": "The namespace still has channels or users; delete them first.",
     "limit_reached": "A declared limit of the broker is reached; the text names it.",
+    "quota_exceeded": "A quota is used up; the text ends with how long to wait before a retry.",
+    "unknown_quota": "No such quota; the text lists those that there are.",
     "sequence_too_old": "The producer's sequence number is older than what the broker remembers.",
     "durability_unavailable": "The broker's persistence cannot reach the level asked for.",
     "disk_full": "The disk is nearly full; publishing resumes by itself when there is space.",

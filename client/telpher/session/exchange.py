@@ -177,6 +177,8 @@ REPEATABLE_VERBS = frozenset(
         "inspect",
         "browse",
         "latest",
+        "quotas",
+        "quota_set",
         "subscribe",
         "declare_exchange",
         "exchanges",

@@ -7,6 +7,7 @@ from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
 from .letters import LetterAdministration
+from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
 from .users import UserAdministration
 
@@ -16,6 +17,7 @@ class Administration(
     ExchangeAdministration,
     DelayAdministration,
     LetterAdministration,
+    QuotaAdministration,
     ScheduleAdministration,
     UserAdministration,
     BrokerAdministration,
