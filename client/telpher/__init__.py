@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .message import Message as Message
     from .producer import Producer as Producer
     from .requests import Reply as Reply
+    from .transaction import Transaction as Transaction
 
 _HOME = {
     "Batch": "batch",
@@ -38,6 +39,7 @@ _HOME = {
     "Producer": "producer",
     "Receipt": "lane",
     "Reply": "requests",
+    "Transaction": "transaction",
     "connect": "bus",
 }
 

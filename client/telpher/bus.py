@@ -48,6 +48,7 @@ from .session.backoff import reconnect_seconds
 from .session.consumer import ConsumerState
 from .session.exchange import Exchange
 from .session.session import SETTLE_SECONDS
+from .transaction import Transaction
 from .url import parse_url
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -185,6 +186,25 @@ class Bus(Administration, Requesting):
             batch_bytes=batch_bytes,
             window=window,
         )
+
+    def transaction(
+        self, *, confirm: LevelName | None = None, timeout: float | None = 60.0
+    ) -> Transaction:
+        """Acknowledge and publish in one step: all of it or nothing, and once.
+
+        What is published and acked in the block goes out at its end, and not after an exception.
+        `confirm` is the level to wait for, as of `publish`; `timeout` bounds the whole in seconds,
+        from here to the answer. Raises at the end of the block LeaseLost when a message is somebody
+        else's by now, Refused when one of the publishes is refused, Timeout.
+
+            async with bus.transaction() as work:
+                work.publish("invoices", body)
+                work.ack(message)
+            first, = work.receipts
+        """
+        self._raise_if_ended()
+        window = self._session.transaction_window(secrets.token_bytes(16))
+        return Transaction(self._session, window, self._now, confirm, timeout)
 
     def lane(self, channel: str) -> Lane:
         """What carries the single publishes to a channel; raises why the bus has ended."""

@@ -164,9 +164,11 @@ class Consumer:
         while True:
             for message in self._ready:  # another task may have taken a delivery meanwhile
                 return message
-            await self._wait_delivery()
-            delivery = self.state.take()
-            self._ready = map(Message, repeat(delivery), range(len(delivery)))
+            if self.state.deliveries:
+                delivery = self.state.take()
+                self._ready = map(Message, repeat(delivery), range(len(delivery)))
+            else:
+                await self._wait_delivery()
 
     def batches(self) -> Batches:
         """The deliveries as they come, each a Batch: the fastest way.

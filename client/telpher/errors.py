@@ -241,10 +241,9 @@ class LeaseLost(TelpherError):
     messages are or will be delivered again. Take a longer `lease_seconds`, or do not block the
     event loop while you work."""
 
-    def __init__(self, channel: str, offsets: tuple[int, ...]) -> None:
-        super().__init__(
-            f"the lease of {_ranges(offsets)} of {channel!r} was lost; it will be delivered again"
-        )
+    def __init__(self, channel: str, offsets: tuple[int, ...], text: str | None = None) -> None:
+        lost = f"the lease of {_ranges(offsets)} of {channel!r} was lost"
+        super().__init__(text or f"{lost}; it will be delivered again")
         self.channel = channel
         self.offsets = offsets
 

@@ -48,6 +48,20 @@ class MessageView:
         self._settled = False
 
     @property
+    def delivery(self) -> Delivery:
+        """The delivered batch that it is in."""
+        return self._delivery
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was acked or nacked here; a settled message is not settled again."""
+        return self._settled
+
+    @is_settled.setter
+    def is_settled(self, settled: bool) -> None:
+        self._settled = settled
+
+    @property
     def body(self) -> bytes:
         """The payload."""
         return self._delivery.bodies[self._index]

@@ -261,6 +261,24 @@ async def test_several_tasks_share_one_consumer():
         assert sorted(seen) == list(range(10))
 
 
+async def test_tasks_that_wait_together_lose_nothing_of_deliveries_that_come_together():
+    async with Opened() as (bus, broker, _), Consuming(bus, broker) as messages:
+        seen = []
+
+        async def consume() -> None:
+            async for message in messages:
+                seen.append(message.offset)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(consume)
+            await anyio.wait_all_tasks_blocked()
+            await broker.say(deliver(messages, 0, b"a", b"b"), deliver(messages, 2, b"c", b"d"))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert sorted(seen) == [0, 1, 2, 3]
+
+
 async def test_leaving_waits_for_acks_then_cancels():
     async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
 

@@ -24,6 +24,7 @@ from telpher.protocol.frames import Outcome
 from .delivery import Delivery
 from .exchange import Done, Exchange, Fetching, Nacking, Renewing, Settling
 from .ranges import RangeSet
+from .transaction import TransactedAcks
 
 if TYPE_CHECKING:
     from .session import Session
@@ -93,7 +94,7 @@ class ConsumerState:
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
         self.held = RangeSet()
-        self.settling: dict[int, Settling | Nacking] = {}
+        self.settling: dict[int, Settling | Nacking | TransactedAcks] = {}
         self.losses: list[tuple[int, RangeSet]] = []
         self.lost_acks = RangeSet()
         self.refused: TelpherError | None = None
@@ -245,19 +246,47 @@ class ConsumerState:
 
     def nack(self, first: int, end: int, delivery: Delivery, options: dict[str, Any]) -> None:
         """Say that messages failed, with the options of NACK; raises LeaseLost or Closed."""
-        held = self._unsettled(first, end, delivery)
+        held = self.unsettled(first, end, delivery)
         if held:
             number = self.session.next_number()
             self._ask(Nacking(number, self._settled, self.number, held.flat(), options))
 
     def requeue(self, first: int, end: int, delivery: Delivery) -> None:
         """Give messages back unhandled, ready again at once; raises LeaseLost or Closed."""
-        held = self._unsettled(first, end, delivery)
+        held = self.unsettled(first, end, delivery)
         if held:
             self._settle(Outcome.REQUEUE, held.flat(), 0)
 
-    def _unsettled(self, first: int, end: int, delivery: Delivery) -> RangeSet:
-        """What of `first` to `end` is held and neither acked nor given back."""
+    def begin_transaction(self, number: int, acks: TransactedAcks) -> None:
+        """These are acknowledged by a transaction from now on."""
+        self.held.remove_all(acks.offsets)
+        self.settling[number] = acks
+
+    def end_transaction(self, number: int, acks: TransactedAcks, *, is_done: bool) -> None:
+        """They are settled, or held again but for what was lost meanwhile."""
+        self.settling.pop(number, None)
+        if not is_done and self.ended is None:
+            self.held.add_all(acks.kept)
+            if acks.losses:
+                self.losses += acks.losses
+                self.fenced = True
+                self.on_lost()
+            self._renew_due = self.session.now
+            self.session.wake()
+        if not self.settling:
+            self.on_settled()
+
+    def give_back(self, acks: TransactedAcks) -> None:
+        """Nobody is left to settle what a transaction did not: ready again at once."""
+        held = self.held.intersection(acks.kept)
+        if held and self.ended is None:
+            self._settle(Outcome.REQUEUE, held.flat(), 0)
+
+    def unsettled(self, first: int, end: int, delivery: Delivery) -> RangeSet:
+        """What of `first` to `end` is held and neither acked nor given back.
+
+        Raises LeaseLost or Closed.
+        """
         if self.fenced and not self._may_settle(first, end, delivery):
             return RangeSet()
         self.flush()
@@ -330,6 +359,9 @@ class ConsumerState:
         """These leases are not ours any more: fence their messages and drop what was not taken."""
         gone = self.held.intersection(offsets)
         self.held.remove_all(offsets)
+        for settling in self.settling.values():
+            if isinstance(settling, TransactedAcks):
+                settling.lose(offsets, self._serial)
         if not gone or self.automatic:
             return
         self.losses.append((self._serial, gone))

@@ -10,7 +10,8 @@ It is pure: bytes and times come in, bytes and callbacks go out. The shell
 - closes the connection when `fault` is set or `is_drained` turns true.
 
 On a new connection everything that has no answer is said again, in this order: batches by producer
-and sequence, consumers with what they hold, then the rest in the order in which it was asked.
+and sequence, consumers with what they hold, transactions, then the rest in the order in which it
+was asked.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Session:
         self.ending: TelpherError | None = None
         self.open: dict[int, Exchange] = {}
         self.windows: dict[bytes, Window] = {}
+        self.transactions: Window | None = None
         self.consumers: dict[int, ConsumerState] = {}
         self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
         self.on_output: Callable[[], None] = _nothing
@@ -158,7 +160,7 @@ class Session:
         self._opening_due = None
         self._output.clear()
         self.may_ask = False
-        for window in self.windows.values():
+        for window in self._all_windows():
             window.cut()
         for consumer in self.consumers.values():
             consumer.cut()
@@ -177,7 +179,7 @@ class Session:
         """No connection will follow: end everything that waits."""
         self.may_ask = False
         self.ending = error
-        for window in self.windows.values():
+        for window in self._all_windows():
             window.flying.clear()
             window.waiting.clear()
         for exchange in list(self.open.values()):
@@ -217,6 +219,12 @@ class Session:
         window = Window(self, channel, producer, limit)
         self.windows[producer] = window
         return window
+
+    def transaction_window(self, producer: bytes) -> Window:
+        """What numbers and carries the transactions of this session, made by the first."""
+        if self.transactions is None:
+            self.transactions = Window(self, "", producer, f.PRODUCER_WINDOW)
+        return self.transactions
 
     def join(self, consumer: ConsumerState, on_done: Done) -> Exchange:
         """CONSUME; the answer to it is told to the consumer before `on_done`."""
@@ -353,11 +361,17 @@ class Session:
         self.wake()
         self.on_open()
 
+    def _all_windows(self) -> list[Window]:
+        windows = list(self.windows.values())
+        return windows if self.transactions is None else [*windows, self.transactions]
+
     def _resume(self) -> None:
         for window in self.windows.values():
             window.send_waiting()
         for consumer in self.consumers.values():
             self._send_consume(consumer)
+        if self.transactions is not None:
+            self.transactions.send_waiting()
         for exchange in sorted(self.open.values(), key=lambda exchange: exchange.number):
             self._send(exchange)
 

@@ -44,7 +44,7 @@ class Publishing(Exchange):
         """None: the window sends it, in its turn."""
         return None
 
-    def publish(self) -> f.Publish:
+    def publish(self) -> Frame:
         """The PUBLISH, the same on every connection."""
         window = self.window
         return f.Publish(
@@ -97,17 +97,39 @@ class Window:
 
     def submit(self, batch: bytes, count: int, confirm: int | None, on_done: Done) -> Publishing:
         """Number an encoded batch and send it as soon as the connection and the limit allow."""
+        publishing = Publishing(self, on_done, self.next_sequence(), batch, count, confirm)
+        self.add(publishing)
+        return publishing
+
+    def next_sequence(self) -> int:
+        """The number of the next batch; it is to be added before another one is numbered."""
         self.sequence += 1
-        publishing = Publishing(self, on_done, self.sequence, batch, count, confirm)
+        return self.sequence
+
+    def add(self, publishing: Publishing) -> None:
+        """Send it as soon as the connection and the limit allow."""
         self.session.open[publishing.number] = publishing
         self.waiting.append(publishing)
         self.send_waiting()
-        return publishing
+
+    def withdraw(self, publishing: Publishing) -> bool:
+        """Take back what waits and has never been sent; False when it does not wait."""
+        if publishing.sent or publishing not in self.waiting:
+            return False
+        self.waiting.remove(publishing)
+        self.session.open.pop(publishing.number, None)
+        return True
 
     def send_waiting(self) -> None:
-        """Send what the connection and the limit allow, in order."""
+        """Send what the connection and the limit allow, in order.
+
+        The limit is of how far the newest may be ahead of the oldest that is not confirmed: the
+        broker remembers so many numbers, and answers to different levels overtake each other.
+        """
         session, waiting, flying = self.session, self.waiting, self.flying
-        while waiting and session.may_ask and len(flying) < self.limit:
+        while waiting and session.may_ask:
+            if flying and waiting[0].sequence - next(iter(flying)) >= self.limit:
+                break
             publishing = waiting.popleft()
             flying[publishing.sequence] = publishing
             publishing.sent = True

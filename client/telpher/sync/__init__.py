@@ -20,3 +20,4 @@ from .consumer import Consumer as Consumer
 from .message import Batch as Batch
 from .message import Message as Message
 from .producer import Producer as Producer
+from .transaction import Transaction as Transaction

@@ -21,6 +21,7 @@ from .admin import Administration
 from .consumer import Consumer
 from .message import Batch
 from .producer import Producer
+from .transaction import Transaction
 
 T = TypeVar("T")
 
@@ -101,6 +102,13 @@ class Bus(Administration):
             except StopAsyncIteration:
                 return
             yield reply
+
+    def transaction(
+        self, *, confirm: LevelName | None = None, timeout: float | None = 60.0
+    ) -> Transaction:
+        """Acknowledge and publish in one step; as `telpher.Bus.transaction`."""
+        make = partial(self._bus.transaction, confirm=confirm, timeout=timeout)
+        return Transaction(self._driver, self._driver.call(make))
 
     # --- consuming
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import repeat
 from types import TracebackType
@@ -26,7 +27,7 @@ class Consumer:
     def __init__(self, driver: Driver, inner: consumer.Consumer) -> None:
         self._driver = driver
         self._inner = inner
-        self._ready: Iterator[Message] = iter(())
+        self._ready: deque[Message] = deque()
         self.handoff = Handoff(driver)
         inner.state.facade = self
 
@@ -84,13 +85,14 @@ class Consumer:
 
     def __next__(self) -> Message:
         while True:
-            for one in self._ready:
+            try:
+                one = self._ready.popleft()
+            except IndexError:
+                for part in self._driver.wait(self._take_parts, self._next_parts):
+                    self._ready.extend(map(Message, repeat(part), range(len(part))))
+            else:
                 if not (self._inner.state.losses and one.is_lost):
                     return one
-            parts = self._driver.wait(self._take_parts, self._next_parts)
-            self._ready = (
-                one for part in parts for one in map(Message, repeat(part), range(len(part)))
-            )
 
     def __enter__(self) -> Consumer:
         self._driver.call(self._inner.join)
