@@ -164,7 +164,7 @@ def test_it_takes_what_may_be_settled_here(daemon, name):
         with bus.transaction() as work:
             work.ack(message)
             work.publish(f"{name}.out", b"A")
-        assert work.receipts == ((f"{name}.out", 0, "written"),)
+        assert work.receipts == (telpher.Receipt(f"{name}.out", 0, "written"),)
         with bus.transaction() as work:
             pass
         assert work.receipts == ()
@@ -252,7 +252,7 @@ async def test_the_frame_and_what_it_leaves():
         assert work.message.is_settled
         work.pair.say(f.Reply(frame.request, {"level": 1, "firsts": (9,)}))
     assert work.outcome is None
-    assert work.work.receipts == (("out", 9, "written"),)
+    assert work.work.receipts == (telpher.Receipt("out", 9, "written"),)
     assert not work.pair.state.settling
     assert work.heard() == []
 
@@ -299,7 +299,7 @@ async def test_it_is_sent_again_behind_the_consumers():
         assert again == frame
         work.pair.say(f.Reply(consume.request, {"subscription": "", "lost": (1, 2)}))
         work.pair.say(f.Reply(frame.request, {"level": 1, "firsts": (9,)}))
-    assert work.work.receipts == (("out", 9, "written"),)
+    assert work.work.receipts == (telpher.Receipt("out", 9, "written"),)
 
 
 @pytest.mark.anyio

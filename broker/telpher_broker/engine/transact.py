@@ -100,11 +100,6 @@ def _prepared(turn: Turn, session: Session, name: str, batch: bytes) -> Publicat
 
 def _stored(turn: Turn, publication: Publication) -> int:
     """Store what was prepared; what stood before it in the transaction may have moved its place."""
-    state = turn.state
-    channel = state.numbered.get(publication.source)
-    if channel is not None:
-        publication.first = channel.log.next
-    else:
-        publication.first = state.exchanges.numbered[publication.source].next
+    publication.first = turn.state.next_of(publication.source)
     place = store(turn, publication)
     return place if isinstance(place, int) else place.first_offset
