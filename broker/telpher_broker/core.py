@@ -78,6 +78,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         subscriptions_per_channel_max=settings.subscriptions_per_channel_max,
         prefetch_max=settings.prefetch_max,
         transaction_publishes_max=settings.transaction_publishes_max,
+        dedup_ids_max=settings.dedup_ids_max,
         lease_ms=settings.lease_ms,
         resume_ms=settings.resume_ms,
         output_bytes_max=settings.output_bytes_max,

@@ -190,6 +190,12 @@ class Settings:
         1000,
         "The most batches that one transaction may publish; its bytes are bounded as a frame's.",
     )
+    dedup_ids_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000_000),
+        10_000_000,
+        "The most dedup ids one channel remembers; each takes about 200 bytes and its own length.",
+    )
     ephemeral_backlog_bytes: int = _option(
         "Limits",
         values.size(64 * KIB, 64 * GIB),

@@ -55,6 +55,11 @@ def run(daemon: Daemon, *arguments: str) -> str:
             "schedules",
             r"(heartbeat of .*\n){2}heartbeat .* paused: True\n2026-10-25 02:30:00\+02:00",
         ),
+        (
+            "uniqueness",
+            r"offset 0 new\npayment at offset 0 again\nthe key 'ada'.*taken.*\n"
+            r"\['report, version 3'\]\nreindex docs once\nEURUSD 1.0999\nEURGBP has no price",
+        ),
         ("requests", r"the sum is 6\ngreeted by \['ada', 'bea', 'cleo'\]\nnobody consumes"),
         ("failures", r"3 letters: ValueError: customer # has no address.*\n(.*\n){3}3 l.*\n6 m"),
         (

@@ -65,12 +65,14 @@ def recovering(
 ) -> tuple[Engine, Shelf]:
     """A new engine with what a snapshot's chunks and the records after it hold, and its shelf."""
     shelf = Shelf()
+    shelf.is_readable = False  # as a storage that is being read from end to end
     engine = Engine(settings, PORTS)
     for chunk in chunks:
         engine.load(chunk, *shelf.keep([chunk]))
     engine.loaded()
     for record in records:
         engine.replay(record, *shelf.keep([record]))
+    shelf.is_readable = True
     engine.recovered()
     return engine, shelf
 

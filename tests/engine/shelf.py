@@ -29,6 +29,7 @@ class Spot:
 
 def read(spot: Spot) -> bytes:
     """The bytes at a spot, for the engine."""
+    assert spot.shelf.is_readable, "the storage is not recovered yet"
     return spot.shelf.read(spot)
 
 
@@ -38,6 +39,7 @@ class Shelf:
     def __init__(self) -> None:
         self._files = [bytearray()]
         self._first = 0
+        self.is_readable = True
 
     def keep(self, pieces: Iterable[bytes]) -> list[Spot]:
         """Append to the current file; where each piece lies."""

@@ -107,7 +107,7 @@ class World:
                 return
             assert isinstance(stored.batch, bytes)
             columns = batches.decode(stored.batch)
-            runs = self.compaction.live_runs(stored, columns)
+            runs = self.compaction.live_runs(stored)
             live = {offset for first, end in runs for offset in range(first, end)}
             assert live == self.naive.live(stored.first, stored.end)
             assert len(live) == stored.live
@@ -124,7 +124,7 @@ class World:
         self.naive.drop(set(range(stored.first, stored.end)) - kept)
         self.log.replace(stored, pieces)
         assert isinstance(stored.batch, bytes)
-        self.compaction.rewritten(stored, stored.batch, pieces)
+        self.compaction.rewritten(stored, pieces)
 
     def pass_frontier(self, distance: int) -> None:
         self.frontier = min(self.frontier + distance, self.log.next)
@@ -145,7 +145,7 @@ class World:
             for stored in self.log.trim(entries[-1].end):
                 self.naive.drop(set(range(stored.first, stored.end)))
                 assert isinstance(stored.batch, bytes)
-                self.compaction.rewritten(stored, stored.batch, ())
+                self.compaction.rewritten(stored, ())
 
     def reload(self) -> None:
         """As from a snapshot: what retention and the time have taken, they are yet to take."""
@@ -207,7 +207,7 @@ def test_what_is_moved_is_paid_for_by_what_is_freed() -> None:
         while stored is not None:
             assert isinstance(stored.batch, bytes)
             columns = batches.decode(stored.batch)
-            runs = world.compaction.live_runs(stored, columns)
+            runs = world.compaction.live_runs(stored)
             moved += stored.live
             dropped += stored.end - stored.first - stored.live
             world._replace(stored, columns, runs)

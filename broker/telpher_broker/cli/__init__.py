@@ -28,6 +28,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Messages": {
         "publish": ("publish", "Publish an argument, lines of standard input, or lines of files."),
         "consume": ("consume", "Show the messages of a channel; with --ack, consume them."),
+        "latest": ("latest", "Show the last message of a key of a compacted topic."),
         "request": ("request", "Publish a request and show the reply."),
         "scheduled": ("scheduled", "List what waits for its time."),
         "reschedule": ("scheduled", "Give delayed messages another time."),

@@ -39,6 +39,10 @@ def _read_seconds(text: str) -> float:
     return found
 
 
+def _read_while(text: str) -> str | float:
+    return text if text in ("waiting", "unsettled") else _read_seconds(text)
+
+
 def _read_start(text: str) -> str | int | datetime:
     if text in ("earliest", "latest"):
         return text
@@ -94,6 +98,7 @@ def _read_count(text: str) -> tuple[str, int]:
 
 
 SECONDS = _Parsed("seconds", _read_seconds)
+WHILE = _Parsed("state or time", _read_while)
 SIZE = _Parsed("size", values.size(0, 1 << 60).read)
 START = _Parsed("start", _read_start)
 TIME = _Parsed("time", _read_time)

@@ -12,13 +12,14 @@ import click
 
 from .network import json_option, url_option, with_bus
 from .output import print_json
-from .parameters import HEADER, SECONDS, TIME
+from .parameters import HEADER, SECONDS, TIME, WHILE
 
 if TYPE_CHECKING:
     from telpher import Bus
 
 READ_BYTES = 64 * 1024
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_IDENTITY = ("dedup_id", "unique", "unique_while", "on_conflict")
 LEVELS = ("received", "written", "fsynced")
 
 
@@ -33,6 +34,18 @@ LEVELS = ("received", "written", "fsynced")
 @click.option("--due", type=TIME, help="Hold back until then; local time without a zone.")
 @click.option("--ttl", type=SECONDS, help="Drop what is not consumed within this time.")
 @click.option("--priority", type=click.IntRange(0, 255), help="Higher is delivered first.")
+@click.option("--dedup-id", metavar="ID", help="Store BODY once, however often it comes.")
+@click.option("--unique", metavar="KEY", help="Let one message at a time have this key.")
+@click.option(
+    "--unique-while",
+    type=WHILE,
+    help="For how long: waiting, unsettled (if absent), or a time such as 1h.",
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(("reject", "ignore", "replace", "extend")),
+    help="What becomes of BODY when another has the key.",
+)
 @click.option("--mandatory", is_flag=True, help="Refuse what an exchange has no channel for.")
 @click.option("--confirm", type=click.Choice(LEVELS), help="How durable before it is confirmed.")
 @url_option
@@ -57,12 +70,18 @@ def publish(
         body, files = None, (*files, Path("-"))
     if body is not None and (files or whole):
         raise click.UsageError("give either BODY or --file and --whole")
+    identity = {name: options.pop(name) for name in _IDENTITY}
+    if body is None and any(value is not None for value in identity.values()):
+        raise click.UsageError("--dedup-id and --unique are of one message: give it as BODY")
     common: dict[str, Any] = {"key": key, "headers": dict(headers) or None}
     if body is not None:
         data = body.encode("utf-8", "surrogateescape")
+        options |= identity
         receipt = with_bus(url, lambda bus: bus.publish(channel, data, **common, **options))
         if as_json:
             print_json(receipt._asdict())
+        elif receipt.duplicate:
+            click.echo(f"nothing published: {channel} has it at offset {receipt.offset}")
         else:
             click.echo(f"published to {channel} at offset {receipt.offset} ({receipt.level})")
         return

@@ -210,11 +210,12 @@ def _routed(state: State, record: r.Routed) -> None:
         share = (parts[0][3][0], parts[0][3][1]) if is_shared else None
         for messages, properties, about, targets, _ in parts:
             for index in range(0, len(targets), 2):
-                first = targets[index + 1]
-                stored = Stored(
-                    first, first + messages, record.published_ms, properties, batch, about, share
-                )
-                place(state.numbered[targets[index]], stored)
+                first, end = targets[index + 1], targets[index + 1] + messages
+                channel = state.numbered[targets[index]]
+                # A snapshot has a compacted topic's batches themselves: loading reads their keys.
+                own = share if channel.compaction is None else None
+                stored = Stored(first, end, record.published_ms, properties, batch, about, own)
+                place(channel, stored)
     exchange = state.exchanges.numbered.get(record.source)
     if exchange is not None:
         exchange.next = record.first + record.messages
@@ -329,7 +330,7 @@ def _trimmed(state: State, record: r.Trimmed) -> None:
     _dropped(channel, gone)
     if channel.compaction is not None:
         for stored in gone:
-            channel.compaction.rewritten(stored, state.memory.load(stored.batch), ())
+            channel.compaction.rewritten(stored, ())
     for subscription in channel.subscriptions.values():
         subscription.forget(channel.log.start, gone)
 
@@ -339,7 +340,6 @@ def _compacted(state: State, record: r.Compacted) -> None:
     stored = channel.log.find(record.first)
     assert stored is not None
     assert channel.compaction is not None
-    batch = state.memory.load(stored.batch)
     pieces = [
         Stored(first, end, stored.published_ms, stored.properties, piece, stored.about)
         for first, end, piece in record.pieces
@@ -351,7 +351,7 @@ def _compacted(state: State, record: r.Compacted) -> None:
         for first, end in gaps:
             subscription.leave_keys(first, end)
     channel.log.replace(stored, pieces)
-    channel.compaction.rewritten(stored, batch, pieces)
+    channel.compaction.rewritten(stored, pieces)
     _dropped(channel, [stored])
     for piece in pieces:
         channel.expect_expiry(piece)

@@ -80,7 +80,7 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     fixed = [
         name
         for name, option in OPTIONS.items()
-        if option.is_fixed and config.get(name) != channel.config.get(name)
+        if option.is_fixed and (config.get(name) or None) != (channel.config.get(name) or None)
     ]
     if fixed:
         raise Refusal(

@@ -70,7 +70,7 @@ def _rewrite(turn: Turn, channel: Channel, compaction: Compaction, stored: Store
     columns = batches.decode(turn.state.memory.load(stored.batch))
     pieces = [
         (first, end, batches.cut(columns, first - stored.first, end - stored.first))
-        for first, end in compaction.live_runs(stored, columns)
+        for first, end in compaction.live_runs(stored)
     ]
     dropped = stored.end - stored.first - sum(end - first for first, end, _ in pieces)
     turn.commit_batches(r.Compacted(channel.number, stored.first, tuple(pieces)))

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from telpher.protocol import batch as batches
-from telpher.protocol.batch import Columns, Key
+from telpher.protocol.batch import Key
 
 from . import ordered
 from .log import Log, Stored
 from .ordered import Ordered
+
+# Of the messages of a batch, in order; None where none has a key.
+Keys = tuple[Key, ...] | None
+# An empty bin, in its three forms; a batch without any has no empty body.
+_EMPTY_BODIES: Final = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 
 
 class Compaction:
@@ -25,8 +31,9 @@ class Compaction:
 
     `_older` counts, by key, messages that a later one has superseded and that are still in the
     log: a deletion may not go before them, or the value it deleted would be back. `_keyless`
-    counts, by the first offset of a batch, messages without a key that retention keeps. A batch is
-    in `_due` once at most.
+    counts, by the first offset of a batch, messages without a key that retention keeps, and `_keys`
+    has the keys of its messages: what becomes of a batch never needs its bytes, which may be
+    spilled, and out of reach while the journal is replayed. A batch is in `_due` once at most.
     """
 
     __slots__ = (
@@ -35,6 +42,7 @@ class Compaction:
         "_is_due",
         "_keyless",
         "_keyless_firsts",
+        "_keys",
         "_latest",
         "_log",
         "_older",
@@ -45,6 +53,7 @@ class Compaction:
         self._log = log
         self._latest: dict[str, int] = {}
         self._older: dict[str, int] = {}
+        self._keys: dict[int, Keys] = {}
         self._keyless: dict[int, int] = {}
         self._keyless_firsts: Ordered[int] = ()
         # (published at, offset, key) of messages with an empty body, in order.
@@ -58,13 +67,14 @@ class Compaction:
 
     def added(self, stored: Stored, batch: bytes) -> None:
         """A batch was appended; `batch` is its bytes."""
-        columns = batches.decode(batch)
-        self._count_keyless(stored, columns.keys)
-        if columns.keys is None:
+        found = batches.keys_of(batch)
+        keys = None if found is None else tuple(found)
+        self._note_keys(stored, keys)
+        if keys is None:
             return
         latest, older = self._latest, self._older
         superseded: list[int] = []
-        for offset, key in enumerate(columns.keys, stored.first):
+        for offset, key in enumerate(keys, stored.first):
             if key is not None:
                 former = latest.get(key)
                 latest[key] = offset
@@ -73,22 +83,22 @@ class Compaction:
                     superseded.append(former)
         if superseded:
             self._end_lives(superseded)
-        if b"" in columns.bodies:
-            self._note_deletions(stored, columns)
+        if any(empty in batch for empty in _EMPTY_BODIES):
+            self._note_deletions(stored, keys, batches.decode(batch).bodies)
 
-    def rewritten(self, stored: Stored, batch: bytes, pieces: Iterable[Stored]) -> None:
-        """A batch (with its bytes) was replaced by these pieces of it; by none: dropped."""
+    def rewritten(self, stored: Stored, pieces: Iterable[Stored]) -> None:
+        """A batch was replaced by these pieces of it, all of them live; by none: dropped."""
         self._drop_keyless(stored.first)
-        keys = batches.decode(batch).keys
+        keys = self._keys.pop(stored.first)
         reached = stored.first
         for piece in pieces:
             self._forget(stored, keys, reached, piece.first)
             reached = piece.end
             start, stop = piece.first - stored.first, piece.end - stored.first
-            self._count_keyless(piece, None if keys is None else keys[start:stop])
+            self._note_keys(piece, None if keys is None else keys[start:stop])
         self._forget(stored, keys, reached, stored.end)
 
-    def _forget(self, stored: Stored, keys: Sequence[Key] | None, first: int, end: int) -> None:
+    def _forget(self, stored: Stored, keys: Keys, first: int, end: int) -> None:
         """The messages `first` to `end` of a batch with these keys are gone."""
         if keys is None:
             return
@@ -166,10 +176,10 @@ class Compaction:
         """This batch cannot be rewritten now; it comes behind the others."""
         self._list(stored)
 
-    def live_runs(self, stored: Stored, columns: Columns) -> list[tuple[int, int]]:
+    def live_runs(self, stored: Stored) -> list[tuple[int, int]]:
         """What of a batch is live, as (first, end)."""
         is_kept = stored.first in self._keyless
-        latest, keys = self._latest, columns.keys
+        latest, keys = self._latest, self._keys[stored.first]
         if keys is None:
             return [(stored.first, stored.end)] if is_kept else []
         runs: list[tuple[int, int]] = []
@@ -201,7 +211,8 @@ class Compaction:
             self._is_due.add(stored.first)
             self._due.append(stored.first)
 
-    def _count_keyless(self, stored: Stored, keys: Sequence[Key] | None) -> None:
+    def _note_keys(self, stored: Stored, keys: Keys) -> None:
+        self._keys[stored.first] = keys
         count = stored.end - stored.first if keys is None else keys.count(None)
         if count:
             self._keyless[stored.first] = count
@@ -213,10 +224,10 @@ class Compaction:
             self._keyless_firsts = ordered.remove(self._keyless_firsts, first)
         return count
 
-    def _note_deletions(self, stored: Stored, columns: Columns) -> None:
-        keys = columns.keys
-        assert keys is not None
-        for index, body in enumerate(columns.bodies):
+    def _note_deletions(
+        self, stored: Stored, keys: tuple[Key, ...], bodies: Sequence[bytes]
+    ) -> None:
+        for index, body in enumerate(bodies):
             key = keys[index]
             if not body and key is not None:
                 self._deletions.append((stored.published_ms, stored.first + index, key))

@@ -397,7 +397,7 @@ def _load_batches(
             state.shared[stored.share] = stored
         log.append(stored)
         if channel.compaction is not None:
-            channel.compaction.added(stored, state.memory.load(stored.batch))
+            channel.compaction.added(stored, batch)
         channel.expect_expiry(stored)
         if batch is not None and place is not None and state.memory.spills(batch):
             start = chunk.index(batch, start)

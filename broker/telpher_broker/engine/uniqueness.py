@@ -52,6 +52,7 @@ def judge(turn: Turn, channel: Channel, portion: Portion) -> None:
     for index in range(portion.messages):
         judgement.judge(index)
     earlier.append(judgement)
+    turn.counters["not_unique"] += sum(code == "not_unique" for _, code, _ in judgement.refused)
     portion.judgement = judgement
     portion.keep(judgement.kept)
 
@@ -253,7 +254,6 @@ class Judgement:
         for key, holder in self._extended.items():
             self._commit_extended(turn, key, holder)
         turn.counters["duplicates"] += len(self._known) + len(self._repeated)
-        turn.counters["not_unique"] += len(self.refused)
         if not (self._known or self._repeated or self.refused):
             return None
         repeated = {index: _offset(position) for index, position in self._repeated.items()}

@@ -324,7 +324,7 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
             return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
         if option.needs is not None and option.needs not in config:
             return f"{name} means nothing without {option.needs}; set both"
-        excluded = [other for other in option.excludes if other in config]
+        excluded = [other for other in option.excludes if value and other in config]
         if excluded:
             return f"{name} and {excluded[0]} contradict each other; choose one"
     if "overflow" in config and not any(name in config for name in LIMITS):
