@@ -281,3 +281,36 @@ def test_what_makes_no_sense_is_a_usage_error(command: Command, arguments: tuple
     result = command(*arguments)
     assert result.code == ExitCode.USAGE
     assert result.err.startswith("Usage: ")
+
+
+def test_publish_once_and_one_at_a_time(on_broker: Command, name: str) -> None:
+    on_broker("publish", name, "hello", "--dedup-id", "i")
+    again = on_broker("publish", name, "hello", "--dedup-id", "i")
+    assert again.out == f"nothing published: {name} has it at offset 0\n"
+    on_broker("publish", name, "one", "--unique", "k")
+    refused = on_broker("publish", name, "two", "--unique", "k")
+    assert refused.code == ExitCode.REFUSED
+    assert "message 1 has it" in refused.err
+    on_broker("publish", name, "three", "--unique", "k", "--on-conflict", "replace")
+    assert on_broker("consume", name).out == "hello\nthree\n"
+    (row,) = on_broker(
+        "publish", name, "x", "--unique", "k", "--on-conflict", "ignore", "--json"
+    ).rows
+    assert (row["offset"], row["duplicate"]) == (2, True)
+    lines = on_broker("publish", name, "--unique", "k", input=b"one\ntwo")
+    assert (lines.code, "give it as BODY" in lines.err) == (ExitCode.USAGE, True)
+    wrong = on_broker("publish", name, "x", "--unique", "k", "--unique-while", "running")
+    assert wrong.code == ExitCode.USAGE
+
+
+def test_look_one_key_up(on_broker: Command, name: str) -> None:
+    on_broker("declare", name, "--topic", "--compact", "--tombstone-seconds", "1h")
+    for body in ("1.08", "1.09"):
+        on_broker("publish", name, body, "--key", "EURUSD")
+    assert on_broker("latest", name, "EURUSD").out == "1.09\n"
+    (row,) = on_broker("latest", name, "EURUSD", "--json").rows
+    assert (row["offset"], row["key"], row["body"]) == (1, "EURUSD", "1.09")
+    on_broker("publish", name, "", "--key", "EURUSD")
+    gone = on_broker("latest", name, "EURUSD")
+    assert (gone.code, gone.out) == (ExitCode.REFUSED, "")
+    assert "no value of 'EURUSD'" in gone.err
