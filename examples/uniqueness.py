@@ -42,14 +42,14 @@ async def main() -> None:
         await message.ack()
 
         # A table as a topic: the last price of each pair, and no more than that.
-        await bus.declare_topic("prices", compact=True)
-        async with bus.producer("prices") as producer:
+        await bus.declare_topic("rates", compact=True)
+        async with bus.producer("rates") as producer:
             for step in range(1000):
                 await producer.send(b"1.%04d" % step, key="EURUSD")
                 await producer.send(b"0.%04d" % step, key="EURGBP")
-        await bus.publish("prices", b"", key="EURGBP")  # an empty body deletes the key
+        await bus.publish("rates", b"", key="EURGBP")  # an empty body deletes the key
         for pair in ("EURUSD", "EURGBP"):
-            price = await bus.latest("prices", pair)
+            price = await bus.latest("rates", pair)
             print(pair, "has no price" if price is None else price.body.decode())
 
 
