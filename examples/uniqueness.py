@@ -17,9 +17,9 @@ async def main() -> None:
             print("payment at offset", receipt.offset, "again" if receipt.duplicate else "new")
 
         # One invoice is made at a time, however often it is asked for.
-        await bus.publish("invoices", b"for ada", unique="ada")
+        await bus.publish("bills", b"for ada", unique="ada")
         try:
-            await bus.publish("invoices", b"for ada, again", unique="ada")
+            await bus.publish("bills", b"for ada, again", unique="ada")
         except telpher.NotUnique as error:
             print(error)
 
