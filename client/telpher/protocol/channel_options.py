@@ -11,7 +11,6 @@ configuration.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, Protocol
 
 from .names import is_full_name
@@ -306,6 +305,8 @@ def _instead(kind: str, name: Any) -> str:
     if name in OPTIONS:
         return f"a {' and a '.join(OPTIONS[name].kinds)} has it"
     known = [known for known, option in OPTIONS.items() if kind in option.kinds]
+    from difflib import get_close_matches  # loaded for an error alone
+
     alike = get_close_matches(str(name)[:80], known, 1)
     return f"did you mean {alike[0]!r}?" if alike else "telpher declare --help lists what there is"
 
