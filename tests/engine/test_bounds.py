@@ -24,6 +24,11 @@ CHANNELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fresh": ("queue", {"limit_count": BOUND, "overflow": "drop_oldest"}),
     "light": ("queue", {"limit_bytes": 150, "overflow": "drop_oldest"}),
     "young": ("queue", {"limit_seconds": 3}),
+    "keyed": ("queue", {"limit_count": BOUND, "overflow": "drop_oldest", "key_order": True}),
+    "aging": (
+        "queue",
+        {"limit_count": BOUND, "overflow": "drop_oldest", "priority_aging_seconds": 1},
+    ),
     "buried": (
         "queue",
         {"limit_count": 4, "limit_seconds": 3, "overflow": "dead_letter", "dead_letter": "grave"},
@@ -109,7 +114,9 @@ class Publishers:
     def publish(self, which: int, name: str, count: int) -> None:
         session, request = self.sessions[which], self.driver.request()
         self.open.setdefault((session, name), []).append(request)
-        batch = make_batch([b"%d" % request * 5] * count)
+        keys = tuple("ab"[n % 2] if n < 4 else None for n in range(count))
+        priority = {"priority": request % 3} if name == "aging" else None
+        batch = make_batch([b"%d" % request * 5] * count, priority, keys=keys)
         self.driver.send(session, f.Publish(request, name, None, 0, None, batch))
 
     def settle(self, name: str, outcome: int, count: int) -> None:
@@ -578,3 +585,31 @@ def test_an_exchange_is_refused_or_waits_whole(driver: Driver) -> None:
     assert refused.code == "channel_full"
     assert driver.engine.state.channels["odd"].messages == 3
     driver.check_replay(range(len(driver.journal)))
+
+
+def transact(driver: Driver, session: int, *names: str) -> Any:
+    """A transaction that publishes a message to each; its answer."""
+    request, batch = driver.request(), make_batch([b"x"])
+    producer = b"t" * 16
+    frame = f.Transact(request, producer, request, None, (), tuple((name, batch) for name in names))
+    (answer,) = answers(driver.send(session, frame), request)
+    return answer
+
+
+def test_a_transaction_does_not_wait_and_counts_all_that_it_brings(driver: Driver) -> None:
+    session = driver.connect()
+    declare(driver, session, limit_count=2, overflow="wait")
+    refused = transact(driver, session, "jobs", "jobs", "jobs")
+    assert refused.code == "channel_full"
+    assert driver.engine.state.channels["jobs"].log.next == 0
+    assert not isinstance(transact(driver, session, "jobs", "jobs"), f.Refused)
+    assert transact(driver, session, "jobs").code == "channel_full"
+    # Nor does it pass what the connection published before it.
+    declare(driver, session, "more", limit_count=3, overflow="wait")
+    send(driver, session, "more", b"a", b"b")
+    waiting, said = send(driver, session, "more", b"c", b"d")
+    assert said == []
+    assert "would pass them" in transact(driver, session, "more").text
+    consumer = driver.consume(session, "more", prefetch=9)
+    said = driver.settle_offsets(session, consumer, 0, (0, 1))
+    assert isinstance(answers(said, waiting)[0], f.Confirm)

@@ -416,3 +416,25 @@ def test_a_small_publish_does_not_pass_a_large_one_that_waits(driver: Driver) ->
     small, said = send(driver, bob, "jobs", 1)
     assert said == []
     assert [frame.request for _, frame in driver.pass_time(400)] == [large, small]
+
+
+def test_a_transaction_takes_of_a_quota_all_or_nothing(driver: Driver) -> None:
+    session = driver.connect()
+    quota(driver, session, "each", "connection", limit=3, window_ms=60_000)
+    driver.call(session, "declare", channel="strict", kind="queue", config={"limit_count": 1})
+
+    def transact(*names: str) -> Any:
+        request, batch = driver.request(), make_batch([b"x"])
+        producer = b"t" * 16
+        frame = f.Transact(request, producer, request, None, (), tuple((name, batch) for name in names))
+        (answer,) = answers(driver.send(session, frame), request)
+        return answer
+
+    assert transact("jobs", "strict", "strict").code == "channel_full"
+    assert told(driver, session, "each")["levels"][0]["room"] == 3
+    assert not isinstance(transact("jobs", "strict"), f.Refused)
+    assert told(driver, session, "each")["levels"][0]["room"] == 1
+    refused = transact("jobs", "jobs")
+    assert refused.code == "quota_exceeded"
+    assert refused.text.endswith("retry after 20000 ms")
+    assert told(driver, session, "each")["levels"][0]["room"] == 1
