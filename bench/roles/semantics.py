@@ -110,6 +110,21 @@ async def _fail_all(bus: Any, job: Job) -> None:
     await _ack_all(bus, job, LETTERS)
 
 
+async def _declare_bounded(bus: Any, _job: Job) -> None:
+    """A queue whose publishers wait: its bounds are looked at, and reached now and then."""
+    await bus.declare(QUEUE, limit_count=20_000, limit_bytes=1 << 30, overflow="wait")
+
+
+async def _declare_metered(bus: Any, _job: Job) -> None:
+    """Four quotas, one by each algorithm, that are large enough to let all through."""
+    await bus.declare(QUEUE)
+    most = 1 << 40
+    await bus.set_quota("tokens", "connection", most)
+    await bus.set_quota("even", "connection", most, algorithm="leaky_bucket", unit="bytes")
+    await bus.set_quota("fixed", f"channel:{QUEUE}", most, algorithm="fixed_window")
+    await bus.set_quota("sliding", "channel:#", most, algorithm="sliding_window", unit="bytes")
+
+
 WAYS: Final[dict[str, Way]] = {
     "plain": Way(_declare, _send_all, _ack_all),
     "priorities": Way(_declare, _send_prioritized, _ack_all),
@@ -117,6 +132,8 @@ WAYS: Final[dict[str, Way]] = {
     "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
     "dedup ids": Way(_declare, _send_identified, _ack_all),
     "three attempts": Way(_declare_dying, _send_all, _fail_all),
+    "bounds": Way(_declare_bounded, _send_all, _ack_all),
+    "quotas": Way(_declare_metered, _send_all, _ack_all),
 }
 
 

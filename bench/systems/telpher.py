@@ -63,6 +63,8 @@ class Telpher(System):
             "topic exchange",
             "dedup ids",
             "three attempts",
+            "bounds",
+            "quotas",
         ),
         "flat": tuple(
             f"{count} {kind}"
