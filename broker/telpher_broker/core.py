@@ -34,6 +34,7 @@ from .logs import get_logger
 from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
 from .rounds import Gone, Rounds
+from .schemas import schema_compiler
 from .version import SERVER
 
 log = get_logger()
@@ -120,7 +121,9 @@ class Broker:
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.settings = settings
         self.storage = storage
-        self.engine = Engine(engine_settings(settings, storage), Ports(storage.read, _next_time))
+        self.engine = Engine(
+            engine_settings(settings, storage), Ports(storage.read, _next_time, schema_compiler())
+        )
         self.persistence = Persistence(settings, storage, self.engine)
         self._authentication = Authentication(
             self.engine.state.security, settings.authentication == "required"
@@ -160,6 +163,13 @@ class Broker:
         for record, position in recovery.records:
             self.engine.replay(record, position)
         self.engine.recovered()
+        unchecked = self.engine.unchecked_channels
+        if unchecked:
+            log.warning(
+                "publishes to channels with a schema are refused: jsonschema-rs is not installed",
+                channels=", ".join(unchecked[:10]),
+                count=len(unchecked),
+            )
         report = recovery.report
         return RecoverySummary(
             seconds=time.perf_counter() - began,

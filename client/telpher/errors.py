@@ -167,6 +167,30 @@ class NotUnique(Refused):
     """Another message has the key that this one was to have alone; the text says which."""
 
 
+class SchemaViolation(Refused, ValueError):
+    """A message is not as its channel's schema wants it; the text says which, where and why."""
+
+
+class BadSchema(Refused, ValueError):
+    """The text is no JSON Schema that the broker takes."""
+
+
+class IncompatibleSchema(Refused):
+    """A new version of a schema does not go with the one before; the text says where."""
+
+
+class UnknownSchema(Refused, LookupError):
+    """The channel has no schema, or no such version of it."""
+
+
+class SchemaUnavailable(Refused):
+    """The broker cannot check by the channel's schema; install `telpher[schemas]` there."""
+
+
+class WrongContentType(Refused, ValueError):
+    """The channel takes other content types; the text names them."""
+
+
 class Busy(Refused):
     """The same administrative work is under way; try again when it is done."""
 
@@ -288,6 +312,12 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,
     "disk_full": DiskFull,
+    "schema_violation": SchemaViolation,
+    "bad_schema": BadSchema,
+    "incompatible_schema": IncompatibleSchema,
+    "unknown_schema": UnknownSchema,
+    "schema_unavailable": SchemaUnavailable,
+    "wrong_content_type": WrongContentType,
     "not_unique": NotUnique,
     "busy": Busy,
     "unsupported_version": UnsupportedVersion,

@@ -22,6 +22,7 @@ from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.ports import Ports
 from telpher_broker.engine.sessions import ANYBODY, Identity
 from telpher_broker.engine.settings import EngineSettings
+from telpher_broker.schemas import compile_schema
 
 from .invariants import check_engine
 from .shelf import Shelf, read
@@ -40,7 +41,7 @@ def every(expression: str, timezone: str, after_ms: int) -> int | None:
     return next_ms if expression.isdigit() or next_ms <= START_MS + 3_600_000 else None
 
 
-PORTS = Ports(read=read, next_time=every)
+PORTS = Ports(read=read, next_time=every, compile_schema=compile_schema)
 
 
 def make_batch(
@@ -61,12 +62,15 @@ def recovered(
 
 
 def recovering(
-    records: Iterable[bytes], settings: EngineSettings, chunks: Iterable[bytes] = ()
+    records: Iterable[bytes],
+    settings: EngineSettings,
+    chunks: Iterable[bytes] = (),
+    ports: Ports | None = None,
 ) -> tuple[Engine, Shelf]:
     """A new engine with what a snapshot's chunks and the records after it hold, and its shelf."""
     shelf = Shelf()
     shelf.is_readable = False  # as a storage that is being read from end to end
-    engine = Engine(settings, PORTS)
+    engine = Engine(settings, ports or PORTS)
     for chunk in chunks:
         engine.load(chunk, *shelf.keep([chunk]))
     engine.loaded()
@@ -85,6 +89,7 @@ class Driver:
         self.settings = settings or EngineSettings(**options)
         self.shelf = Shelf()
         self._base = Shelf()
+        self.ports: Ports | None = None
         self.engine = Engine(self.settings, PORTS)
         self.journal: list[bytes] = []
         self.now_ms = START_MS
@@ -155,7 +160,9 @@ class Driver:
     def restart(self, frozen_at: int = 0) -> None:
         """Kill the engine and recover it from a snapshot at record `frozen_at` and the rest."""
         chunks = list(self.frozen_after(frozen_at)) if frozen_at else ()
-        self.engine, self.shelf = recovering(self.journal[frozen_at:], self.settings, chunks)
+        self.engine, self.shelf = recovering(
+            self.journal[frozen_at:], self.settings, chunks, self.ports
+        )
         self.engine.at(self.now_ms)
         self.engine.started()
 

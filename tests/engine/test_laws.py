@@ -52,6 +52,8 @@ RECORDS: list[r.Record] = [
     r.ScheduleRemoved("daily"),
     r.ScheduleFired("daily", START_MS, START_MS + 5, START_MS + 86_400_000, None),
     r.Transacted(b"t" * 16, 2**63, START_MS, (0, 2**62)),
+    r.SchemaSet(1, 2, START_MS, '{"type": "integer"}'),
+    r.SchemaRemoved(1, (1, 2)),
     r.Transacted(b"t" * 16, 1, START_MS, ()),
     r.ProducersForgotten((b"p" * 16, b"q" * 16)),
     r.UserSet("app@acme", (b"s" * 16, 3, 65536, 4), (b"k" * 32, b"l" * 32), "CN=app"),

@@ -12,6 +12,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
+from .apply_schemas import APPLY as APPLY_SCHEMAS
 from .apply_security import APPLY_SECURITY
 from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
 from .exchanges import Binding, Exchange
@@ -454,4 +455,5 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.QuotaRemoved: _quota_removed,
     **APPLY_SECURITY,
     **APPLY_UNIQUENESS,
+    **APPLY_SCHEMAS,
 }

@@ -10,7 +10,18 @@ from telpher.protocol.channel_options import FEED, OPTIONS, QUEUE, TOPIC, why_no
 from telpher.protocol.frames import Options, Part
 from telpher.protocol.names import is_pattern
 
-from . import bindings, delays, letters, metering, moving, namespaces, scheduling, tokens, users
+from . import (
+    bindings,
+    delays,
+    letters,
+    metering,
+    moving,
+    namespaces,
+    scheduling,
+    schema_verbs,
+    tokens,
+    users,
+)
 from . import records as r
 from .access import granted, local, sees
 from .arguments import Arguments
@@ -335,5 +346,6 @@ VERBS: Final[dict[str, Verb]] = {
     **namespaces.VERBS,
     **scheduling.VERBS,
     **letters.VERBS,
+    **schema_verbs.VERBS,
     **moving.VERBS,
 }

@@ -13,6 +13,7 @@ Chunks, each one msgpack array:
     [4, channel, subscription, cursor, missed, [first, end, attempt, priority, due_ms, ...]]
     [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...],
          [first, end, ...]]
+    [9, channel, next_version, [[version, set_ms, text], ...]]
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
@@ -43,7 +44,7 @@ import msgpack
 
 from telpher.protocol.frames import Options
 
-from . import failure_chunks
+from . import failure_chunks, schema_chunks
 from .apply_security import frozen_security, load_security, readable_security
 from .descriptions import summary_of
 from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
@@ -55,6 +56,7 @@ from .quotas import Quota
 from .ranges import Span
 from .records import TRANSACTIONS
 from .schedule import Schedule
+from .schema_chunks import FrozenSchemas
 from .state import Channel, Producer, State
 from .subscription import Subscription
 
@@ -67,6 +69,7 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 # What `describe` calls the chunks and their fields, and the fields of a batch.
 _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     **failure_chunks.NAMES,
+    **schema_chunks.NAMES,
     1: ("Header", ("next_channel",)),
     2: ("Channel", ("channel", "name", "channel_kind", "config", "next")),
     3: ("Batches", ("channel", "batches")),
@@ -104,6 +107,7 @@ class _FrozenChannel(NamedTuple):
     entries: list[list[Stored]]
     subscriptions: list[_FrozenSubscription]
     identities: FrozenIdentities
+    schemas: FrozenSchemas
 
 
 class Frozen:
@@ -185,6 +189,8 @@ class Frozen:
                 for chunk in _subscription_chunks(channel.number, subscription):
                     yield chunk, (), ()
             for fields in channel.identities.chunks(channel.number):
+                yield _bytes(fields), (), ()
+            for fields in channel.schemas.chunks(channel.number):
                 yield _bytes(fields), (), ()
         for fields in self._exchanges:
             yield _bytes(fields), (), ()
@@ -309,6 +315,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
             if subscription.durable
         ],
         FrozenIdentities.of(channel),
+        FrozenSchemas.of(channel),
     )
 
 
@@ -436,6 +443,7 @@ def _load_schedules(state: State, rows: tuple[tuple[Any, ...], ...]) -> None:
 
 _LOAD: Final[dict[int, Any]] = {
     **failure_chunks.LOAD,
+    **schema_chunks.LOAD,
     1: _load_header,
     2: _load_channel,
     4: _load_subscription,

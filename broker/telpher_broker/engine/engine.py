@@ -26,6 +26,7 @@ from .decide import settle
 from .dispatch import dispatch, wake_keys
 from .dump import Frozen, load, loaded
 from .failures import nack
+from .invalid import bury_invalid
 from .lines import refuse_all
 from .membership import (
     cancel,
@@ -165,6 +166,8 @@ class Engine:
         """Dispatch what is ready, drop what may go, and hand over what this round decided."""
         turn = self._turn
         turn.budget_bytes = ROUND_BYTES
+        if turn.invalid:
+            bury_invalid(turn)
         dispatch(turn)
         for channel in turn.loosened:
             retain(turn, channel)
@@ -244,6 +247,14 @@ class Engine:
     def freeze(self) -> Frozen:
         """The durable state as it is now, to be encoded at leisure."""
         return Frozen(self.state)
+
+    @property
+    def unchecked_channels(self) -> list[str]:
+        """The channels that have a schema, where nothing was given to check by it."""
+        if self._turn.ports.compile_schema is not None:
+            return []
+        channels = self.state.channels.values()
+        return [one.name for one in channels if one.schemas and one.schemas.versions]
 
     @property
     def records_decided(self) -> int:

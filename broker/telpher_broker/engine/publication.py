@@ -19,7 +19,8 @@ class Portion:
 
     `properties` are those of the batch, or what a rule has made of them; `about` is what the broker
     says of the messages beside what they say themselves (see `Stored`); `judgement` what there is
-    to do beside, for messages with a dedup id or a unique key, once they are stored.
+    to do beside, for messages with a dedup id or a unique key, once they are stored; `invalid` the
+    places of those that are to be dead letters then, with why.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Portion:
         "about",
         "batch",
         "channels",
+        "invalid",
         "judgement",
         "messages",
         "properties",
@@ -46,6 +48,7 @@ class Portion:
         self.properties = properties
         self.about = about
         self.judgement: Judgement | None = None
+        self.invalid: tuple[tuple[int, str], ...] = ()
         self._columns: batches.Columns | None = None
 
     @property

@@ -34,10 +34,11 @@ from .sessions import Gate, Line, Session
 from .state import Channel
 from .turn import Refusal, Turn
 from .uniqueness import Judgement, judge
+from .validation import check_content
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]
-RULES: Final[tuple[Rule, ...]] = (check_room, meter_channel)
+RULES: Final[tuple[Rule, ...]] = (check_content, check_room, meter_channel)
 
 
 def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
@@ -212,6 +213,8 @@ def _store_plain(
     turn.counters["published"] += portion.messages
     turn.counters["published_bytes"] += len(portion.batch)
     turn.published[channel] = None
+    if portion.invalid:
+        turn.note_invalid(channel, channel.log.next - portion.messages, portion.invalid)
 
 
 def _store_judged(
@@ -251,6 +254,8 @@ def _store_routed(
             first = following.get(channel, channel.log.next)
             following[channel] = first + portion.messages
             targets += (channel.number, first)
+            if portion.invalid:
+                turn.note_invalid(channel, first, portion.invalid)
         batch = None if portion.batch is former else portion.batch
         former = portion.batch
         stored_bytes += 0 if batch is None else len(batch)

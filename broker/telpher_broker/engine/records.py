@@ -28,6 +28,9 @@ from .records_quotas import QuotaSet as QuotaSet
 from .records_schedule import ScheduleFired as ScheduleFired
 from .records_schedule import ScheduleRemoved as ScheduleRemoved
 from .records_schedule import ScheduleSet as ScheduleSet
+from .records_schemas import SchemaRemoved as SchemaRemoved
+from .records_schemas import SchemaSet as SchemaSet
+from .records_schemas import Transacted as Transacted
 from .records_security import Granted as Granted
 from .records_security import NamespaceSet as NamespaceSet
 from .records_security import Revoked as Revoked
@@ -222,16 +225,6 @@ class Sought(NamedTuple):
     cursor: int
 
 
-class Transacted(NamedTuple):
-    """A transaction of a producer was done, in the block of this record; `firsts` are the places
-    that its publishes got. Journalled so that it is done once."""
-
-    producer: bytes
-    sequence: int
-    committed_ms: int
-    firsts: tuple[int, ...]
-
-
 class ProducersForgotten(NamedTuple):
     """What was remembered of these producers is forgotten."""
 
@@ -265,6 +258,8 @@ Record = (
     | TransferEnded
     | Trimmed
     | Sought
+    | SchemaSet
+    | SchemaRemoved
     | Transacted
     | ProducersForgotten
     | UserSet
@@ -312,6 +307,8 @@ KINDS: Final[dict[int, type[Record]]] = {
     23: UniqueTaken,
     24: Compacted,
     25: ChannelConfigured,
+    26: SchemaSet,
+    27: SchemaRemoved,
     28: UserSet,
     29: UserDeleted,
     30: Granted,

@@ -37,6 +37,7 @@ from .patterns import Patterns, matching
 from .policy import Policy, policy_of
 from .quotas import CHANNEL, Meters, Quotas
 from .schedule import Calendar
+from .schemas import Schemas
 from .security import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
@@ -97,6 +98,7 @@ class Channel:
         "namespace",
         "number",
         "policy",
+        "schemas",
         "subscriptions",
         "ttl_ms",
         "uniques",
@@ -121,6 +123,7 @@ class Channel:
         self.gate: Gate | None = None
         self.policy: Policy | None = None
         self.meters: Meters = ()
+        self.schemas: Schemas | None = None
         self.namespace = namespace
         self.feeds: tuple[Channel, ...] = ()
         self.log = Log(memory, None if namespace is None else namespace.account)
@@ -147,7 +150,8 @@ class Channel:
 
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
-        is_watched = self.kind == FEED or self.feeds or self.meters
+        has_schema = self.schemas is not None and self.schemas.versions
+        is_watched = self.kind == FEED or self.feeds or self.meters or has_schema
         self.is_plain = is_plain(self.config) and not is_watched
         self.is_keyed = bool(self.config.get("key_order"))
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000

@@ -106,6 +106,8 @@ class Turn:
         # The number of the last lease that was numbered; 0: none in this run.
         self.fences = 0
         self.forget_ms = 0
+        # What was stored and breaks its schema, to be dead letters: channel, offset, why.
+        self.invalid: list[tuple[Channel, int, str]] = []
         self.delivering: list[Consumer] = []
         self.polls: list[Consumer] = []
         # Gates that may have opened; how many publishes wait, and whose turn it is of those.
@@ -199,6 +201,13 @@ class Turn:
         if channel.idle_ms:
             channel.used_ms = self.now_ms
             self.set_alarm(channel, self.now_ms + channel.idle_ms)
+
+    def note_invalid(
+        self, channel: Channel, first: int, invalid: tuple[tuple[int, str], ...]
+    ) -> None:
+        """Of the messages stored from `first` on, these are to be dead letters before the round
+        ends."""
+        self.invalid += [(channel, first + index, why) for index, why in invalid]
 
     def set_alarm(self, target: Alarmed, when_ms: int | None) -> None:
         """Have `target` looked at by `when_ms`; an earlier alarm of its own stays."""

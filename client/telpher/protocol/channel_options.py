@@ -177,6 +177,7 @@ RETAINS: Final = ("retain_seconds", "retain_bytes", "retain_count")
 LIMITS: Final = ("limit_count", "limit_bytes", "limit_seconds")
 # What `overflow` may say.
 REJECT: Final = "reject"
+REFUSE: Final = "refuse"
 DROP_OLDEST: Final = "drop_oldest"
 DEAD_LETTER: Final = "dead_letter"
 WAIT: Final = "wait"
@@ -284,6 +285,25 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
         "Stop for so long before trying again; 30 if absent.",
         needs="breaker_percent",
     ),
+    "schema_compatibility": ChannelOption(
+        _BOTH,
+        Choice(("backward", "forward", "full", "none")),
+        "How a new version of the schema must go with the one before; backward if absent.",
+    ),
+    "on_invalid": ChannelOption(
+        (QUEUE,),
+        Choice((REFUSE, DEAD_LETTER)),
+        "What becomes of messages that break the schema; they are refused if absent.",
+    ),
+    "content_types": ChannelOption(
+        _BOTH,
+        Words(20),
+        "Take only messages whose header telpher-content-type is one of these; image/* is all.",
+        rules_publishes=True,
+    ),
+    "message_bytes_max": ChannelOption(
+        _BOTH, _SIZE, "Take no message with a larger body.", rules_publishes=True
+    ),
     "dedup_seconds": ChannelOption(
         _BOTH, Integer(1, 7 * 86_400, "seconds"), "Remember dedup ids for so long; 120 if absent."
     ),
@@ -332,6 +352,8 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
             return f"{name} and {excluded[0]} contradict each other; choose one"
     if "overflow" in config and not any(name in config for name in LIMITS):
         return f"overflow says what a limit does; there is none: give {', '.join(LIMITS)}"
+    if config.get("on_invalid") == DEAD_LETTER and "dead_letter" not in config:
+        return f"on_invalid is {DEAD_LETTER!r}; set dead_letter, where they go, too"
     if config.get("overflow") == DEAD_LETTER:
         if kind != QUEUE:
             return f"overflow is {DEAD_LETTER!r}, which is for queues: a topic drops its oldest"

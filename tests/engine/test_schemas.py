@@ -1,0 +1,277 @@
+"""Schemas, content types and sizes: what a channel lets in, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from telpher.protocol import batch as batches
+from telpher.protocol import frames as f
+from telpher_broker.engine import schema_verbs
+from telpher_broker.schemas import compile_schema, schema_compiler
+
+from .driver import PORTS, Driver, answer_of, delivered, make_batch
+from .test_transact import bodies, transact
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+GOOD, BAD = b'{"n": 1}', b'{"n": "one"}'
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """With a queue `jobs` that has a schema."""
+    driver = Driver()
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    assert set_schema(driver, session, SCHEMA) == {"version": 1}
+    return driver
+
+
+def set_schema(driver: Driver, session: int, schema: Any, channel: str = "jobs") -> Any:
+    return driver.call(session, "set_schema", channel=channel, schema=json.dumps(schema))
+
+
+def test_what_breaks_the_schema_is_refused_whole_and_named(driver: Driver) -> None:
+    session = driver.connect()
+    answer = driver.publish(session, "jobs", GOOD, BAD, GOOD)
+    assert answer.code == "schema_violation"
+    assert answer.text == (
+        'message 1 breaks version 1 of the schema of \'jobs\' at /n: "one" is not of type "integer"'
+    )
+    assert driver.publish(session, "jobs", b"{").text.startswith("message 0 breaks version 1")
+    assert driver.publish(session, "jobs", GOOD).first == 0
+    driver.restart(len(driver.journal) // 2)
+    session = driver.connect()
+    assert driver.publish(session, "jobs", BAD).code == "schema_violation"
+    driver.check_replay(range(len(driver.journal)))
+
+
+def test_versions_come_and_go(driver: Driver) -> None:
+    session = driver.connect()
+    assert set_schema(driver, session, SCHEMA | {"title": "the same?"}) == {"version": 2}
+    assert set_schema(driver, session, SCHEMA | {"title": "the same?"}) == {"version": 2}
+    assert set_schema(driver, session, {"type": "object"}) == {"version": 3}
+    told = driver.call(session, "schemas", channel="jobs")
+    assert [row["version"] for row in told["versions"]] == [1, 2, 3]
+    assert told["mode"] == "backward"
+    assert driver.publish(session, "jobs", b"{}").first == 0
+    assert driver.call(session, "delete_schema", channel="jobs", version=3) == {"deleted": 1}
+    assert driver.publish(session, "jobs", b"{}").code == "schema_violation"
+    shown = driver.call(session, "schema", channel="jobs")
+    assert (shown["version"], json.loads(shown["schema"])["title"]) == (2, "the same?")
+    assert driver.call(session, "schema", channel="jobs", version=3).code == "unknown_schema"
+    assert driver.call(session, "delete_schema", channel="jobs") == {"deleted": 2}
+    assert driver.call(session, "delete_schema", channel="jobs").code == "unknown_schema"
+    assert driver.publish(session, "jobs", b"not even json").first == 1
+    # A number is never used again.
+    driver.restart(len(driver.journal))
+    session = driver.connect()
+    assert set_schema(driver, session, False) == {"version": 4}
+    driver.check_replay(range(len(driver.journal)))
+
+
+def test_a_version_must_go_with_the_one_before(driver: Driver) -> None:
+    session = driver.connect()
+    narrower = SCHEMA | {"required": ["n", "m"]}
+    answer = set_schema(driver, session, narrower)
+    assert answer.code == "incompatible_schema"
+    assert "/required/1: the new schema accepts nothing without 'm', version 1 does" in answer.text
+    text = json.dumps(narrower)
+    told = driver.call(session, "check_schema", channel="jobs", schema=text)
+    assert told["version"] == 1
+    assert [pointer for pointer, _ in told["problems"]] == ["/required/1"]
+    driver.call(session, "configure", channel="jobs", config={"schema_compatibility": "forward"})
+    assert set_schema(driver, session, narrower) == {"version": 2}
+    assert set_schema(driver, session, SCHEMA).code == "incompatible_schema"
+
+
+REFUSED = [
+    ("{", "bad_schema", "is not JSON"),
+    ('{"type": "nonsense"}', "bad_schema", "/type"),
+    ('{"$ref": "http://example.com/x"}', "bad_schema", "Retrieval is disabled"),
+    ('{"pattern": "(?=a)"}', "bad_schema", "regex"),
+    ("[" * 100_000, "bad_schema", "at most"),
+    ("[" * 60_000, "bad_schema", "is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "why"), REFUSED, ids=range(len(REFUSED)))
+def test_what_is_no_schema_is_refused(driver: Driver, text: str, code: str, why: str) -> None:
+    answer = driver.call(driver.connect(), "set_schema", channel="jobs", schema=text)
+    assert answer.code == code
+    assert why in answer.text
+
+
+def test_the_number_of_versions_is_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_verbs, "VERSIONS_MAX", 2)
+    session = driver.connect()
+    assert set_schema(driver, session, True) == {"version": 2}
+    driver.call(session, "configure", channel="jobs", config={"schema_compatibility": "none"})
+    assert set_schema(driver, session, False).code == "limit_reached"
+
+
+def test_without_a_compiler_the_broker_starts_and_refuses_by_name(driver: Driver) -> None:
+    driver.ports = replace(PORTS, compile_schema=None)
+    driver.restart()
+    assert driver.engine.unchecked_channels == ["jobs"]
+    session = driver.connect()
+    answer = driver.publish(session, "jobs", GOOD)
+    assert answer.code == "schema_unavailable"
+    assert "'jobs'" in answer.text
+    assert "telpher[schemas]" in answer.text
+    assert set_schema(driver, session, SCHEMA).code == "schema_unavailable"
+    assert driver.publish(session, "other", GOOD).first == 0
+    driver.call(session, "delete_schema", channel="jobs")
+    assert driver.publish(session, "jobs", GOOD).first == 0
+    assert driver.engine.unchecked_channels == []
+
+
+def test_what_is_routed_and_what_a_transaction_publishes_is_checked(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare_exchange", exchange="in", kind="fanout")
+    driver.call(session, "bind", exchange="in", target="jobs")
+    assert driver.publish(session, "in", BAD).code == "schema_violation"
+    out = (("other", make_batch([GOOD])), ("jobs", make_batch([BAD])))
+    assert transact(driver, session, 1, (), out).code == "schema_violation"
+    assert bodies(driver.engine, "other") == []
+
+
+@pytest.fixture
+def burying(driver: Driver) -> Driver:
+    """The same, where what breaks the schema is a dead letter."""
+    config = {"on_invalid": "dead_letter", "dead_letter": "dead"}
+    driver.call(driver.connect(), "configure", channel="jobs", config=config)
+    return driver
+
+
+@pytest.mark.parametrize("way", ["jobs", "in"])
+def test_what_breaks_the_schema_may_be_a_dead_letter(burying: Driver, way: str) -> None:
+    driver = burying
+    session = driver.connect()
+    driver.call(session, "declare_exchange", exchange="in", kind="fanout")
+    driver.call(session, "bind", exchange="in", target="jobs")
+    driver.call(session, "bind", exchange="in", target="copy")
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    request = driver.request()
+    batch = make_batch([GOOD, BAD, GOOD, b"nonsense"])
+    said = driver.send(session, f.Publish(request, way, None, 0, None, batch))
+    # The offsets are what the publisher counts with.
+    assert answer_of(said, session, request).first == 0
+    assert [offset for offset, _, _ in delivered(said, consumer)] == [0, 2]
+    assert bodies(driver.engine, "dead") == [BAD, b"nonsense"]
+    (row,) = driver.call(session, "browse", channel="dead", count=1)["parts"]
+    assert row[4]["channel"] == "jobs"
+    dead = row[4]["dead"]
+    assert (dead["reason"], dead["offset"], dead["attempts"]) == ("invalid", 1, 0)
+    assert dead["last_error"].startswith("version 1 of the schema: /n ")
+    records = [taken for taken in driver.rounds if taken.records][-1].records
+    assert len(records) >= 3  # published, settled, and the letter: one block
+    driver.check_replay(range(len(driver.journal)))
+
+
+def test_dead_letters_need_a_place(driver: Driver) -> None:
+    session = driver.connect()
+    config = {"on_invalid": "dead_letter"}
+    answer = driver.call(session, "configure", channel="jobs", config=config)
+    assert "set dead_letter" in answer.text
+
+
+def test_content_types(driver: Driver) -> None:
+    session = driver.connect()
+    config = {"content_types": ("application/json", "image/*")}
+    driver.call(session, "declare", channel="typed", kind="queue", config=config)
+
+    def publish(*types: object) -> Any:
+        headers = [None if one is None else {"telpher-content-type": one} for one in types]
+        batch = batches.encode(batches.Columns(None, [b"x"] * len(types), None, headers))
+        return driver.publish(session, "typed", batch=batch)
+
+    assert publish("application/json", "Application/JSON; charset=utf-8", "image/png").first == 0
+    answer = publish("image/png", "text/plain")
+    assert answer.code == "wrong_content_type"
+    assert answer.text.startswith("message 1 has content type 'text/plain'; 'typed' takes")
+    assert "message 0 has no content type" in publish(None).text
+    assert publish(7).code == "wrong_content_type"
+    assert driver.publish(session, "typed", b"x").code == "wrong_content_type"
+
+
+def test_sizes(driver: Driver) -> None:
+    session = driver.connect()
+    config = {"message_bytes_max": 10}
+    driver.call(session, "declare", channel="small", kind="queue", config=config)
+    assert driver.publish(session, "small", *[b"0123456789"] * 5).first == 0
+    answer = driver.publish(session, "small", b"x", b"0123456789a")
+    assert answer.code == "message_too_large"
+    assert "message 1 has 11 bytes" in answer.text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_invalid_is_ever_delivered_and_nothing_valid_lost(seed: int) -> None:
+    """Each message is delivered, refused or a dead letter, by what the schema said then."""
+    random = Random(seed)
+    driver = Driver()
+    session = driver.connect()
+    config = {"dead_letter": "dead", "schema_compatibility": "none"}
+    driver.call(session, "declare", channel="jobs", kind="queue", config=config)
+    limit: int | None = None
+    buries = False
+    good: list[bytes] = []
+    dead: list[bytes] = []
+    for step in range(60):
+        which = random.random()
+        if which < 0.6:
+            numbers = [random.randrange(10) + 10 * step * random.randrange(2) for _ in range(3)]
+            told = [b"%d" % number for number in numbers]
+            bad = [body for body in told if limit is not None and int(body) > limit]
+            answer = driver.publish(session, "jobs", *told)
+            if bad and not buries:
+                assert answer.code == "schema_violation"
+            else:
+                good += [body for body in told if body not in bad]
+                dead += bad
+        elif which < 0.75:
+            limit = random.randrange(5, 400)
+            set_schema(driver, session, {"type": "integer", "maximum": limit})
+        elif which < 0.8 and limit is not None:
+            driver.call(session, "delete_schema", channel="jobs")
+            limit = None
+        elif which < 0.9:
+            buries = not buries
+            on_invalid = "dead_letter" if buries else "refuse"
+            driver.call(session, "configure", channel="jobs", config={"on_invalid": on_invalid})
+        else:
+            driver.restart(random.randrange(len(driver.journal) + 1))
+            session = driver.connect()
+        assert bodies(driver.engine, "jobs") == good
+        assert bodies(driver.engine, "dead") == dead
+    driver.check_replay(range(0, len(driver.journal), 5))
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"\xff", "is not JSON"),
+        (b"NaN", "is not JSON"),
+        (b"1e999", "too large"),
+        (b"1" * 5000, "is not JSON"),
+        (b'"\\ud800"', "is not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"", "is not JSON"),
+    ],
+)
+def test_what_is_no_json_breaks_every_schema(body: bytes, why: str) -> None:
+    assert schema_compiler() is not None
+    (violation,) = compile_schema({"title": "anything"})([b"1", body, b"2"], 5)
+    assert violation[:2] == (1, "")
+    assert why in violation.reason
+
+
+def test_a_check_stops_at_what_it_is_asked_for() -> None:
+    check = compile_schema({"type": "string", "format": "date"})
+    assert len(check([b"1"] * 5, 2)) == 2
+    assert check([b'"2026-01-31"'], 1) == []
+    assert check([b'"soon"'], 1)
