@@ -324,8 +324,6 @@ def _instead(kind: str, name: Any) -> str:
     """What somebody meant who gave a `kind` a configuration that it has not."""
     if name in OPTIONS:
         return f"a {' and a '.join(OPTIONS[name].kinds)} has it"
-    from difflib import get_close_matches
-
     known = [known for known, option in OPTIONS.items() if kind in option.kinds]
     from difflib import get_close_matches  # loaded for an error alone
 
