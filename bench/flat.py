@@ -36,7 +36,8 @@ class Stage:
     """An engine with one client, which publishes and consumes."""
 
     def __init__(self) -> None:
-        self.engine = Engine(EngineSettings(prefetch_max=10_000_000))
+        settings = EngineSettings(prefetch_max=10_000_000, output_bytes_max=1 << 40)
+        self.engine = Engine(settings)
         self.now_ms = _START_MS
         self.engine.at(self.now_ms)
         self.engine.connect(1)
@@ -168,12 +169,32 @@ def bound(count: int) -> Callable[[int], None]:
     return step
 
 
+def keyed(count: int) -> Callable[[int], None]:
+    """So many messages wait behind another of their key, which is held; each message that comes
+    has a key of its own and goes past them."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue", config={"key_order": True})
+    stage.consume(count + 10)
+    for _ in range(2):
+        for first in range(0, count, _BIND_EACH):
+            keys = tuple(
+                f"held-{number}" for number in range(first, min(first + _BIND_EACH, count))
+            )
+            stage.publish(len(keys), keys)
+
+    def step(index: int) -> None:
+        stage.ack(stage.publish(1, (f"free-{index}",)))
+
+    return step
+
+
 KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "waiting": waiting,
     "delayed": delayed,
     "moved": moved,
     "cancelled": cancelled,
     "bound": bound,
+    "keyed": keyed,
 }
 
 

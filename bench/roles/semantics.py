@@ -16,6 +16,8 @@ from .telpher import SEND_MANY, on_one_bus, prefetch
 BATCH: Final = 1000
 KEYS: Final = 10_000
 EXCHANGE: Final = "bench-exchange"
+RESULTS: Final = "bench-results"
+TEN: Final = 10
 LETTERS: Final = "bench-letters"
 _DELAYS: Final = 50
 
@@ -94,6 +96,35 @@ async def _send_identified(bus: Any, job: Job) -> None:
             await producer.send(job.body, dedup_id=f"order-{index}")
 
 
+async def _declare_keyed(bus: Any, _job: Job) -> None:
+    await bus.declare(QUEUE, key_order=True)
+
+
+async def _send_keyed(bus: Any, job: Job) -> None:
+    """10,000 keys in turn; the messages of one key go one after the other."""
+    async with bus.producer(QUEUE) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, key=f"customer-{index % KEYS}")
+
+
+async def _declare_two(bus: Any, _job: Job) -> None:
+    await bus.declare(QUEUE)
+    await bus.declare(RESULTS)
+
+
+async def _transact(bus: Any, job: Job) -> None:
+    """Take ten messages, publish ten and acknowledge the ten: one transaction after the other."""
+    done = 0
+    async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
+        while done < job.n:
+            async with bus.transaction() as work:
+                for _ in range(TEN):
+                    message = await anext(messages)
+                    work.publish(RESULTS, message.body)
+                    work.ack(message)
+            done += TEN
+
+
 async def _declare_dying(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
 
@@ -130,6 +161,8 @@ WAYS: Final[dict[str, Way]] = {
     "priorities": Way(_declare, _send_prioritized, _ack_all),
     "delays": Way(_declare, _send_delayed, _ack_all),
     "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
+    "keyed order": Way(_declare_keyed, _send_keyed, _ack_all),
+    "transactions of 10": Way(_declare_two, _send_all, _transact),
     "dedup ids": Way(_declare, _send_identified, _ack_all),
     "three attempts": Way(_declare_dying, _send_all, _fail_all),
     "bounds": Way(_declare_bounded, _send_all, _ack_all),

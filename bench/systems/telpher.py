@@ -60,15 +60,17 @@ class Telpher(System):
             "plain",
             "priorities",
             "delays",
+            "keyed order",
             "topic exchange",
             "dedup ids",
+            "transactions of 10",
             "three attempts",
             "bounds",
             "quotas",
         ),
         "flat": tuple(
             f"{count} {kind}"
-            for kind in ("waiting", "delayed", "moved", "cancelled", "bound")
+            for kind in ("waiting", "delayed", "moved", "cancelled", "bound", "keyed")
             for count in (1000, 10_000, 100_000, 1_000_000)
         ),
         "connections": (
