@@ -51,12 +51,17 @@ class Job:
 
     def shares(self, parts: int) -> list[int]:
         """n cut into so many nearly equal numbers."""
-        least, rest = divmod(self.n, parts)
-        return [least + (index < rest) for index in range(parts)]
+        return share_out(self.n, parts)
 
     def to_json(self) -> str:
         """For the command line of the role's process."""
         return json.dumps(asdict(self))
+
+
+def share_out(n: int, parts: int) -> list[int]:
+    """n cut into so many nearly equal numbers."""
+    least, rest = divmod(n, parts)
+    return [least + (index < rest) for index in range(parts)]
 
 
 def begin() -> float:

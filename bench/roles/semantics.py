@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..job import QUEUE, Job, Outcome, begin_async, span
+import anyio
+
+from ..job import QUEUE, Job, Outcome, begin_async, share_out, span
 from .telpher import SEND_MANY, on_one_bus, prefetch
 
 BATCH: Final = 1000
@@ -18,6 +20,7 @@ KEYS: Final = 10_000
 EXCHANGE: Final = "bench-exchange"
 RESULTS: Final = "bench-results"
 TEN: Final = 10
+TASKS: Final = 30
 LETTERS: Final = "bench-letters"
 _DELAYS: Final = 50
 
@@ -113,16 +116,23 @@ async def _declare_two(bus: Any, _job: Job) -> None:
 
 
 async def _transact(bus: Any, job: Job) -> None:
-    """Take ten messages, publish ten and acknowledge the ten: one transaction after the other."""
-    done = 0
-    async with bus.consume(QUEUE, prefetch=prefetch(job)) as messages:
-        while done < job.n:
+    """In each of so many tasks take ten messages, publish ten and acknowledge the ten, in one
+    transaction after the other."""
+
+    async def transact(messages: Any, count: int) -> None:
+        for _ in range(count):
             async with bus.transaction() as work:
                 for _ in range(TEN):
                     message = await anext(messages)
                     work.publish(RESULTS, message.body)
                     work.ack(message)
-            done += TEN
+
+    async with (
+        bus.consume(QUEUE, prefetch=prefetch(job)) as messages,
+        anyio.create_task_group() as tasks,
+    ):
+        for count in share_out(job.n // TEN, TASKS):
+            tasks.start_soon(transact, messages, count)
 
 
 async def _declare_dying(bus: Any, _job: Job) -> None:
