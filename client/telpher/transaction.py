@@ -178,8 +178,10 @@ class Transaction:
             self._window, lambda _: done.set(), self._confirm, acks, publishes
         )
         self._mark(is_settled=True)
+        was_idle = self._window.is_idle
         self._window.add(transacting)
-        self._session.on_push()
+        if was_idle:
+            self._session.on_push()  # where others are under way, all of a turn go in one send
         await self._wait(transacting, done)
         if transacting.error is not None:
             self._mark(is_settled=False)
@@ -214,13 +216,24 @@ class Transaction:
     def _held(self) -> list[TransactedAcks]:
         """What is acknowledged, by consumer; raises LeaseLost, Closed, or ValueError."""
         held: dict[ConsumerState, RangeSet] = {}
+        for delivery, first, end in self._runs():
+            mine = delivery.consumer.unsettled(first, end, delivery)
+            held.setdefault(delivery.consumer, RangeSet()).add_all(mine.flat())
+        for one in self._acked:
+            if any(not _is_held(held[part[0].consumer], one, part) for part in _parts_of(one)):
+                raise ValueError(f"{one!r} was settled before its transaction ended")
+        return [TransactedAcks(consumer, offsets) for consumer, offsets in held.items()]
+
+    def _runs(self) -> list[tuple[Delivery, int, int]]:
+        """What is acknowledged, neighbours of one delivery as one."""
+        runs: list[tuple[Delivery, int, int]] = []
         for one in self._acked:
             for delivery, first, end in _parts_of(one):
-                mine = delivery.consumer.unsettled(first, end, delivery)
-                if not mine or (isinstance(one, MessageView) and one.is_settled):
-                    raise ValueError(f"{one!r} was settled before its transaction ended")
-                held.setdefault(delivery.consumer, RangeSet()).add_all(mine.flat())
-        return [TransactedAcks(consumer, offsets) for consumer, offsets in held.items()]
+                if runs and runs[-1][0] is delivery and runs[-1][2] == first:
+                    runs[-1] = (delivery, runs[-1][1], end)
+                else:
+                    runs.append((delivery, first, end))
+        return runs
 
     def _mark(self, *, is_settled: bool) -> None:
         """The messages have, or have not, been settled: their blocks then do not settle them."""
@@ -293,6 +306,13 @@ def _parts_of(one: Acked) -> Iterable[tuple[Delivery, int, int]]:
     if isinstance(one, MessageView):
         return [(one.delivery, one.offset, one.offset + 1)]
     return [(part, part.first, part.end) for part in one.parts]
+
+
+def _is_held(held: RangeSet, one: Acked, part: tuple[Delivery, int, int]) -> bool:
+    """Whether a message, or some of a batch's part, is still to be settled."""
+    if isinstance(one, MessageView):
+        return not one.is_settled and one.offset in held
+    return bool(held.intersection(part[1:]))
 
 
 def _error(transacting: Transacting, error: TelpherError) -> TelpherError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import chain
 
 
 class RangeSet:
@@ -63,10 +64,13 @@ class RangeSet:
 
     def intersection(self, offsets: tuple[int, ...]) -> RangeSet:
         """What of a flat row of ranges is in, as another set."""
-        rest = self.copy()
-        rest.remove_all(offsets)
-        both = self.copy()
-        both.remove_all(rest.flat())
+        firsts, ends = self._firsts, self._ends
+        both = RangeSet()
+        for first, end in zip(offsets[::2], offsets[1::2], strict=True):
+            low = bisect_right(ends, first)
+            high = bisect_left(firsts, end)
+            for index in range(low, high):
+                both.add(max(first, firsts[index]), min(end, ends[index]))
         return both
 
     def clear(self) -> None:
@@ -80,7 +84,7 @@ class RangeSet:
 
     def flat(self) -> tuple[int, ...]:
         """The ranges as the row that travels: `(first, end, first, end, ...)`."""
-        return tuple(offset for pair in self for offset in pair)
+        return tuple(chain.from_iterable(self))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._firsts, self._ends, strict=True)
