@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
-from telpher_broker.engine import records as r
+from telpher_broker.engine import descriptions
 from telpher_broker.engine.dump import describe
 from telpher_broker.engine.security import covers
 from telpher_broker.engine.sessions import Identity
@@ -134,7 +134,7 @@ def test_the_first_user_says_so_and_ends_who_has_not_authenticated(driver: Drive
     assert told["grants"] == [[p, "#"] for p in ("admin", "configure", "consume", "publish")]
     gone = [(number, frame.code) for number, frame in said if isinstance(frame, f.Goaway)]
     assert gone == [(other, "authentication_required"), (maker, "authentication_required")]
-    refused(driver.publish(other, "jobs", b"a"), "forbidden")
+    refused(driver.publish(other, "jobs", b"a"), "credentials_revoked")
     refused(driver.call(maker, "users_of_tomorrow"), "unknown_verb")
     assert driver.call(maker, "users") == {"users": [], "next": None}
     assert isinstance(driver.publish(trusted, "jobs", b"a"), f.Confirm)
@@ -253,7 +253,7 @@ def test_a_deleted_user_is_out(world: World) -> None:
     said = world.send(world.root, f.Call(request, "user_delete", {"user": "app"}))
     gone = {number for number, frame in said if isinstance(frame, f.Goaway)}
     assert gone == {app, other}
-    refused(world.publish(app, "jobs", b"a"), "forbidden")
+    refused(world.publish(app, "jobs", b"a"), "credentials_revoked")
 
 
 def test_a_new_password_ends_the_sessions_of_the_old_one(world: World) -> None:
@@ -469,7 +469,7 @@ def test_what_is_allowed_is_what_was_granted(steps: list[tuple[Any, ...]]) -> No
         elif step[0] == "delete":
             world.ask("user_delete", user=step[1])
             tables.grants = [row for row in tables.grants if row[0] != step[1]]
-            refused(world.publish(sessions[step[1]], "a", b"x"), "forbidden")
+            refused(world.publish(sessions[step[1]], "a", b"x"), "credentials_revoked")
             sessions[step[1]] = world.user(step[1])
         elif step[0] == "restart":
             world.restart(step[1] * len(world.journal) // 100)
@@ -497,7 +497,7 @@ def _try(world: World, tables: Tables, session: int, what: str, user: str, name:
 def test_a_dump_for_people_keeps_the_keys_back(world: World) -> None:
     made = {"token": "0123456789ab", "stored_key": b"k" * 32, "server_key": b"l" * 32}
     world.ask("token_add", user="root", name="ci", **made)
-    shown = [r.describe(record) for record in world.journal]
+    shown = [descriptions.describe(record) for record in world.journal]
     shown += [describe(chunk) for chunk in world.engine.freeze()]
     assert {"UserSet", "TokenAdded"} <= {row.get("record") for row in shown}
     assert "Security" in {row.get("chunk") for row in shown}

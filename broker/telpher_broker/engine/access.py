@@ -123,12 +123,18 @@ def require(turn: Turn, session: Session, permission: str, name: str) -> None:
     """Refuse a session that lacks a permission on what it calls `name`."""
     if session.user is None or may(turn, session, permission, name):
         return
+    _require_life(session)
     told = PUBLISH if permission == _SEEN else permission
     raise Refusal(
         "forbidden",
         f"user {session.user!r} lacks {_in_words(permission)} on {name!r:.300}; a pattern that "
         f"covers it would do, or: telpher grant {session.user} {told} {name!r:.300}",
     )
+
+
+def _require_life(session: Session) -> None:
+    if session.is_ended:
+        raise Refusal("credentials_revoked", "what this session came in by is no more")
 
 
 def _in_words(permission: str) -> str:
@@ -177,6 +183,7 @@ def administers(turn: Turn, session: Session, namespace: str) -> bool:
 def require_admin(turn: Turn, session: Session, namespace: str = DEFAULT_NAMESPACE) -> None:
     """Refuse who may not administer a namespace; the default one stands for the broker."""
     if not administers(turn, session, namespace):
+        _require_life(session)
         where = "" if namespace == DEFAULT_NAMESPACE else f" of namespace {namespace!r:.80}"
         raise Refusal(
             "forbidden",
