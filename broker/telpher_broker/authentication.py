@@ -39,7 +39,10 @@ log = get_logger()
 
 
 class TurnedAway(RemoteProtocolError):
-    """Somebody who may not come in; `user` is who it said it is, if it did."""
+    """Somebody who may not come in; `user` is whom it named, if that is a user.
+
+    What is no user's name is not logged: now and then somebody types a password there.
+    """
 
     def __init__(self, code: str, text: str, user: str | None = None) -> None:
         super().__init__(code, text)
@@ -134,18 +137,20 @@ class Authentication:
         connection.flush()
 
     def _password_claim(self, name: str, namespace: str | None) -> _Claim:
+        # Made for known users too, so that it takes as long.
+        derivation = DEFAULT_COSTS._replace(salt=self._security.decoy_salt(name))
+        nobody = _Claim(None, name, derivation, self._security.decoy_keys(name))
         user = self._security.users.get(name)
         if user is None or user.keys is None or user.derivation is None:
-            derivation = DEFAULT_COSTS._replace(salt=self._security.decoy_salt(name))
-            return _Claim(None, name, derivation, self._security.decoy_keys(name))
+            return nobody
         identity = Identity(name, namespace or user.namespace, PASSWORD)
         return _Claim(identity, name, user.derivation, user.keys)
 
     def _token_claim(self, name: str, namespace: str | None, now_ms: int) -> _Claim:
+        nobody = _Claim(None, name, Derivation(b""), self._security.decoy_keys(name))
         token = self._security.tokens.get(name)
-        is_expired = token is not None and (token.expires_ms or now_ms + 1) <= now_ms
-        if token is None or is_expired:
-            return _Claim(None, name, Derivation(b""), self._security.decoy_keys(name))
+        if token is None or (token.expires_ms or now_ms + 1) <= now_ms:
+            return nobody
         home = namespace or namespace_of_user(token.user)
         identity = Identity(token.user, home, token.token, token.expires_ms)
         return _Claim(identity, token.user, Derivation(b""), token.keys)
@@ -157,9 +162,9 @@ class Authentication:
         try:
             signature = scram.final(data, claim.keys)
         except ScramError:
-            raise self._failed(claim.user) from None
+            raise self._failed(claim.identity) from None
         if claim.identity is None or not self._is_current(claim):
-            raise self._failed(claim.user)
+            raise self._failed(claim.identity)
         connection.say(f.Challenge(0, signature))
         return self._succeeded(connection, claim.identity)
 
@@ -183,7 +188,7 @@ class Authentication:
         await self._wait(connection, subject)
         user = self._security.subjects.get(subject)
         if user is None:
-            raise self._failed(subject, f"no user has the certificate {subject!r:.300}")
+            raise self._failed(None, f"no user has the certificate {subject!r:.300}")
         home = handshake.namespace or namespace_of_user(user)
         return self._succeeded(connection, Identity(user, home, SUBJECT), subject)
 
@@ -200,7 +205,7 @@ class Authentication:
         self._throttle.acquit(connection.address, charged or name, trio.current_time())
         user = self._security.users.get(name)
         if user is None:
-            raise self._failed(name)
+            raise self._failed(None)
         if identity.namespace != user.namespace:
             if not user.is_admin or user.namespace != DEFAULT_NAMESPACE:
                 raise TurnedAway(
@@ -212,7 +217,10 @@ class Authentication:
         log.debug("authenticated", peer=connection.peer, user=name, by=_by(identity.credential))
         return identity
 
-    def _failed(self, user: str, text: str = CODES["authentication_failed"]) -> TurnedAway:
+    def _failed(
+        self, identity: Identity | None, text: str = CODES["authentication_failed"]
+    ) -> TurnedAway:
+        user = None if identity is None else identity.user
         return TurnedAway("authentication_failed", text, user)
 
     def _check_namespace(self, name: str) -> None:

@@ -244,6 +244,36 @@ def test_a_config_that_names_a_channel_needs_to_publish_there(world: World) -> N
         del OPTIONS["elsewhere"]
 
 
+def test_a_pattern_is_consumed_by_who_may_consume_all_of_it(world: World) -> None:
+    world.ask("declare", channel="orders.eu", kind="topic")
+    app = world.user("app", "consume orders.#", "publish #")
+    for pattern, may in (("orders.*", True), ("orders.#", True), ("#", False), ("*.eu", False)):
+        request = world.request()
+        said = world.send(app, f.Consume(request, pattern, None, {"prefetch": 5}))
+        assert isinstance(answer_of(said, app, request), f.Reply) == may
+    world.publish(app, "orders.eu", b"a")
+    assert len(world.engine.state.sessions[app].consumers) == 2
+    world.ask("grant", user="app", permission="consume", pattern="orders.*")
+    world.ask("revoke", user="app", permission="consume", pattern="orders.#")
+    (left,) = world.engine.state.sessions[app].consumers.values()
+    assert left.subscription.channel.name.startswith("orders.*@")
+
+
+def test_a_namespaces_pattern_stays_in_it(world: World) -> None:
+    world.ask("namespace_set", namespace="acme")
+    there = world.user("app@acme", "consume #", "publish #", "configure #")
+    for session in (world.root, there):
+        world.call(session, "declare", channel="news", kind="topic")
+    world.consume(there, "#", "all", prefetch=5)
+    world.publish(world.root, "news", b"here")
+    assert delivered(world.rounds[-1].effects) == []
+    world.publish(there, "news", b"there")
+    ((_, deliver),) = [row for row in world.rounds[-1].effects if isinstance(row[1], f.Deliver)]
+    assert deliver.parts[0][4]["channel"] == "news"
+    names = [row["name"] for row in world.call(there, "list")["channels"]]
+    assert names == ["#@all", "news"]
+
+
 # -- users and tokens
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from telpher.protocol.channel_options import OPTIONS, Name
 from telpher.protocol.frames import Options
-from telpher.protocol.names import is_name
+from telpher.protocol.names import why_not_pattern
 
 from .security import ADMIN, CONFIGURE, CONSUME, PUBLISH, User
 from .sessions import DEFAULT_NAMESPACE, Session
@@ -246,7 +246,8 @@ def local(session: Session, value: Any) -> Any:
     kind = type(value)
     if kind is str:
         name = value.removeprefix(session.prefix)
-        return name if len(name) < len(value) and is_name(name) else value
+        is_ours = len(name) < len(value) and why_not_pattern(name.partition("@")[0]) is None
+        return name if is_ours else value
     if kind is dict:
         return {key: local(session, inner) for key, inner in value.items()}
     if kind is list or kind is tuple:

@@ -74,12 +74,21 @@ class Arguments:
             raise self._wrong(name, value, "16 bytes")
         return value
 
-    def key(self, name: str) -> bytes:
-        """32 bytes. What came instead is not shown: it may be a secret in the wrong place."""
+    def key(self, name: str, size: int = 32) -> bytes:
+        """So many bytes. What came instead is not shown: it may be a secret in the wrong place."""
         value = self._fields.pop(name, None)
-        if type(value) is not bytes or len(value) != 32:
-            raise Refusal("bad_request", f"{self._of}: {name} has to be 32 bytes")
+        if type(value) is not bytes or len(value) != size:
+            raise Refusal("bad_request", f"{self._of}: {name} has to be {size} bytes")
         return value
+
+    def keys(self, name: str) -> Arguments | None:
+        """A map of such, or None when it is absent or nil."""
+        value = self._fields.pop(name, None)
+        if value is None:
+            return None
+        if type(value) is not dict:
+            raise Refusal("bad_request", f"{self._of}: {name} has to be a map")
+        return Arguments(name, value, self.session)
 
     def offsets(self, name: str) -> Offsets:
         """A flat row of ranges; absent is empty."""

@@ -54,8 +54,11 @@ class User(NamedTuple):
         return any(permission == ADMIN for permission, _ in self.grants)
 
     def may(self, permission: str, wanted: str) -> bool:
-        """Whether a grant covers `wanted`, a name or a pattern within the user's namespace."""
-        words = words_of(wanted)
+        """Whether a grant covers `wanted`, a name or a pattern within the user's namespace.
+
+        A feed's is its pattern: it shows nothing that the topics do not.
+        """
+        words = words_of(wanted.partition("@")[0])
         return any(
             granted == permission and covers(words_of(pattern), words)
             for granted, pattern in self.grants

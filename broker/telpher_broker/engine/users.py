@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name, why_not_name
-from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES, Derivation, Keys
+from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES, SALT_BYTES, Derivation, Keys
 
 from . import records as r
 from .access import administers, may, no_namespace, require_admin
@@ -118,20 +118,17 @@ def _new_name(turn: Turn, arguments: Arguments) -> str:
 
 def _verifier(arguments: Arguments) -> tuple[Derivation | None, Keys | None]:
     """What the client has made of a password; nothing where it has none."""
-    fields = arguments.options("verifier")
-    if not fields:
+    verifier = arguments.keys("verifier")
+    if verifier is None:
         return None, None
-    verifier = Arguments("verifier", fields, arguments.session)
     derivation = Derivation(
-        verifier.token("salt") or b"",
+        verifier.key("salt", SALT_BYTES),
         verifier.integer("passes", *PASSES),
         verifier.integer("memory_kib", *MEMORY_KIB),
         verifier.integer("lanes", *LANES),
     )
     keys = Keys(verifier.key("stored_key"), verifier.key("server_key"))
     verifier.done()
-    if len(derivation.salt) != 16:
-        raise Refusal("bad_request", "verifier: salt is 16 random bytes")
     return derivation, keys
 
 
