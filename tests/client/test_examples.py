@@ -65,6 +65,8 @@ def run(daemon: Daemon, *arguments: str) -> str:
         (
             "limits",
             r"1000 thumbnails.*\n.*7.*8.*9.*\n'checkouts' holds 1 of limit_count.*\n10 alerts",
+        ),
+        (
             "security",
             r"a stranger is turned away\npublished at offset 0\n"
             r".*'consume' on 'orders.eu'.*telpher grant shop.*\nthe token is no more",
