@@ -425,8 +425,8 @@ def test_a_transaction_takes_of_a_quota_all_or_nothing(driver: Driver) -> None:
 
     def transact(*names: str) -> Any:
         request, batch = driver.request(), make_batch([b"x"])
-        producer = b"t" * 16
-        frame = f.Transact(request, producer, request, None, (), tuple((name, batch) for name in names))
+        publishes = tuple((name, batch) for name in names)
+        frame = f.Transact(request, b"t" * 16, request, None, (), publishes)
         (answer,) = answers(driver.send(session, frame), request)
         return answer
 
