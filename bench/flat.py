@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from random import Random
 from typing import Any, Final
 
 from telpher.protocol import batch as batches
@@ -24,6 +25,7 @@ QUEUE: Final = "bench"
 EXCHANGE: Final = "bench-exchange"
 MESSAGES: Final = 10_000
 SLICE: Final = 100
+_KEYS: Final = 10_000
 _START_MS: Final = 1_700_000_000_000
 _BIND_EACH: Final = 1000
 _HOUR_MS: Final = 3_600_000
@@ -188,6 +190,28 @@ def keyed(count: int) -> Callable[[int], None]:
     return step
 
 
+def turned(count: int) -> Callable[[int], None]:
+    """So many messages wait, of 10,000 keys at random; one comes in, and that of the key whose turn
+    it is goes out."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue", config={"key_order": True})
+    random = Random(7)
+
+    def key() -> Keys:
+        return (f"customer-{random.randrange(_KEYS)}",)
+
+    for _ in range(count):
+        stage.publish(1, key())
+    held = stage.consume(1)
+
+    def step(_index: int) -> None:
+        nonlocal held
+        stage.publish(1, key())
+        held = stage.ack(held)
+
+    return step
+
+
 KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "waiting": waiting,
     "delayed": delayed,
@@ -195,6 +219,7 @@ KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "cancelled": cancelled,
     "bound": bound,
     "keyed": keyed,
+    "turned": turned,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Final
 
 import anyio
@@ -110,6 +111,14 @@ async def _send_keyed(bus: Any, job: Job) -> None:
             await producer.send(job.body, key=f"customer-{index % KEYS}")
 
 
+async def _send_keyed_randomly(bus: Any, job: Job) -> None:
+    """10,000 keys at random, always the same way: what waits is in the way of what comes."""
+    random = Random(7)
+    async with bus.producer(QUEUE) as producer:
+        for _ in range(job.n):
+            await producer.send(job.body, key=f"customer-{random.randrange(KEYS)}")
+
+
 async def _declare_two(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE)
     await bus.declare(RESULTS)
@@ -172,6 +181,7 @@ WAYS: Final[dict[str, Way]] = {
     "delays": Way(_declare, _send_delayed, _ack_all),
     "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
     "keyed order": Way(_declare_keyed, _send_keyed, _ack_all),
+    "keyed order, random": Way(_declare_keyed, _send_keyed_randomly, _ack_all),
     "transactions of 10": Way(_declare_two, _send_all, _transact),
     "dedup ids": Way(_declare, _send_identified, _ack_all),
     "three attempts": Way(_declare_dying, _send_all, _fail_all),

@@ -61,6 +61,7 @@ class Telpher(System):
             "priorities",
             "delays",
             "keyed order",
+            "keyed order, random",
             "topic exchange",
             "dedup ids",
             "transactions of 10",
@@ -70,7 +71,7 @@ class Telpher(System):
         ),
         "flat": tuple(
             f"{count} {kind}"
-            for kind in ("waiting", "delayed", "moved", "cancelled", "bound", "keyed")
+            for kind in ("waiting", "delayed", "moved", "cancelled", "bound", "keyed", "turned")
             for count in (1000, 10_000, 100_000, 1_000_000)
         ),
         "connections": (

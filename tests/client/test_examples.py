@@ -50,6 +50,12 @@ def run(daemon: Daemon, *arguments: str) -> str:
         ("worker", r"delivered=20001, waiting=0"),
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
+        (
+            "order",
+            r"\{'ada': True, 'bob': True, 'cyd': True\}\n\{'large': 4, 'small': 10\}\n"
+            r"large 996 4\nsmall 0 10\nat least 0.19 s for four: True\n"
+            r"active: entry\nstandby: entry attempt 2",
+        ),
         ("delays", r"moved 2 cancelled 1\nnow: tea\nnow: mail\ntoo late for \[\[0\]\]"),
         (
             "schedules",

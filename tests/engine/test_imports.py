@@ -131,6 +131,7 @@ ENGINE_ORDER = [
     "membership",
     "deletion",
     "delays",
+    "keys",
     "parting",
     "users",
     "tokens",

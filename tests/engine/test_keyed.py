@@ -500,3 +500,23 @@ def test_a_redelivery_that_is_cancelled_lets_the_next_go(driver: Driver) -> None
     driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms=1000)
     driver.call(session, "cancel_scheduled", channel="jobs", offsets=(0, 1))
     assert latest(driver) == [1]
+
+
+def test_the_keys_with_most_messages_are_told(driver: Driver) -> None:
+    session = keyed(driver, key_rate_per_second=1, key_weights={"b": 5})
+    publish(driver, session, *"aaab", None)
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms=60_000)
+    driver.settle_offsets(session, consumer, 0, (3, 5))
+    told = driver.call(session, "keys", channel="jobs", count=5)
+    assert told == {"keys": [("a", 2, 1, 0, 1, 0), ("b", 0, 0, 0, 5, 0)], "known": 2}
+    publish(driver, session, "b")
+    (row,) = [row for row in driver.call(session, "keys", channel="jobs")["keys"] if row[0] == "b"]
+    assert row == ("b", 1, 0, 0, 5, driver.now_ms + 1000)
+
+
+def test_keys_are_told_only_where_there_is_key_order(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a")
+    refused = driver.call(session, "keys", channel="jobs")
+    assert (refused.code, "configure key_order" in refused.text) == ("bad_request", True)

@@ -30,6 +30,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "consume": ("consume", "Show the messages of a channel; with --ack, consume them."),
         "latest": ("latest", "Show the last message of a key of a compacted topic."),
         "request": ("request", "Publish a request and show the reply."),
+        "keys": ("keys", "List the keys that have most messages."),
         "scheduled": ("scheduled", "List what waits for its time."),
         "reschedule": ("scheduled", "Give delayed messages another time."),
         "cancel": ("scheduled", "Have delayed messages never delivered."),

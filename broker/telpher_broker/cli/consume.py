@@ -29,6 +29,7 @@ class _Wish:
 
     channel: str
     subscription: str | None
+    exclusive: bool
     count: int | None
     follow: bool
     start: str | int | datetime | None
@@ -63,6 +64,7 @@ def _row(message: Any) -> dict[str, Any]:
 @click.option("-f", "--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
 @click.option("--ack", is_flag=True, help="Consume the messages: they are gone once shown.")
 @click.option("--subscription", metavar="NAME", help="The durable subscription of a topic.")
+@click.option("--exclusive", is_flag=True, help="With --ack --follow: allow no other consumer.")
 @click.option("--start", type=START, help="Where to begin: earliest, latest, an offset or a time.")
 @click.option("--raw", is_flag=True, help="Bodies as they are, nothing between them.")
 @url_option
@@ -77,6 +79,8 @@ def consume(url: str | None, ack: bool, **wish: Any) -> None:
     asked = _Wish(**wish)
     if asked.as_json and asked.raw:
         raise click.UsageError("give either --json or --raw")
+    if asked.exclusive and not (ack and asked.follow and asked.count is None):
+        raise click.UsageError("--exclusive needs --ack and --follow, and no --count")
     with_bus(url, lambda bus: _until_signal(bus, asked, ack))
 
 
@@ -136,9 +140,14 @@ async def _consume(bus: Bus, wish: _Wish, kind: str) -> None:
 
 async def _consume_live(bus: Bus, wish: _Wish) -> None:
     if wish.subscription is None:
-        consumer = bus.consume(wish.channel, prefetch=PAGE_MESSAGES)
+        consumer = bus.consume(wish.channel, prefetch=PAGE_MESSAGES, exclusive=wish.exclusive)
     else:
-        consumer = bus.subscribe(wish.channel, wish.subscription, prefetch=PAGE_MESSAGES)
+        consumer = bus.subscribe(
+            wish.channel,
+            wish.subscription,
+            prefetch=PAGE_MESSAGES,
+            exclusive=wish.exclusive,
+        )
     async with consumer as messages:
         async for batch in messages.batches():
             wish.show(batch)

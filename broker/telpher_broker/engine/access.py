@@ -46,6 +46,7 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "transfers": {},
     "stop_transfer": {},
     "scheduled": {"channel": CONSUME},
+    "keys": {"channel": CONSUME},
     "reschedule": {"channel": CONFIGURE},
     "cancel_scheduled": {"channel": CONFIGURE},
     "set_schedule": {"schedule": CONFIGURE, "channel": PUBLISH},

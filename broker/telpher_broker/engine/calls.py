@@ -13,6 +13,7 @@ from telpher.protocol.names import is_pattern
 from . import (
     bindings,
     delays,
+    keys,
     letters,
     metering,
     moving,
@@ -339,6 +340,7 @@ VERBS: Final[dict[str, Verb]] = {
     "unsubscribe": _unsubscribe,
     "seek": _seek,
     **delays.VERBS,
+    **keys.VERBS,
     **bindings.VERBS,
     **metering.VERBS,
     **users.VERBS,

@@ -9,6 +9,8 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .keys import KeyAdministration
+from .keys import KeyInfo as KeyInfo
 from .letters import LetterAdministration
 from .letters import LetterGroup as LetterGroup
 from .letters import TransferInfo as TransferInfo
@@ -34,6 +36,7 @@ class Administration(
     ChannelAdministration,
     ExchangeAdministration,
     DelayAdministration,
+    KeyAdministration,
     LetterAdministration,
     QuotaAdministration,
     ScheduleAdministration,

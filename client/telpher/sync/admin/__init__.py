@@ -6,6 +6,7 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .keys import KeyAdministration
 from .letters import LetterAdministration
 from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
@@ -16,6 +17,7 @@ class Administration(
     ChannelAdministration,
     ExchangeAdministration,
     DelayAdministration,
+    KeyAdministration,
     LetterAdministration,
     QuotaAdministration,
     ScheduleAdministration,
