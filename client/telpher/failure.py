@@ -57,12 +57,14 @@ class Death:
     """How a message died: in which channel (and subscription of a topic), at which offset there,
     after how many `attempts`. Times are in seconds since 1970.
 
+    `topic` is what it was published to, where `channel` is the feed of a pattern's subscription.
     `reason` is "rejected", "max_attempts", "expired" or "overflow". The errors are None when no
     consumer told any.
     """
 
     channel: str
     subscription: str | None
+    topic: str | None
     offset: int
     reason: str
     attempts: int
@@ -94,6 +96,7 @@ def _death(told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "channel": told["channel"],
         "subscription": told.get("subscription"),
+        "topic": told.get("topic"),
         "offset": told["offset"],
         "reason": told["reason"],
         "attempts": told["attempts"],

@@ -143,9 +143,9 @@ async def test_a_letter_says_how_it_died():
         await broker.say(plain._replace(parts=parts), deliver(messages, 2, b"c"))
         await anext(messages)
         message = await anext(messages)
-        earlier = telpher.Death("first", None, 1, "expired", 0, 0.5, 1.0, None, None, None)
+        earlier = telpher.Death("first", None, None, 2, "expired", 0, 0.5, 1.0, None, None, None)
         assert message.letter == telpher.Letter(
-            "jobs", "s", 8, "max_attempts", 3, 1.0, 4.0, "a", 2.0, "b", (earlier,)
+            "jobs", "s", None, 8, "max_attempts", 3, 1.0, 4.0, "a", 2.0, "b", (earlier,)
         )
         assert message.origin == "jobs"
         assert (await anext(messages)).letter is None

@@ -166,6 +166,27 @@ def test_a_letter_of_a_topic_comes_back_to_its_subscription_alone(driver: Driver
     driver.check_replay(range(len(driver.journal)))
 
 
+def test_a_letter_of_a_pattern_comes_back_to_its_subscription_alone(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news.eu", kind="topic", config={"retain_count": 9})
+    other = driver.consume(session, "news.eu", "other", prefetch=10)
+    reader = driver.consume(session, "news.*", "all", prefetch=10)
+    config = {"dead_letter": "dead", "max_attempts": 1}
+    driver.call(session, "configure", channel="news.*@all", config=config)
+    driver.publish(session, "news.eu", b"a")
+    nack(driver, session, reader, (0, 1), error="boom")
+    ((body, about),) = letters(driver, session)
+    assert (body, about["channel"], about["dead"]["topic"]) == (b"a", "news.*@all", "news.eu")
+    driver.rounds.clear()
+    assert driver.call(session, "redrive", channel="dead")["moved"] == 1
+    said = [effect for taken in driver.rounds for effect in taken.effects]
+    assert [body for _, _, body in delivered(said, reader)] == [b"a"]
+    assert delivered(said, other) == []
+    (part,) = [part for _, frame in said if isinstance(frame, f.Deliver) for part in frame.parts]
+    assert part[4]["channel"] == "news.eu"
+    driver.check_replay(range(len(driver.journal)))
+
+
 def test_letters_go_by_an_exchange_and_each_knows_its_place(driver: Driver) -> None:
     session = driver.connect()
     driver.call(session, "declare_exchange", exchange="dlx", kind="direct")

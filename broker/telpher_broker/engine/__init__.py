@@ -5,8 +5,9 @@ order: `ranges` (offsets and where they stand), `log`, `dedup`, `uniques` and `c
 channel knows of ids and keys), `subscription`, `sessions` (who is connected and consumes),
 `security` (users and namespaces), `schedule`, `state`, `records`, `settings`, `apply` (records
 change state, and nothing else changes what is durable), `turn` (what one round works with),
-`arguments`, `access` (who may do what), `decide`, `uniqueness`, `publish`, `membership`, `parting`,
-`delays` and `scheduling` (what is for later), `calls`, `retention`, `dispatch`, `ticks`, `dump`
-(the state as a snapshot's chunks), and `engine`, which ties them. `tests/engine/test_imports.py`
-has the whole order and holds the imports to it.
+`arguments`, `access` (who may do what), `decide`, `uniqueness`, `publish`, `dead_letters` and
+`failures`, `membership`, `parting`, `delays` and `scheduling` (what is for later), `moving` and
+`letters`, `calls`, `retention`, `dispatch`, `ticks`, `dump` (the state as a snapshot's chunks), and
+`engine`, which ties them. `tests/engine/test_imports.py` has the whole order and holds the imports
+to it.
 """

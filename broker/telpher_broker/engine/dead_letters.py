@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from telpher.protocol.channel_options import QUEUE
+from telpher.protocol.channel_options import FEED, QUEUE
 from telpher.protocol.frames import Offsets, Options, flatten, pairs
 from telpher.protocol.names import NAME_BYTES_MAX
 
@@ -160,6 +160,8 @@ def _note(
     dead: dict[str, Any] = {"reason": reason, "offset": first, "attempts": attempts}
     if subscription.name:
         dead["subscription"] = subscription.name
+    if subscription.channel.kind == FEED and stored.about is not None:
+        dead["topic"] = stored.about.get("channel")
     dead["published_ms"] = stored.published_ms
     dead["dead_ms"] = turn.now_ms
     if failure is not None:

@@ -206,6 +206,8 @@ def _way_back(
         return None, None
     if name is not None:
         note["only"] = name
+    if "topic" in dead:
+        note["channel"] = dead["topic"]
     return origin.name, note
 
 

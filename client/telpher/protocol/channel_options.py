@@ -168,6 +168,7 @@ class ChannelOption(NamedTuple):
 
 
 _BOTH: Final = (QUEUE, TOPIC)
+_ALL: Final = (QUEUE, TOPIC, FEED)
 _AGE: Final = Integer(1, _YEARS_100_SECONDS, "seconds")
 _SIZE: Final = Integer(1, 2**60, "bytes")
 _COUNT: Final = Integer(1, 2**60)
@@ -238,49 +239,49 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
         _BOTH, _AGE, "Raise what waits by one priority for each so long."
     ),
     "backoff": ChannelOption(
-        _BOTH,
+        _ALL,
         Choice(("fixed", "linear", "exponential", "none")),
         "How the wait after a failure grows with the attempts. Absent or none: the consumer's own.",
     ),
     "backoff_ms": ChannelOption(
-        _BOTH, _WAIT, "The wait after the first failure; 1000 if absent.", needs="backoff"
+        _ALL, _WAIT, "The wait after the first failure; 1000 if absent.", needs="backoff"
     ),
     "backoff_ms_max": ChannelOption(
-        _BOTH, _WAIT, "The longest wait; 300000 if absent.", needs="backoff"
+        _ALL, _WAIT, "The longest wait; 300000 if absent.", needs="backoff"
     ),
     "backoff_jitter_percent": ChannelOption(
-        _BOTH,
+        _ALL,
         Integer(0, 100, "percent"),
         "Up to so much of a wait is left out, other for each; 0 if absent.",
         needs="backoff",
     ),
     "max_attempts": ChannelOption(
-        _BOTH,
+        _ALL,
         Integer(1, 1_000_000),
         "A message whose delivery of this number fails is a dead letter.",
         needs="dead_letter",
     ),
     "dead_letter": ChannelOption(
-        _BOTH,
+        _ALL,
         Name(),
         "Where dead letters go; where nothing has that name, the first one makes a queue.",
     ),
     "dead_letter_expired": ChannelOption(
-        _BOTH, Flag(), "What expires is a dead letter too.", needs="dead_letter"
+        _ALL, Flag(), "What expires is a dead letter too.", needs="dead_letter"
     ),
     "breaker_percent": ChannelOption(
-        _BOTH,
+        _ALL,
         Integer(1, 100, "percent"),
         "Stop delivering when so many of the last deliveries failed; try again by itself.",
     ),
     "breaker_messages": ChannelOption(
-        _BOTH,
+        _ALL,
         Integer(1, 10_000),
         "Judge by so many of the last deliveries; 100 if absent.",
         needs="breaker_percent",
     ),
     "breaker_seconds": ChannelOption(
-        _BOTH,
+        _ALL,
         Integer(1, 86_400, "seconds"),
         "Stop for so long before trying again; 30 if absent.",
         needs="breaker_percent",
