@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import nullcontext
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import anyio
 
@@ -16,12 +16,23 @@ from telpher.protocol import frames as f
 from telpher.protocol.batch import Columns, encode
 
 from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
-from .errors import Refused, TelpherError, Timeout, Unroutable
+from .errors import (
+    MessageTooLarge,
+    Refused,
+    SchemaViolation,
+    TelpherError,
+    Timeout,
+    Unroutable,
+    WrongContentType,
+)
 from .eventloop import Signal
 from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES
 from .session.exchange import Exchange
 from .session.session import Session
 from .session.window import Publishing
+
+# Refusals of a batch for one message of it, which is not to be another's fault.
+_OF_ONE_MESSAGE: Final = (MessageTooLarge, SchemaViolation, Unroutable, WrongContentType)
 
 # What may share a batch: the common properties and the level to confirm.
 Common = tuple[Properties, int | None]
@@ -173,7 +184,7 @@ class Lane:
 
     def _on_answer(self, publishing: Publishing, common: Common, batch: list[Waiting]) -> None:
         answer = publishing.answer
-        if isinstance(publishing.error, Unroutable) and len(batch) > 1:
+        if isinstance(publishing.error, _OF_ONE_MESSAGE) and len(batch) > 1:
             # Nothing of it was stored. Each by itself, so that it meets only whom it is about.
             self._apart.extend((common, waiting) for waiting in batch)
         elif type(answer) is f.ConfirmEach:

@@ -61,6 +61,7 @@ def test_names_come_from_the_package():
         "session.ranges",
         "session.backoff",
         "url",
+        "admin.schemas",
         "admin.told",
         "failure",
         "protocol.about",

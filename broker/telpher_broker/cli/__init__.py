@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "latest": ("latest", "Show the last message of a key of a compacted topic."),
         "request": ("request", "Publish a request and show the reply."),
         "keys": ("keys", "List the keys that have most messages."),
+        "explain": ("explain", "Say where a message is, and why."),
         "scheduled": ("scheduled", "List what waits for its time."),
         "reschedule": ("scheduled", "Give delayed messages another time."),
         "cancel": ("scheduled", "Have delayed messages never delivered."),
@@ -49,6 +50,10 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "delete": ("channels", "Delete a channel, or a subscription of a topic."),
         "purge": ("channels", "Drop everything that waits in a channel."),
         "seek": ("channels", "Move a subscription back or forth."),
+    },
+    "Schemas": {
+        "schemas": ("schemas", "List the versions of a channel's schema."),
+        "schema": ("schemas", "Check the messages of a channel by a JSON Schema."),
     },
     "Exchanges": {
         "exchanges": ("exchanges", "List the exchanges."),

@@ -56,6 +56,7 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "resume_schedule": {"schedule": CONFIGURE},
     "delete_schedule": {"schedule": CONFIGURE},
     "next_times": {},
+    "explain": {"channel": CONSUME},
     "set_schema": {"channel": CONFIGURE},
     "check_schema": {"channel": CONFIGURE},
     "delete_schema": {"channel": CONFIGURE},

@@ -13,6 +13,7 @@ from telpher.protocol.names import is_pattern
 from . import (
     bindings,
     delays,
+    explain,
     keys,
     letters,
     metering,
@@ -349,5 +350,6 @@ VERBS: Final[dict[str, Verb]] = {
     **scheduling.VERBS,
     **letters.VERBS,
     **schema_verbs.VERBS,
+    **explain.VERBS,
     **moving.VERBS,
 }

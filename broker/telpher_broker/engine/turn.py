@@ -22,6 +22,7 @@ from .ports import Ports
 from .schedule import Calendar
 from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
+from .settlements import Settlements
 from .state import Channel, State
 from .subscription import Subscription
 from .transfer import Transfer
@@ -106,6 +107,7 @@ class Turn:
         # The number of the last lease that was numbered; 0: none in this run.
         self.fences = 0
         self.forget_ms = 0
+        self.settlements = Settlements()
         # What was stored and breaks its schema, to be dead letters: channel, offset, why.
         self.invalid: list[tuple[Channel, int, str]] = []
         self.delivering: list[Consumer] = []
@@ -131,6 +133,8 @@ class Turn:
     def commit(self, record: r.Record, durable: bool = True) -> None:
         """Make a decision true; what is durable goes into the journal."""
         apply(self.state, record)
+        if type(record) is r.Settled:
+            self.settlements.note(self.now_ms, record)
         if durable:
             self.counters["records"] += 1
             if self.settings.journal:

@@ -9,6 +9,9 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .explain import ExplainAdministration
+from .explain import Explanation as Explanation
+from .explain import Standing as Standing
 from .keys import KeyAdministration
 from .keys import KeyInfo as KeyInfo
 from .letters import LetterAdministration
@@ -16,6 +19,9 @@ from .letters import LetterGroup as LetterGroup
 from .letters import TransferInfo as TransferInfo
 from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
+from .schemas import SchemaAdministration
+from .schemas import SchemaProblem as SchemaProblem
+from .schemas import SchemaVersion as SchemaVersion
 from .told import BindingInfo as BindingInfo
 from .told import Browsed as Browsed
 from .told import ChannelInfo as ChannelInfo
@@ -40,6 +46,8 @@ class Administration(
     LetterAdministration,
     QuotaAdministration,
     ScheduleAdministration,
+    SchemaAdministration,
+    ExplainAdministration,
     UserAdministration,
     BrokerAdministration,
 ):

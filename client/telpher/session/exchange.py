@@ -204,5 +204,10 @@ REPEATABLE_VERBS = frozenset(
         "schedules",
         "pause_schedule",
         "next_times",
+        "set_schema",
+        "check_schema",
+        "schemas",
+        "schema",
+        "explain",
     }
 )

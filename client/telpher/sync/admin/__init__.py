@@ -6,10 +6,12 @@ from .broker import BrokerAdministration
 from .channels import ChannelAdministration
 from .delays import DelayAdministration
 from .exchanges import ExchangeAdministration
+from .explain import ExplainAdministration
 from .keys import KeyAdministration
 from .letters import LetterAdministration
 from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
+from .schemas import SchemaAdministration
 from .users import UserAdministration
 
 
@@ -21,6 +23,8 @@ class Administration(
     LetterAdministration,
     QuotaAdministration,
     ScheduleAdministration,
+    SchemaAdministration,
+    ExplainAdministration,
     UserAdministration,
     BrokerAdministration,
 ):
