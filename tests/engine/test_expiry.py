@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
 
@@ -132,3 +134,51 @@ def test_a_topic_does_not_expire(driver: Driver) -> None:
         session, "declare", channel="news", kind="topic", config={"expire_idle_seconds": 5}
     )
     assert isinstance(refused, f.Refused)
+
+
+uses = st.lists(
+    st.one_of(
+        st.tuples(st.just("pass"), st.integers(1, 1500)),
+        st.tuples(st.just("join"), st.sampled_from([0, 3])),
+        st.tuples(st.just("leave"), st.booleans()),
+        st.tuples(st.just("publish"), st.just(0)),
+        st.tuples(st.just("restart"), st.integers(0, 10**6)),
+    ),
+    max_size=14,
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(uses)
+def test_a_queue_goes_when_and_only_when_it_was_idle(steps: list[tuple[str, int]]) -> None:
+    """Whatever happens, in whatever order: it lives while it has a consumer, and for a second after
+    its last use."""
+    driver = Driver(resume_ms=200)
+    config = {"expire_idle_seconds": 1}
+    session = driver.connect()
+    driver.call(session, "declare", channel="brief", kind="queue", config=config)
+    used_ms, sessions = driver.now_ms, list[int]()
+    for step, value in steps:
+        if step == "pass":
+            driver.pass_time(value)
+        elif step == "join":
+            sessions.append(driver.connect())
+            driver.consume(sessions[-1], "brief", prefetch=value)
+        elif step == "leave" and sessions:
+            driver.disconnect(sessions.pop(), orderly=bool(value))
+        elif step == "publish":
+            driver.publish(session, "brief", b"a")
+        elif step == "restart":
+            driver.restart(value % (len(driver.journal) + 1))
+            driver.settle()
+            session = driver.connect()
+            sessions.clear()
+        if step != "pass" or sessions:
+            used_ms = driver.now_ms
+        if driver.now_ms >= used_ms + 1000:
+            assert names(driver) == []
+            driver.call(session, "declare", channel="brief", kind="queue", config=config)
+            used_ms = driver.now_ms
+        assert names(driver) == ["brief"]
+        assert driver.engine.state.channels["brief"].config == config
+    driver.check_replay(range(0, len(driver.journal) + 1, 4))
