@@ -188,7 +188,12 @@ class Bus(Administration, Requesting):
         )
 
     def transaction(
-        self, *, confirm: LevelName | None = None, timeout: float | None = 60.0
+        self,
+        *,
+        confirm: LevelName | None = None,
+        timeout: float | None = 60.0,
+        producer: bytes | None = None,
+        sequence: int = 0,
     ) -> Transaction:
         """Acknowledge and publish in one step: all of it or nothing, and once.
 
@@ -197,13 +202,19 @@ class Bus(Administration, Requesting):
         from here to the answer. Raises at the end of the block LeaseLost when a message is somebody
         else's by now, Refused when one of the publishes is refused, Timeout.
 
+        `producer`, 16 bytes of your own, and `sequence`, from 1 and growing, make it one that is
+        done once even if another process sends it again; see `telpher.outbox`.
+
             async with bus.transaction() as work:
                 work.publish("invoices", body)
                 work.ack(message)
             first, = work.receipts
         """
         self._raise_if_ended()
-        window = self._session.transaction_window(secrets.token_bytes(16))
+        if producer is None:
+            window = self._session.transaction_window(secrets.token_bytes(16))
+        else:
+            window = self._session.single_window(producer, sequence)
         return Transaction(self._session, window, self._now, confirm, timeout)
 
     def lane(self, channel: str) -> Lane:

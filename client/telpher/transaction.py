@@ -179,7 +179,7 @@ class Transaction:
         )
         self._mark(is_settled=True)
         was_idle = self._window.is_idle
-        self._window.add(transacting)
+        self._session.transact(transacting)
         if was_idle:
             self._session.on_push()  # where others are under way, all of a turn go in one send
         await self._wait(transacting, done)

@@ -48,6 +48,20 @@ def run(daemon: Daemon, *arguments: str) -> str:
     [
         ("producer", r"offset 0 is fsynced\n.*confirmed=20000, failed=0"),
         ("worker", r"delivered=20001, waiting=0"),
+        (
+            "transactions",
+            r"order 3: the printer is out of paper; it comes again\n(.*\n)*5 invoices",
+        ),
+        (
+            "schemas",
+            r"version 1\nrefused: message 0 breaks version 1 .* at /id: (.*\n)+"
+            r"does not go together: /required/1 .*\nversion 2\n2 messages",
+        ),
+        (
+            "outbox",
+            r"not taken: no such amount\nada: booked 500\nbob: booked 300\nada: handled already\n"
+            r"bob: handled already\n\[\('ada', 500\), \('bob', 300\)\]",
+        ),
         ("sync", r"0 t T\n1 e E\n(.*\n)*6 r R"),
         ("pubsub", r"(.*\n)*archive: 3 end"),
         (

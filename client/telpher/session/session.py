@@ -30,6 +30,7 @@ from telpher.protocol.scram import Derivation, ScramError
 from .consumer import ConsumerState, Consuming
 from .exchange import Calling, Cancelling, Done, Exchange
 from .login import Login
+from .transaction import Transacting
 from .window import Publishing, Window
 
 OPENING_SECONDS: Final = 10.0
@@ -107,6 +108,7 @@ class Session:
         self.open: dict[int, Exchange] = {}
         self.windows: dict[bytes, Window] = {}
         self.transactions: Window | None = None
+        self.singles: list[Window] = []
         self.consumers: dict[int, ConsumerState] = {}
         self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
         self.on_output: Callable[[], None] = _nothing
@@ -225,6 +227,20 @@ class Session:
         if self.transactions is None:
             self.transactions = Window(self, "", producer, f.PRODUCER_WINDOW)
         return self.transactions
+
+    def single_window(self, producer: bytes, sequence: int) -> Window:
+        """What carries one transaction under a number that the application gives."""
+        if len(producer) != 16 or sequence < 1:
+            raise ValueError("a producer is 16 bytes and its sequence begins with 1")
+        window = Window(self, "", producer, 1)
+        window.sequence = sequence - 1
+        return window
+
+    def transact(self, transacting: Transacting) -> None:
+        """Send a transaction; it is carried over connections until its answer."""
+        if transacting.window is not self.transactions:
+            self.singles.append(transacting.window)
+        transacting.window.add(transacting)
 
     def join(self, consumer: ConsumerState, on_done: Done) -> Exchange:
         """CONSUME; the answer to it is told to the consumer before `on_done`."""
@@ -362,16 +378,19 @@ class Session:
         self.on_open()
 
     def _all_windows(self) -> list[Window]:
-        windows = list(self.windows.values())
-        return windows if self.transactions is None else [*windows, self.transactions]
+        return [*self.windows.values(), *self._transaction_windows()]
+
+    def _transaction_windows(self) -> list[Window]:
+        self.singles = [window for window in self.singles if not window.is_idle]
+        return self.singles if self.transactions is None else [*self.singles, self.transactions]
 
     def _resume(self) -> None:
         for window in self.windows.values():
             window.send_waiting()
         for consumer in self.consumers.values():
             self._send_consume(consumer)
-        if self.transactions is not None:
-            self.transactions.send_waiting()
+        for window in self._transaction_windows():
+            window.send_waiting()
         for exchange in sorted(self.open.values(), key=lambda exchange: exchange.number):
             self._send(exchange)
 

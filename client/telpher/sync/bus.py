@@ -104,10 +104,21 @@ class Bus(Administration):
             yield reply
 
     def transaction(
-        self, *, confirm: LevelName | None = None, timeout: float | None = 60.0
+        self,
+        *,
+        confirm: LevelName | None = None,
+        timeout: float | None = 60.0,
+        producer: bytes | None = None,
+        sequence: int = 0,
     ) -> Transaction:
         """Acknowledge and publish in one step; as `telpher.Bus.transaction`."""
-        make = partial(self._bus.transaction, confirm=confirm, timeout=timeout)
+        make = partial(
+            self._bus.transaction,
+            confirm=confirm,
+            timeout=timeout,
+            producer=producer,
+            sequence=sequence,
+        )
         return Transaction(self._driver, self._driver.call(make))
 
     # --- consuming
