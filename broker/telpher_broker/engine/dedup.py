@@ -8,6 +8,7 @@ NATS JetStream's duplicate window, with one difference: it is durable.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -49,6 +50,10 @@ class DedupWindow:
             return offset
         after = bisect_right(self._runs, offset, lo=self._start, key=lambda run: run.first)
         return offset if self._runs[after - 1].published_ms > until_ms else None
+
+    def knows_any(self, ids: Iterable[str]) -> bool:
+        """Whether one of these ids is there, be it to be forgotten."""
+        return not self._offsets.keys().isdisjoint(ids)
 
     def remember(self, run: Remembered) -> None:
         """Add ids that are not there, at least one; no earlier run is younger."""

@@ -9,6 +9,7 @@ that are taken, and what was replaced.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from telpher.protocol.batch import Headers
@@ -49,8 +50,9 @@ def judge(turn: Turn, channel: Channel, portion: Portion) -> None:
     judgement = Judgement(turn, channel, portion.properties or {}, ids, keys, earlier)
     if keys is not None:
         judgement.check_kind()
-    for index in range(portion.messages):
-        judgement.judge(index)
+    if not judgement.keeps_all(portion.messages):
+        for index in range(portion.messages):
+            judgement.judge(index)
     earlier.append(judgement)
     turn.counters["not_unique"] += sum(code == "not_unique" for _, code, _ in judgement.refused)
     portion.judgement = judgement
@@ -60,8 +62,12 @@ def judge(turn: Turn, channel: Channel, portion: Portion) -> None:
 def _identities(headers: Sequence[Headers], name: str) -> list[str | None] | None:
     """The identities of this name, None for a message without one; or None if there is none."""
     found = [row.get(name) if row else None for row in headers]
-    if not any(one is not None for one in found):
+    types = set(map(type, found))
+    if types == {NoneType}:
         return None
+    given = list(filter(None, found)) if types <= {str, NoneType} and "" not in found else []
+    if given and max(map(len, given)) <= IDENTITY_MAX:
+        return found
     for one in found:
         if one is not None and not (type(one) is str and 0 < len(one) <= IDENTITY_MAX):
             raise Refusal(
@@ -129,6 +135,24 @@ class Judgement:
                 f"{channel.name!r} is a topic: a key is unique there for a time, unique = 3, and "
                 "no message is replaced",
             )
+
+    def keeps_all(self, count: int) -> bool:
+        """Decide of all messages at once, where each that has an id has a new one, and none has a
+        key; whether that was so."""
+        ids, window = self._ids, self._channel.dedup
+        if ids is None or self._keys is not None or len(self._pending) > 1:
+            return False
+        new = {one: index for index, one in enumerate(ids) if one is not None}
+        remembered = 0 if window is None else len(window)
+        if (
+            len(new) + ids.count(None) < count
+            or remembered + len(new) > self._ids_max
+            or (window is not None and window.knows_any(new))
+        ):
+            return False
+        self._new_ids = new
+        self.kept = list(range(count))
+        return True
 
     def judge(self, index: int) -> None:
         """Decide of the next message: kept, known, repeated or refused."""

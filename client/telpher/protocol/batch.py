@@ -9,7 +9,7 @@ once on entry and from then on moves the bytes. `docs/protocol.md`, "Batches", h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 from types import NoneType
 from typing import Any, Final, NamedTuple, cast
 
@@ -44,6 +44,7 @@ _ROWS: Final = frozenset(
     product((int,), (dict, NoneType), (bytes,), (bytes, NoneType), (bytes, NoneType))
 )
 _BODY_TYPES: Final = {bytes}
+_ROW_TYPES: Final = {dict, NoneType}
 # What a column of headers has in it if a message has an identity.
 _IDENTITIES: Final = (DEDUP_HEADER.encode(), UNIQUE_HEADER.encode())
 
@@ -225,15 +226,13 @@ def _check_keys(keys: tuple[Any, ...], count: int) -> None:
 
 def _check_headers(headers: tuple[Any, ...], count: int) -> None:
     _check_length("headers", headers, count)
-    for row in headers:
-        if row is None:
-            continue
-        if (
-            type(row) is not dict
-            or not set(map(type, row)) <= {str}
-            or not set(map(type, row.values())) <= HEADER_TYPES
-        ):
-            raise BatchError("bad_batch", "headers are a map of strings to plain values, or nil")
+    is_plain = set(map(type, headers)) <= _ROW_TYPES
+    if is_plain:
+        rows = [row for row in headers if row]
+        names, values = chain.from_iterable(rows), chain.from_iterable(map(dict.values, rows))
+        is_plain = set(map(type, names)) <= {str} and set(map(type, values)) <= HEADER_TYPES
+    if not is_plain:
+        raise BatchError("bad_batch", "headers are a map of strings to plain values, or nil")
 
 
 def _check_properties(properties: dict[Any, Any]) -> None:
