@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher.protocol.uniqueness import DEDUP_HEADER, UNIQUE_HEADER
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.settings import EngineSettings
 
 QUEUE: Final = "bench"
 EXCHANGE: Final = "bench-exchange"
+TOPIC: Final = "bench-topic"
 MESSAGES: Final = 10_000
 SLICE: Final = 100
 _KEYS: Final = 10_000
@@ -67,6 +69,16 @@ class Stage:
         self._request += 1
         batch = batches.encode(columns)
         return self.said(f.Publish(self._request, channel, None, 0, None, batch))
+
+    def publish_identified(
+        self, header: str, identities: Sequence[str], **properties: int
+    ) -> list[f.ServerFrame]:
+        """Publish a message for each identity as one batch."""
+        headers = [{header: one} for one in identities]
+        bodies = (b"x" * 100,) * len(headers)
+        self._request += 1
+        batch = batches.encode(batches.Columns(properties or None, bodies, None, headers))
+        return self.said(f.Publish(self._request, QUEUE, None, 0, None, batch))
 
     def consume(self, prefetch: int) -> list[f.ServerFrame]:
         """Begin to consume the queue as consumer 2."""
@@ -212,12 +224,63 @@ def turned(count: int) -> Callable[[int], None]:
     return step
 
 
+def remembered(count: int) -> Callable[[int], None]:
+    """So many dedup ids are remembered; one more comes, twice, and its message goes out."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    stage.consume(1000)
+    for first in range(0, count, _BIND_EACH):
+        ids = [f"order-{number}" for number in range(first, min(first + _BIND_EACH, count))]
+        stage.ack(stage.publish_identified(DEDUP_HEADER, ids))
+
+    def step(index: int) -> None:
+        stage.ack(stage.publish_identified(DEDUP_HEADER, [f"more-{index}"]))
+        stage.publish_identified(DEDUP_HEADER, [f"more-{index}"])
+
+    return step
+
+
+def taken(count: int) -> Callable[[int], None]:
+    """So many unique keys are taken by messages that wait; one more is, and its message replaced by
+    another."""
+    stage = Stage()
+    stage.call("declare", channel=QUEUE, kind="queue")
+    for first in range(0, count, _BIND_EACH):
+        keys = [f"customer-{number}" for number in range(first, min(first + _BIND_EACH, count))]
+        stage.publish_identified(UNIQUE_HEADER, keys)
+
+    def step(index: int) -> None:
+        for _ in range(2):
+            stage.publish_identified(UNIQUE_HEADER, [f"more-{index}"], on_conflict=2)
+
+    return step
+
+
+def compacted(count: int) -> Callable[[int], None]:
+    """A compacted topic has so many keys; one after another, far apart, gets another value."""
+    stage = Stage()
+    stage.call("declare", channel=TOPIC, kind="topic", config={"compact": True})
+    for first in range(0, count, _BIND_EACH):
+        keys = tuple(f"k{number}" for number in range(first, min(first + _BIND_EACH, count)))
+        stage.publish(len(keys), keys, TOPIC)
+
+    def step(index: int) -> None:
+        stage.publish(1, (f"k{index * 7919 % count}",), TOPIC)
+        if index % SLICE == 0:
+            stage.pass_time(1)
+
+    return step
+
+
 KINDS: Final[dict[str, Callable[[int], Callable[[int], None]]]] = {
     "waiting": waiting,
     "delayed": delayed,
     "moved": moved,
     "cancelled": cancelled,
     "bound": bound,
+    "remembered": remembered,
+    "taken": taken,
+    "compacted": compacted,
     "keyed": keyed,
     "turned": turned,
 }

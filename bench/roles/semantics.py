@@ -19,6 +19,8 @@ from .telpher import SEND_MANY, on_one_bus, prefetch
 BATCH: Final = 1000
 KEYS: Final = 10_000
 EXCHANGE: Final = "bench-exchange"
+TOPIC: Final = "bench-topic"
+SUBSCRIPTION: Final = "bench"
 RESULTS: Final = "bench-results"
 TEN: Final = 10
 TASKS: Final = 30
@@ -144,6 +146,34 @@ async def _transact(bus: Any, job: Job) -> None:
             tasks.start_soon(transact, messages, count)
 
 
+async def _send_unique(bus: Any, job: Job) -> None:
+    """Each message with a unique key of its own, free again when it is settled."""
+    async with bus.producer(QUEUE) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, unique=f"customer-{index}")
+
+
+async def _declare_compacted(bus: Any, _job: Job) -> None:
+    await bus.declare_topic(TOPIC, compact=True)
+    await bus.create_subscription(TOPIC, SUBSCRIPTION, start="earliest")
+
+
+async def _send_values(bus: Any, job: Job) -> None:
+    """10,000 keys in turn; what is not read before the next value of its key comes is dropped."""
+    async with bus.producer(TOPIC) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, key=f"k{index % KEYS}")
+
+
+async def _follow(bus: Any, job: Job) -> None:
+    """Read until the last value is there."""
+    async with bus.subscribe(TOPIC, SUBSCRIPTION, prefetch=prefetch(job)) as messages:
+        async for batch in messages.batches():
+            batch.ack()
+            if batch.offsets[-1] >= job.n:
+                break
+
+
 async def _declare_dying(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
 
@@ -184,6 +214,8 @@ WAYS: Final[dict[str, Way]] = {
     "keyed order, random": Way(_declare_keyed, _send_keyed_randomly, _ack_all),
     "transactions of 10": Way(_declare_two, _send_all, _transact),
     "dedup ids": Way(_declare, _send_identified, _ack_all),
+    "unique keys": Way(_declare, _send_unique, _ack_all),
+    "compacted topic": Way(_declare_compacted, _send_values, _follow),
     "three attempts": Way(_declare_dying, _send_all, _fail_all),
     "bounds": Way(_declare_bounded, _send_all, _ack_all),
     "quotas": Way(_declare_metered, _send_all, _ack_all),

@@ -64,6 +64,8 @@ class Telpher(System):
             "keyed order, random",
             "topic exchange",
             "dedup ids",
+            "unique keys",
+            "compacted topic",
             "transactions of 10",
             "three attempts",
             "bounds",
@@ -71,7 +73,18 @@ class Telpher(System):
         ),
         "flat": tuple(
             f"{count} {kind}"
-            for kind in ("waiting", "delayed", "moved", "cancelled", "bound", "keyed", "turned")
+            for kind in (
+                "waiting",
+                "delayed",
+                "moved",
+                "cancelled",
+                "bound",
+                "keyed",
+                "turned",
+                "remembered",
+                "taken",
+                "compacted",
+            )
             for count in (1000, 10_000, 100_000, 1_000_000)
         ),
         "connections": (
