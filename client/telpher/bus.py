@@ -13,7 +13,7 @@ from datetime import datetime
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
@@ -28,15 +28,17 @@ from .content import (
     Body,
     LevelName,
     as_body,
+    as_filter,
     as_headers,
     as_key,
     as_level,
     as_name,
     as_properties,
+    as_source,
 )
 from .credentials import Credentials
 from .dial import HOST_SECONDS, Dialer, dialers
-from .errors import Broken, CannotConnect, Closed, NotSupported, TelpherError
+from .errors import Broken, CannotConnect, Closed, TelpherError
 from .eventloop import Signal, clock, signal_class
 from .identity import Conflict, While, as_unique, as_uniqueness, identified
 from .lane import Lane, Receipt, Waiting
@@ -273,19 +275,22 @@ class Bus(Administration, Requesting):
         lease_seconds: float | None = None,
         exclusive: bool = False,
         fence: bool = False,
+        filter: Mapping[str, Any] | None = None,
+        match: Literal["all", "any"] = "all",
     ) -> Consumer:
         """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
         that name; without one alone and for as long as this lasts, where taken is settled.
 
+        A pattern stands for all topics that match, also those that are made later: `*` is one word
+        of a name and `#` any number; `message.origin` tells from which topic a message is.
+
         `start` is where a new subscription begins: "earliest", "latest", an offset, or a datetime
-        with a time zone. `missed` of an unnamed one counts what was dropped before it could see it.
+        with a time zone. `filter`: only messages with all these headers, or any of them by `match`;
+        None as a value is any value. `missed` of an unnamed one counts what was dropped before it
+        could see it.
 
             async with bus.subscribe("prices", name="billing", start="earliest") as messages: ...
         """
-        if "*" in topic or "#" in topic:
-            raise NotSupported(
-                f"patterns like {topic!r} come later; subscribe to each topic by its name"
-            )
         return self._consumer(
             topic,
             None if name is None else as_name(name),
@@ -295,6 +300,7 @@ class Bus(Administration, Requesting):
             fence=fence,
             start=start_value(start),
             automatic=name is None,
+            filter=as_filter(filter, match),
         )
 
     async def fetch(
@@ -355,7 +361,7 @@ class Bus(Administration, Requesting):
         self._raise_if_ended()
         state = ConsumerState(
             self._session,
-            as_name(channel),
+            as_source(channel),
             subscription,
             token=secrets.token_bytes(16),
             **options,

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
 from telpher.protocol.frames import Level
-from telpher.protocol.names import is_name, why_not_name
+from telpher.protocol.names import is_name, is_pattern, why_not_name, why_not_pattern
 
 from .errors import BadName, MessageTooLarge
 
@@ -134,6 +134,25 @@ def as_name(name: object) -> str:
     if not is_name(name):
         raise BadName("bad_name", why_not_name(name))
     return name
+
+
+def as_source(name: object) -> str:
+    """What can be subscribed to: a topic's name, or a pattern of names; raises BadName."""
+    if not isinstance(name, str) or not is_pattern(name):
+        return as_name(name)
+    fault = why_not_pattern(name)
+    if fault is not None:
+        raise BadName("bad_name", fault)
+    return name
+
+
+def as_filter(headers: Mapping[str, Any] | None, match: str) -> dict[str, Any] | None:
+    """A filter as it travels; raises TypeError, ValueError."""
+    if headers is None:
+        return None
+    if match not in ("all", "any"):
+        raise ValueError(f"match={match!r}; it may be 'all' or 'any'")
+    return {"headers": as_headers(headers), "match": match}
 
 
 def header_bytes(headers: dict[str, Any]) -> int:

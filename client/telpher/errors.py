@@ -118,6 +118,10 @@ class ChannelDeleted(Refused):
     """The channel was deleted while it was consumed."""
 
 
+class SubscriptionDiffers(Refused):
+    """The subscription has another filter; consume it without one, or set its filter first."""
+
+
 class SubscriptionDeleted(Refused):
     """The subscription was deleted while it was consumed."""
 
@@ -302,6 +306,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "channel_full": ChannelFull,
     "channel_in_use": ChannelInUse,
     "channel_deleted": ChannelDeleted,
+    "subscription_differs": SubscriptionDiffers,
     "subscription_deleted": SubscriptionDeleted,
     "consumer_exclusive": ConsumerExclusive,
     "unknown_transfer": UnknownTransfer,

@@ -351,7 +351,22 @@ async def test_an_ephemeral_subscription_settles_by_itself():
         await messages.leave(wait=False)
 
 
-async def test_patterns_come_later():
+@pytest.mark.parametrize("pattern", ["prices.e*", "prices..#", "#.*@x", "a/b/#"])
+async def test_what_is_no_pattern_is_refused_at_once(pattern):
     async with Opened() as (bus, _broker, _):
-        with pytest.raises(telpher.NotSupported, match="come later"):
-            bus.subscribe("prices.*")
+        with pytest.raises(telpher.BadName, match="no pattern of names"):
+            bus.subscribe(pattern)
+
+
+async def test_a_pattern_and_a_filter_are_asked_for():
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        consumer = bus.subscribe("prices.#", "s", filter={"region": "eu"}, match="any")
+        joining = Result(tasks, consumer.join)
+        asked = await broker.hear(f.Consume)
+        wanted = {"headers": {"region": "eu"}, "match": "any"}
+        assert (asked.channel, asked.subscription) == ("prices.#", "s")
+        assert asked.options["filter"] == wanted
+        await broker.say(f.Reply(asked.request, {"subscription": "s", "next": 0, "lost": ()}))
+        await joining.get()
+        with pytest.raises(ValueError, match="'some'"):
+            bus.subscribe("prices", filter={"a": 1}, match="some")

@@ -91,6 +91,7 @@ def run(daemon: Daemon, *arguments: str) -> str:
             r"a stranger is turned away\npublished at offset 0\n"
             r".*'consume' on 'orders.eu'.*telpher grant shop.*\nthe token is no more",
         ),
+        ("routing", r"billing: eu.paid us.paid\n(.*\n)+archive: prices.us 42\nwanted: EUR"),
         ("pull", r"10 messages, from offset 0\n(.*\n)+"),
     ],
 )

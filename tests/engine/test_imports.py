@@ -128,6 +128,7 @@ ENGINE_ORDER = [
     "overflow",
     "failures",
     "feeds",
+    "filters",
     "transact",
     "membership",
     "deletion",

@@ -33,6 +33,8 @@ RECORDS: list[r.Record] = [
         0, 0, 0, START_MS, None, 0, ((1, None, None, (1, 0), b"b"), (1, None, {}, (2, 0), None))
     ),
     r.Gathered(7, 3, (2, 0, 5, 9)),
+    r.FilterSet(2, "billing", {"headers": {"region": "eu", "size": None}, "match": "any"}),
+    r.FilterSet(2, "billing", None),
     r.ExchangeDeclared(4, "orders", "topic", {"alternate": "jobs"}, 1),
     r.ExchangeDeleted(4),
     r.Bound(4, 1, "orders.#", {}),

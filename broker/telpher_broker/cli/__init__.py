@@ -45,6 +45,8 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Channels": {
         "channels": ("channels", "List the channels."),
         "subscriptions": ("channels", "List the subscriptions of a channel."),
+        "subscribe": ("subscribing", "Make a subscription of a topic or a pattern of topics."),
+        "filter": ("subscribing", "Change which messages a subscription wants."),
         "declare": ("channels", "Make a queue or a topic."),
         "configure": ("channels", "Change options of a channel while it lives."),
         "delete": ("channels", "Delete a channel, or a subscription of a topic."),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from telpher.protocol.names import is_pattern
+
 from .network import json_option, url_option, with_bus
 from .output import print_body, print_json
 from .parameters import START
@@ -55,7 +57,9 @@ class _Wish:
 
 def _row(message: Any) -> dict[str, Any]:
     names = ("offset", "key", "headers", "attempt", "published_at", "body")
-    return {name: getattr(message, name) for name in names}
+    row = {name: getattr(message, name) for name in names}
+    origin = message.about.get("channel")
+    return row if origin is None else {"channel": origin} | row
 
 
 @click.command()
@@ -71,6 +75,8 @@ def _row(message: Any) -> dict[str, Any]:
 @json_option
 def consume(url: str | None, ack: bool, **wish: Any) -> None:
     """Show the messages of CHANNEL, one per line, and leave them there.
+
+    CHANNEL may be a pattern of topics, such as 'prices.#', with --follow or --subscription.
 
     With --ack they are consumed: each is acknowledged after it has been written out. For a topic,
     --ack needs --subscription, which is made if it is new. With --follow and without --ack, a
@@ -108,6 +114,8 @@ async def _work(bus: Bus, wish: _Wish, ack: bool) -> None:
         raise click.UsageError(f"{wish.channel} is a queue: it has no subscriptions")
     if kind == "queue" and ack and wish.start is not None:
         raise click.UsageError("a queue is consumed from its front: give --start without --ack")
+    if is_pattern(wish.channel) and wish.subscription is None and not wish.follow:
+        raise click.UsageError("a pattern is listened to, with --follow, or read by --subscription")
     if ack:
         await _consume(bus, wish, kind)
     elif kind == "topic" and wish.follow and wish.subscription is None:
@@ -117,7 +125,7 @@ async def _work(bus: Bus, wish: _Wish, ack: bool) -> None:
 
 
 async def _kind(bus: Bus, channel: str) -> str:
-    return (await bus.inspect(channel)).kind
+    return "topic" if is_pattern(channel) else (await bus.inspect(channel)).kind
 
 
 async def _consume(bus: Bus, wish: _Wish, kind: str) -> None:

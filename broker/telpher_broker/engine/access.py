@@ -69,6 +69,7 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "unbind": {"exchange": CONFIGURE, "target": _NAMED},
     "bindings": {"exchange": _SEEN},
     "route": {"exchange": _SEEN},
+    "set_filter": {"channel": CONSUME},
 }
 # Verbs that see for themselves who may use them.
 FREE_VERBS: Final = frozenset(

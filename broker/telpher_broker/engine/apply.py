@@ -16,6 +16,7 @@ from .apply_schemas import APPLY as APPLY_SCHEMAS
 from .apply_security import APPLY_SECURITY
 from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
 from .exchanges import Binding, Exchange
+from .headers import Criteria
 from .log import Stored
 from .offset_set import OffsetSet
 from .quotas import Quota
@@ -256,6 +257,12 @@ def _gathered(state: State, record: r.Gathered) -> None:
         place(feed, stored.at(log.next, {"channel": topic.name} | (stored.about or {})))
 
 
+def _filter_set(state: State, record: r.FilterSet) -> None:
+    subscription = state.subscription(record.channel, record.subscription)
+    given = record.criteria
+    subscription.filter = None if given is None else Criteria.of(given["headers"], given["match"])
+
+
 def _exchange_declared(state: State, record: r.ExchangeDeclared) -> None:
     state.exchanges.add(
         Exchange(record.exchange, record.name, record.kind, record.config, record.alternate)
@@ -430,6 +437,7 @@ _APPLY: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.Published: _published,
     r.Routed: _routed,
     r.Gathered: _gathered,
+    r.FilterSet: _filter_set,
     r.ExchangeDeclared: _exchange_declared,
     r.ExchangeDeleted: _exchange_deleted,
     r.Bound: _bound,

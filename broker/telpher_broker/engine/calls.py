@@ -15,6 +15,7 @@ from . import (
     delays,
     explain,
     keys,
+    filters,
     letters,
     metering,
     moving,
@@ -31,6 +32,7 @@ from .dead_letters import check_target
 from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
 from .feeds import durable_feed, subscribed_channel
+from .filters import check_filtered, filter_of, set_filter, told
 from .membership import close, durable_subscription, take_away
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
@@ -205,6 +207,7 @@ def _inspect_subscription(subscription: Subscription) -> Options:
         "next": subscription.cursor,
         "missed": subscription.missed,
         **({} if subscription.breaker is None else {"breaker": subscription.breaker.told()}),
+        **({} if subscription.filter is None else {"filter": told(subscription.filter)}),
     }
 
 
@@ -274,12 +277,17 @@ def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
 def _subscribe(turn: Turn, arguments: Arguments) -> Options:
     source, name = arguments.text("channel"), arguments.text("subscription")
     start = arguments.start("start")
+    wanted = filter_of(arguments.anything("filter"))
     arguments.done()
     if is_pattern(source):
-        channel = durable_feed(turn, source, name, start)
+        channel, start = durable_feed(turn, source, name, start), "earliest"
     else:
         channel = channel_of(turn, source)
-    return _inspect_subscription(durable_subscription(turn, channel, name, start))
+    check_filtered(channel, name, wanted)
+    subscription = durable_subscription(turn, channel, name, start)
+    if wanted is not None:
+        set_filter(turn, subscription, wanted)
+    return _inspect_subscription(subscription)
 
 
 def _unsubscribe(turn: Turn, arguments: Arguments) -> Options:
@@ -344,6 +352,7 @@ VERBS: Final[dict[str, Verb]] = {
     **keys.VERBS,
     **bindings.VERBS,
     **metering.VERBS,
+    **filters.VERBS,
     **users.VERBS,
     **tokens.VERBS,
     **namespaces.VERBS,

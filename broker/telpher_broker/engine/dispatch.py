@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 from telpher.protocol.channel_options import FEED
-from telpher.protocol.frames import Deliver, Missed, Part
+from telpher.protocol.frames import Deliver, Missed, Offsets, Part
 
 from . import records as r
 from .access import local
 from .breaker import CLOSED, Breaker
 from .dead_letters import expire
 from .decide import joined
+from .filters import is_unwanted, pass_over, settle_unwanted
 from .keyed import Keyed
 from .keyorder import ANY_NUMBER
 from .log import Stored
@@ -107,8 +108,9 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     log = subscription.channel.log
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
-    while stored is not None and stored.properties is not None and _expired(turn, stored):
-        expire(turn, subscription, (first, min(end, stored.end)))
+    while stored is not None and _passes_over(turn, subscription, stored, first, end):
+        if turn.budget_bytes <= 0:
+            return False
         span, first, end = subscription.next_in_line()
         stored = log.find(first)
     if stored is None:
@@ -119,6 +121,19 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     attempt = _take(turn, subscription, consumer, span, first, end)
     _add_part(turn, consumer, session, stored, first, end, attempt)
     return True
+
+
+def _passes_over(
+    turn: Turn, subscription: Subscription, stored: Stored, first: int, end: int
+) -> bool:
+    """Settle what is next in line and is not to be delivered; whether there was any."""
+    end = min(end, stored.end)
+    if stored.properties is not None and _expired(turn, stored):
+        expire(turn, subscription, (first, end))
+        return True
+    if subscription.filter is None:
+        return False
+    return settle_unwanted(turn, subscription, stored, first, end)
 
 
 def _granted(breaker: Breaker, now_ms: int, first: int, end: int) -> int:
@@ -162,12 +177,15 @@ def _deliver_by_key(
     turn: Turn, subscription: Subscription, keyed: Keyed, consumer: Consumer, session: Session
 ) -> bool:
     """Give the consumer what may go to it now by key; whether anything did."""
-    picked, expired = _pick(turn, subscription, keyed, consumer, session)
-    while expired:
-        expire(turn, subscription, joined([(offset, offset + 1) for offset in sorted(expired)]))
+    picked, expired, unwanted = _pick(turn, subscription, keyed, consumer, session)
+    while expired or unwanted:
+        if expired:
+            expire(turn, subscription, _row(expired))
+        if unwanted:
+            pass_over(turn, subscription, _row(unwanted))
         if picked:
             break
-        picked, expired = _pick(turn, subscription, keyed, consumer, session)
+        picked, expired, unwanted = _pick(turn, subscription, keyed, consumer, session)
     pieces = _pieces(subscription, sorted(picked))
     fresh = [(first, end) for _, first, end, attempt in pieces if not attempt]
     if fresh:
@@ -181,10 +199,14 @@ def _deliver_by_key(
     return bool(picked)
 
 
+def _row(offsets: list[int]) -> Offsets:
+    return joined([(offset, offset + 1) for offset in sorted(offsets)])
+
+
 def _pick(
     turn: Turn, subscription: Subscription, keyed: Keyed, consumer: Consumer, session: Session
-) -> tuple[list[int], list[int]]:
-    """What goes to the consumer at its turn, and what has expired instead."""
+) -> tuple[list[int], list[int], list[int]]:
+    """What goes to the consumer at its turn, and what has expired or is not wanted instead."""
     order, log = keyed.order, subscription.channel.log
     others = len(subscription.waiting)
     room = min(session.window_bytes, turn.budget_bytes)
@@ -196,6 +218,7 @@ def _pick(
         limit = min(limit, allowance)
     picked: list[int] = []
     expired: list[int] = []
+    unwanted: list[int] = []
     stored: Stored | None = None
     for offset in order.picks(consumer, turn.now_ms * 1000, shares):
         if stored is None or not stored.first <= offset < stored.end:
@@ -204,13 +227,16 @@ def _pick(
         if stored.properties is not None and _expired(turn, stored):
             expired.append(offset)
             continue
+        if is_unwanted(turn, subscription, stored, offset):
+            unwanted.append(offset)
+            continue
         picked.append(offset)
         room -= stored.message_bytes
         if len(picked) >= limit or room <= 0:
             break
     if breaker is not None and allowance is not None:
         breaker.grant(len(picked))
-    return picked, expired
+    return picked, expired, unwanted
 
 
 def _pieces(subscription: Subscription, offsets: list[int]) -> list[tuple[Stored, int, int, int]]:

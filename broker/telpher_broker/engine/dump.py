@@ -14,6 +14,7 @@ Chunks, each one msgpack array:
     [13, channel, subscription, [[first_error, first_ms, last_error, [first, end, ...]], ...],
          [first, end, ...]]
     [9, channel, next_version, [[version, set_ms, text], ...]]
+    [16, channel, subscription, headers, match]
     [6, exchange, name, kind, config, alternate, next]
     [11, exchange, [[target, key, arguments], ...]]
     [5, [[producer, source, last_ms, [sequence, place, ...]], ...]]
@@ -47,8 +48,17 @@ from telpher.protocol.frames import Options
 from . import failure_chunks, schema_chunks
 from .apply_security import frozen_security, load_security, readable_security
 from .descriptions import summary_of
-from .exchange_chunks import BINDINGS, EXCHANGE, FrozenExchanges, load_bindings, load_exchange
+from .exchange_chunks import (
+    BINDINGS,
+    EXCHANGE,
+    FILTER,
+    FrozenExchanges,
+    load_bindings,
+    load_exchange,
+    load_filter,
+)
 from .fates import Fates
+from .headers import Criteria
 from .identity_chunks import IDENTITIES, FrozenIdentities, load_identities
 from .log import Share, Stored
 from .memory import Place, size_of
@@ -78,6 +88,7 @@ _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
     BINDINGS: ("Bindings", ("exchange", "bindings")),
     15: ("Quotas", ("quotas",)),
+    FILTER: ("Filter", ("channel", "name", "headers", "match")),
     10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
     IDENTITIES: ("Identities", ("channel", "dedup_ids", "unique_keys")),
@@ -96,6 +107,7 @@ class _FrozenSubscription(NamedTuple):
     spans: list[SpanRow]
     failures: list[failure_chunks.Row]
     passed: list[int]
+    filter: Criteria | None
 
 
 class _FrozenChannel(NamedTuple):
@@ -310,6 +322,7 @@ def _freeze_channel(channel: Channel) -> _FrozenChannel:
                 _span_rows(subscription),
                 failure_chunks.rows(subscription),
                 failure_chunks.passed(subscription),
+                subscription.filter,
             )
             for subscription in channel.subscriptions.values()
             if subscription.durable
@@ -366,12 +379,14 @@ def _schedule_groups(schedules: list[Schedule]) -> Iterator[list[Schedule]]:
 
 
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
-    name, cursor, missed, spans, failures, passed = frozen
+    name, cursor, missed, spans, failures, passed, wanted = frozen
     for index in range(0, len(spans) or 1, _CHUNK_ROWS):
         flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
         yield _bytes((4, channel, name, cursor, missed, flat))
     for fields in failure_chunks.failures(channel, name, failures, passed):
         yield _bytes(fields)
+    if wanted is not None:
+        yield _bytes((FILTER, channel, name, wanted.wanted, wanted.match))
 
 
 def _load_header(state: State, next_channel: int) -> None:
@@ -450,6 +465,7 @@ _LOAD: Final[dict[int, Any]] = {
     5: _load_producers,
     EXCHANGE: load_exchange,
     BINDINGS: load_bindings,
+    FILTER: load_filter,
     10: load_security,
     7: _load_schedules,
     IDENTITIES: load_identities,

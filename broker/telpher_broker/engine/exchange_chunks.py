@@ -1,4 +1,4 @@
-"""The exchanges and their bindings in a snapshot: chunks 6 and 11 of `dump`.
+"""Routing in a snapshot: exchanges, bindings and filters, chunks 6, 11 and 16 of `dump`.
 
 A binding names its target by number, so all exchanges come before the first binding. Exchanges and
 bindings are in the order in which they came, which loading them keeps: equal states give equal
@@ -13,11 +13,13 @@ from typing import Any, Final
 from telpher.protocol.frames import Options
 
 from .exchanges import Binding, Exchange
+from .headers import Criteria
 from .state import State
 
 _CHUNK_ROWS: Final = 4096
 EXCHANGE: Final = 6
 BINDINGS: Final = 11
+FILTER: Final = 16
 
 # (exchange, name, kind, config, alternate, next), and its bindings.
 _Frozen = tuple[tuple[int, str, str, Options, int, int], list[Binding]]
@@ -75,3 +77,8 @@ def load_bindings(state: State, number: int, rows: tuple[tuple[int, str, Options
         name = state.name_of(target)
         assert name is not None
         state.exchanges.bind(number, Binding.of(target, key, arguments), name)
+
+
+def load_filter(state: State, number: int, name: str, headers: Options, match: str) -> None:
+    """The filter of a subscription that is there."""
+    state.subscription(number, name).filter = Criteria.of(headers, match)

@@ -47,12 +47,10 @@ def subscribed_channel(turn: Turn, name: str, subscription: str | None) -> Chann
 
 
 def durable_feed(turn: Turn, pattern: str, subscription: str, start: Any) -> Channel:
-    """The feed of a named subscription, made with it from `start` on if it is new."""
+    """The feed of a named subscription, made from `start` on if it is new; the subscription, which
+    is of all that is in it, is for the caller to make."""
     check_name(subscription)
-    feed = _feed(turn, pattern, subscription, start, {})
-    if subscription not in feed.subscriptions:
-        turn.commit(r.Subscribed(feed.number, subscription, feed.log.start))
-    return feed
+    return _feed(turn, pattern, subscription, start, {})
 
 
 def ephemeral_feed(turn: Turn, pattern: str, reader: str, start: Any) -> Channel:

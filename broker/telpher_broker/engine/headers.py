@@ -7,7 +7,7 @@ any one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX
@@ -59,7 +59,22 @@ class Criteria(NamedTuple):
         """Whether a message with these headers is meant."""
         if not headers:
             return False
-        return (all if self.match == ALL else any)(_holds(headers, one) for one in self.criteria)
+        is_all = self.match == ALL
+        for criterion in self.criteria:
+            if _holds(headers, criterion) != is_all:
+                return not is_all
+        return is_all
+
+    def unmatched(self, rows: Iterable[Headers]) -> tuple[int, ...]:
+        """The indexes of rows that are not meant, as flat ranges."""
+        found: list[int] = []
+        for index, row in enumerate(rows):
+            if not self.holds(row):
+                if found and found[-1] == index:
+                    found[-1] = index + 1
+                else:
+                    found += (index, index + 1)
+        return tuple(found)
 
 
 def _holds(headers: Mapping[str, Any], criterion: Criterion) -> bool:

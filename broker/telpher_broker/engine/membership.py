@@ -26,6 +26,7 @@ from .decide import (
 )
 from .failures import CONSUMER_LOST, lose
 from .feeds import durable_feed, ephemeral_feed
+from .filters import check_filtered, filter_of, set_filter
 from .lines import drop
 from .quotas import CONNECTION
 from .ranges import READY
@@ -70,6 +71,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     exclusive = options.flag("exclusive")
     fenced = options.flag("fence")
     start = options.start("start")
+    wanted = filter_of(options.anything("filter"))
     options.done()
     if frame.request in session.consumers:
         raise Refusal("bad_request", f"consumer {frame.request} is there already")
@@ -87,7 +89,10 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
         channel, start = _feed(turn, frame, start, name, token)
     else:
         channel = channel_for_use(turn, session, frame.channel)
+    check_filtered(channel, frame.subscription, wanted)
     subscription = _subscription(turn, channel, frame.subscription, start, acks, name)
+    if wanted is not None:
+        set_filter(turn, subscription, wanted)
     consumer = Consumer(
         frame.request, session, subscription, prefetch, lease_ms, token, exclusive, fenced
     )
@@ -332,7 +337,7 @@ def _feed(
 ) -> tuple[Channel, Any]:
     """What a consumer of a pattern reads, and from where on."""
     if frame.subscription is not None:
-        return durable_feed(turn, frame.channel, frame.subscription, start), start
+        return durable_feed(turn, frame.channel, frame.subscription, start), "earliest"
     # By the token, for who comes back with it; hashed, as channels are listed and tokens secret.
     reader = ephemeral if token is None else f"~{blake2b(token, digest_size=8).hexdigest()}"
     feed = ephemeral_feed(turn, frame.channel, reader, start)

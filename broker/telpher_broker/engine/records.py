@@ -56,6 +56,7 @@ class Reason(IntEnum):
     DROPPED = 5
     MOVED = 6
     REPLACED = 7
+    FILTERED = 8
 
 
 # (messages, properties, what the broker says of them, (channel, first, channel, first, ...), batch)
@@ -136,6 +137,15 @@ class Gathered(NamedTuple):
     channel: int
     first: int
     batches: tuple[int, ...]
+
+
+class FilterSet(NamedTuple):
+    """A subscription wants only messages that match `criteria`, a map of `headers` and `match`, or
+    all of them (nil)."""
+
+    channel: int
+    subscription: str
+    criteria: Options | None
 
 
 class ExchangeDeclared(NamedTuple):
@@ -244,6 +254,7 @@ Record = (
     | Published
     | Routed
     | Gathered
+    | FilterSet
     | ExchangeDeclared
     | ExchangeDeleted
     | Bound
@@ -321,6 +332,7 @@ KINDS: Final[dict[int, type[Record]]] = {
     37: TransferMoved,
     38: TransferEnded,
     45: Gathered,
+    46: FilterSet,
     48: Transacted,
     53: UniquesFreed,
     54: FatesDecided,

@@ -16,6 +16,7 @@ from .offset_set import OffsetSet
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
+    from .headers import Criteria
     from .log import Stored
     from .sessions import Consumer
     from .state import Channel
@@ -31,7 +32,7 @@ class Subscription:
     time is delivered to, which is `active`. `keyed` is its key order and `breaker` its breaker,
     where the channel asks for one.
     `passed` is what was settled without having been acknowledged, of a log that keeps what is
-    settled: a replay leaves it out.
+    settled: a replay leaves it out. `filter` is what messages it wants; None: all.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Subscription:
         "consumers",
         "cursor",
         "durable",
+        "filter",
         "former_run",
         "keyed",
         "missed",
@@ -61,6 +63,7 @@ class Subscription:
         self.durable = durable
         self.acks = acks
         self.missed = 0
+        self.filter: Criteria | None = None
         self.alarm_ms = 0
         self.ranges = Ranges()
         self.passed = OffsetSet()

@@ -8,15 +8,16 @@ something to drop, and the alarms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from telpher.protocol import batch as batches
 from telpher.protocol.frames import Level, Part, Refused, ServerFrame
 
 from . import records as r
 from .apply import apply
+from .headers import Criteria
 from .log import Log, Stored
 from .ports import Ports
 from .schedule import Calendar
@@ -43,6 +44,7 @@ COUNTERS: Final = (
     "redelivered",
     "acked",
     "requeued",
+    "filtered",
     "expired",
     "purged",
     "dropped",
@@ -65,6 +67,7 @@ COUNTERS: Final = (
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
 _CUTS_MAX: Final = 8
+_LOOKED_AT_MAX: Final = 64
 # So many leases may be numbered in one run: the higher bits are the run's.
 FENCE_BITS: Final = 40
 _ALARM_MS_MAX: Final = 60_000
@@ -129,6 +132,7 @@ class Turn:
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
         self._cuts: dict[Stored, batches.Columns] = {}
+        self._looked_at: dict[tuple[Criteria | None, Stored], Any] = {}
 
     def commit(self, record: r.Record, durable: bool = True) -> None:
         """Make a decision true; what is durable goes into the journal."""
@@ -242,6 +246,24 @@ class Turn:
         if about is None:
             return first, attempt, stored.published_ms, batch
         return first, attempt, stored.published_ms, batch, about
+
+    def unwanted(self, wanted: Criteria, stored: Stored) -> tuple[int, ...]:
+        """What of a batch has other headers, as flat ranges of its messages from 0 on; the last few
+        answers, and the headers that they were got from, are at hand."""
+        found: tuple[int, ...] | None = self._looked_at.get((wanted, stored))
+        if found is None:
+            if len(self._looked_at) >= _LOOKED_AT_MAX:
+                del self._looked_at[next(iter(self._looked_at))]
+            found = self._looked_at[wanted, stored] = wanted.unmatched(self._headers_of(stored))
+        return found
+
+    def _headers_of(self, stored: Stored) -> Sequence[batches.Headers]:
+        headers: Sequence[batches.Headers] | None = self._looked_at.get((None, stored))
+        if headers is None:
+            batch = self.state.memory.load(stored.batch)
+            headers = batches.headers_of(batch) or (None,) * (stored.end - stored.first)
+            self._looked_at[None, stored] = headers
+        return headers
 
     def cut(self, stored: Stored, first: int, end: int) -> bytes:
         """The batch of its messages `first` to `end`; the last few decoded ones are at hand."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from ..content import as_key, as_name
+from ..content import as_filter, as_key, as_name, as_source
 from .asking import Asking
 from .pages import Pages
 from .told import (
@@ -65,7 +66,7 @@ class ChannelAdministration(Asking):
 
     async def purge(self, channel: str, *, subscription: str | None = None) -> int:
         """Drop what is ready or delayed, for a topic of one subscription; returns how many."""
-        result = await self.call("purge", channel=as_name(channel), subscription=subscription)
+        result = await self.call("purge", channel=as_source(channel), subscription=subscription)
         return int(result["purged"])
 
     def channels(self, prefix: str = "") -> Pages[ChannelInfo]:
@@ -90,7 +91,11 @@ class ChannelAdministration(Asking):
     ) -> list[Browsed]:
         """Look at up to `count` (1 to 1,000) messages from offset `start` and consume nothing."""
         result = await self.call(
-            "browse", channel=as_name(channel), subscription=subscription, start=start, count=count
+            "browse",
+            channel=as_source(channel),
+            subscription=subscription,
+            start=start,
+            count=count,
         )
         return [message for part in result["parts"] for message in browsed(*part)]
 
@@ -107,20 +112,43 @@ class ChannelAdministration(Asking):
         return None
 
     async def create_subscription(
-        self, topic: str, name: str, *, start: Start = "latest"
+        self,
+        topic: str,
+        name: str,
+        *,
+        start: Start = "latest",
+        filter: Mapping[str, Any] | None = None,
+        match: Literal["all", "any"] = "all",
     ) -> SubscriptionInfo:
-        """Make a durable subscription before anybody consumes it; one that exists is left alone."""
+        """Make a durable subscription of a topic or a pattern of topics before anybody consumes it;
+        one that exists is left alone. Raises SubscriptionDiffers if its filter is another."""
         told = await self.call(
             "subscribe",
-            channel=as_name(topic),
+            channel=as_source(topic),
             subscription=as_name(name),
             start=start_value(start),
+            filter=as_filter(filter, match),
         )
         return info(SubscriptionInfo, told)
 
+    async def set_filter(
+        self,
+        topic: str,
+        name: str,
+        filter: Mapping[str, Any] | None,
+        *,
+        match: Literal["all", "any"] = "all",
+    ) -> None:
+        """Let a durable subscription want other messages from now on; None: all. What it has been
+        delivered, or has passed over, stays so."""
+        wanted = as_filter(filter, match)
+        await self.call(
+            "set_filter", channel=as_source(topic), subscription=as_name(name), filter=wanted
+        )
+
     async def delete_subscription(self, topic: str, name: str) -> None:
         """Delete a durable subscription. Raises UnknownSubscription."""
-        await self.call("unsubscribe", channel=as_name(topic), subscription=as_name(name))
+        await self.call("unsubscribe", channel=as_source(topic), subscription=as_name(name))
 
     async def seek(self, channel: str, name: str | None, to: Start) -> int:
         """Set a subscription back or forth; leases on it end. Returns the next offset.
@@ -129,7 +157,7 @@ class ChannelAdministration(Asking):
         """
         result = await self.call(
             "seek",
-            channel=as_name(channel),
+            channel=as_source(channel),
             subscription=None if name is None else as_name(name),
             to=start_value(to),
         )

@@ -63,6 +63,7 @@ CODES: Final[dict[str, str]] = {
     "channel_full": "A bound of the channel is reached; publish again when some is consumed.",
     "channel_in_use": "The channel still has consumers and only an unused one was to go.",
     "channel_deleted": "The channel was deleted while it was consumed, or while a publish waited.",
+    "subscription_differs": "The subscription has another filter; the text says which.",
     "subscription_deleted": "The subscription was deleted while it was consumed.",
     "consumer_exclusive": "A consumer there is exclusive, or an exclusive one would not be alone; "
     "try again when the others have left.",

@@ -79,6 +79,7 @@ class ConsumerState:
         automatic: bool = False,
         exclusive: bool = False,
         fence: bool = False,
+        filter: dict[str, Any] | None = None,
     ) -> None:
         self.session = session
         self.number = session.next_number()
@@ -90,6 +91,7 @@ class ConsumerState:
         self.automatic = automatic
         self.exclusive = exclusive
         self.fence = fence
+        self.filter = filter
         self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
@@ -133,6 +135,8 @@ class ConsumerState:
             options["exclusive"] = True
         if self.fence:
             options["fence"] = True
+        if self.filter is not None:
+            options["filter"] = self.filter
         start = self._next if self.automatic and self._next is not None else self.start
         if start is not None:
             options["start"] = start

@@ -185,6 +185,7 @@ REPEATABLE_VERBS = frozenset(
         "bind",
         "bindings",
         "route",
+        "set_filter",
         "users",
         "user_password",
         "user_subject",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .. import bus
 from ..admin import Start
@@ -153,8 +153,10 @@ class Bus(Administration):
         lease_seconds: float | None = None,
         exclusive: bool = False,
         fence: bool = False,
+        filter: Mapping[str, Any] | None = None,
+        match: Literal["all", "any"] = "all",
     ) -> Consumer:
-        """Consume a topic, durably under a name or alone; as `telpher.Bus.subscribe`."""
+        """Consume a topic or a pattern of topics; as `telpher.Bus.subscribe`."""
         make = partial(
             self._bus.subscribe,
             topic,
@@ -164,6 +166,8 @@ class Bus(Administration):
             lease_seconds=lease_seconds,
             exclusive=exclusive,
             fence=fence,
+            filter=filter,
+            match=match,
         )
         return Consumer(self._driver, self._driver.call(make))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from telpher.admin import Browsed, ChannelInfo, Start, SubscriptionInfo
 
@@ -53,10 +54,28 @@ class ChannelAdministration(Asking):
         return self._run(partial(self._bus.latest, topic, key))
 
     def create_subscription(
-        self, topic: str, name: str, *, start: Start = "latest"
+        self,
+        topic: str,
+        name: str,
+        *,
+        start: Start = "latest",
+        filter: Mapping[str, Any] | None = None,
+        match: Literal["all", "any"] = "all",
     ) -> SubscriptionInfo:
         """Make a durable subscription before anybody consumes it."""
-        return self._run(partial(self._bus.create_subscription, topic, name, start=start))
+        create = partial(self._bus.create_subscription, topic, name, start=start)
+        return self._run(partial(create, filter=filter, match=match))
+
+    def set_filter(
+        self,
+        topic: str,
+        name: str,
+        filter: Mapping[str, Any] | None,
+        *,
+        match: Literal["all", "any"] = "all",
+    ) -> None:
+        """Let a durable subscription want other messages from now on; None: all."""
+        self._run(partial(self._bus.set_filter, topic, name, filter, match=match))
 
     def delete_subscription(self, topic: str, name: str) -> None:
         """Delete a durable subscription."""

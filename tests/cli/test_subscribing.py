@@ -1,0 +1,60 @@
+"""Patterns and filters at the command line."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from telpher_broker.exit_codes import ExitCode
+
+from .conftest import Command
+
+
+@pytest.fixture
+def name() -> str:
+    """The first word of this test's topics."""
+    return "t" + uuid.uuid4().hex
+
+
+def test_a_pattern_is_subscribed_and_consumed(on_broker: Command, name: str) -> None:
+    on_broker("declare", f"{name}.eu", "--topic", "--retain-count", "9")
+    on_broker("publish", f"{name}.eu", "kept")
+    result = on_broker("subscribe", f"{name}.*", "s", "--start", "earliest")
+    assert result.out == f"subscription s of {name}.*, 1 ready\n"
+    on_broker("declare", f"{name}.us", "--topic")
+    on_broker("publish", f"{name}.us", "later")
+    rows = on_broker("consume", f"{name}.*", "--subscription", "s", "--json").rows
+    assert [(row["channel"], row["body"]) for row in rows] == [
+        (f"{name}.eu", "kept"),
+        (f"{name}.us", "later"),
+    ]
+    assert on_broker("consume", f"{name}.*", "--subscription", "s", "--ack").out == "kept\nlater\n"
+    assert on_broker("consume", f"{name}.*", "--subscription", "s").out == ""
+    assert on_broker("delete", f"{name}.*", "--subscription", "s", "--yes").code == ExitCode.OK
+    assert on_broker("channels", f"{name}.*@").out.splitlines()[1:] == []
+
+
+def test_a_filter_is_set_and_taken_away(on_broker: Command, name: str) -> None:
+    on_broker("declare", name, "--topic")
+    on_broker("subscribe", name, "s", "--header", "region=eu")
+    on_broker("publish", name, "1", "--header", "region=us")
+    on_broker("publish", name, "2", "--header", "region=eu")
+    (row,) = on_broker("subscriptions", name, "--json").rows
+    assert row["filter"] == {"headers": {"region": "eu"}, "match": "all"}
+    assert on_broker("consume", name, "--subscription", "s", "--ack").out == "2\n"
+    assert on_broker("filter", name, "s").out == "s wants all messages\n"
+    on_broker("publish", name, "3")
+    assert on_broker("consume", name, "--subscription", "s", "--ack").out == "3\n"
+    result = on_broker("subscribe", name, "s", "--header", "region=us", "--any")
+    assert (result.code, "no filter" in result.err) == (ExitCode.REFUSED, True)
+    assert (
+        on_broker("filter", name, "s", "--header", "size:=1").out == "s wants messages with size\n"
+    )
+
+
+def test_a_pattern_is_not_looked_at_without_a_subscription(on_broker: Command, name: str) -> None:
+    result = on_broker("consume", f"{name}.#")
+    assert (result.code, "--follow" in result.err) == (ExitCode.USAGE, True)
+    wrong = on_broker("subscribe", f"{name}.#.x*", "s")
+    assert (wrong.code, "no pattern of names" in wrong.err) == (ExitCode.REFUSED, True)
