@@ -182,6 +182,23 @@ def test_a_pattern_is_filtered_too() -> None:
     driver.check_replay(range(len(driver.journal)))
 
 
+def test_a_filter_holds_where_keys_are_in_order_too() -> None:
+    driver, session = begun()
+    driver.call(session, "declare", channel="k", kind="topic", config={"key_order": True})
+    driver.call(session, "subscribe", channel="k", subscription="s", filter={"headers": {"n": 1}})
+    headers = [{"n": number % 2} for number in range(6)]
+    keys = ("a", "a", "b", "b", "a", "a")
+    bodies = [b"%d" % number for number in range(6)]
+    driver.publish(session, "k", batch=make_batch(bodies, keys=keys, headers=headers))
+    consumer = driver.consume(session, "k", "s", prefetch=10)
+    said = [effect for taken in driver.rounds for effect in taken.effects]
+    assert [body for _, _, body in delivered(said, consumer)] == [b"1", b"3"]
+    driver.settle_offsets(session, consumer, f.Outcome.ACK, (1, 2))
+    said = [effect for taken in driver.rounds for effect in taken.effects]
+    assert [body for _, _, body in delivered(said, consumer)] == [b"1", b"3", b"5"]
+    driver.check_replay(range(len(driver.journal)))
+
+
 def test_what_is_passed_over_is_settled_in_one_record_for_each_batch() -> None:
     driver, session = begun()
     driver.call(session, "subscribe", channel="t", subscription="s", filter={"headers": {"n": 1}})
