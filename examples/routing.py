@@ -1,4 +1,4 @@
-"""Routing: an exchange shares orders out by their key, a pattern reads many topics, a filter some.
+"""Routing: an exchange shares sales out by their key, a pattern reads many topics, a filter some.
 
 python examples/routing.py
 """
@@ -9,19 +9,19 @@ import telpher
 
 
 async def exchange(bus: telpher.Bus) -> None:
-    for queue in ("billing", "audit", "unknown-orders"):
+    for queue in ("billing", "audit", "unknown-sales"):
         await bus.declare(queue)
-    await bus.declare_exchange("orders", "topic", alternate="unknown-orders")
-    await bus.bind("orders", "billing", "*.paid", "*.refunded")
-    await bus.bind("orders", "audit", "eu.#")
-    async with bus.producer("orders") as producer:
+    await bus.declare_exchange("sales", "topic", alternate="unknown-sales")
+    await bus.bind("sales", "billing", "*.paid", "*.refunded")
+    await bus.bind("sales", "audit", "eu.#")
+    async with bus.producer("sales") as producer:
         for key in ("eu.paid", "us.paid", "eu.shipped", "us.shipped"):
             await producer.send(key.encode(), key=key)
-    for queue in ("billing", "audit", "unknown-orders"):
+    for queue in ("billing", "audit", "unknown-sales"):
         batch = await bus.fetch(queue)
         print(f"{queue}: {b' '.join(batch.bodies).decode()}")
         await batch.ack()
-    print("eu.paid would go to", *await bus.route("orders", "eu.paid"))
+    print("eu.paid would go to", *await bus.route("sales", "eu.paid"))
 
 
 async def pattern(bus: telpher.Bus) -> None:
