@@ -96,6 +96,12 @@ class Authentication:
             identity = Identity(None, namespace or DEFAULT_NAMESPACE)
             self._check_namespace(identity.namespace)
             return identity._replace(is_trusted=connection.is_trusted)
+        if not self._security.users:
+            raise TurnedAway(
+                "authentication_failed",
+                "this broker has no users yet: make the first one (telpher user add NAME --first), "
+                "or leave the credentials out",
+            )
         if mechanism not in _MECHANISMS:
             raise TurnedAway(
                 "authentication_failed",

@@ -342,6 +342,7 @@ class Broker:
                 assert connection.handshake is not None
                 hello = connection.handshake.hello
             if identity is not None:
+                connection.handshake = None
                 self._welcome(connection, hello, identity)
 
     def _check_hello(self, hello: f.Hello) -> None:

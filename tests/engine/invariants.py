@@ -42,6 +42,10 @@ def check_security(engine: Engine) -> None:
         assert all(channel.namespace is namespace for channel in mine)
         assert namespace.channels == len(mine)
         assert namespace.account.body_bytes == sum(c.log.body_bytes for c in mine)
+    for (name, namespace), allowance in security.allowances.items():
+        sharing = [s for s in state.sessions.values() if s.allowed is allowance.names]
+        assert len(sharing) <= allowance.sessions > 0
+        assert all((s.user, s.namespace) == (name, namespace) for s in sharing)
     for session in state.sessions.values():
         user = security.users.get(session.user or "")
         if session.user is None or (user is not None and user.namespace != session.namespace):

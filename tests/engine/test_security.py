@@ -287,7 +287,7 @@ def test_a_deleted_user_is_out(world: World) -> None:
 
 
 def test_a_new_password_ends_the_sessions_of_the_old_one(world: World) -> None:
-    app, other = world.user("app"), world.come("app", "0123456789")
+    app, other = world.user("app"), world.come("app", "subject")
     arguments = {"user": "app", "verifier": VERIFIER}
     said = world.send(world.root, f.Call(world.request(), "user_password", arguments))
     assert [n for n, frame in said if isinstance(frame, f.Goaway)] == [app]
@@ -322,6 +322,9 @@ def test_a_token_is_made_found_and_revoked(world: World) -> None:
     assert world.call(app, "tokens")["tokens"] == [told]
     assert world.ask("tokens", user="root")["tokens"] == []
     bearer = world.come("app", "0123456789ab")
+    fresh = {**made, "token": "ba9876543210"}
+    refused(world.call(bearer, "token_add", user="app", name="b", **fresh), "forbidden")
+    refused(world.call(bearer, "user_password", user="app", verifier=VERIFIER), "forbidden")
     said = world.send(app, f.Call(99, "token_revoke", {"user": "app", "name": "ci"}))
     assert [n for n, frame in said if isinstance(frame, f.Goaway)] == [bearer]
     refused(world.call(app, "token_revoke", user="app", name="ci"), "unknown_token")
@@ -371,6 +374,15 @@ def test_a_subject_is_one_users(world: World) -> None:
     world.ask("user_subject", user="app", subject="CN=other")
     world.ask("user_add", user="b", subject="CN=app,O=Acme")
     assert world.engine.state.security.subjects == {"CN=other": "app", "CN=app,O=Acme": "b"}
+    world.ask("namespace_set", namespace="acme")
+    chief = world.user("chief@acme", "admin #")
+    refused(world.call(chief, "user_add", user="c", subject="CN=root"), "forbidden", "'admin'")
+
+
+def test_an_empty_namespace_is_ones_own(world: World) -> None:
+    assert world.ask("user_add", user="app@")["user"] == "app"
+    answer = world.call(world.root, "user_add", user="app@default")
+    refused(answer, "user_exists")
 
 
 # -- namespaces
@@ -406,6 +418,9 @@ def test_a_namespace_has_limits(world: World) -> None:
     (row,) = world.ask("namespaces")["namespaces"]
     assert (row["channels"], row["users"]) == (1, 1)
     assert 50 < row["bytes"] <= 100
+    world.call(app, "declare_exchange", exchange="all", kind="fanout")
+    world.call(app, "bind", exchange="all", target="jobs")
+    refused(world.publish(app, "all", b"a" * 50), "limit_reached", "bytes_max = 100")
 
 
 def test_a_namespaces_administrator_stays_in_it(world: World) -> None:
@@ -508,6 +523,9 @@ def test_what_is_allowed_is_what_was_granted(steps: list[tuple[Any, ...]]) -> No
         elif step[0] in ("publish", "consume"):
             _try(world, tables, sessions[step[1]], *step)
     world.check_replay([len(world.journal) // 2])
+    for session in list(world.engine.state.sessions):
+        world.disconnect(session)
+    assert not world.engine.state.security.allowances
 
 
 def _try(world: World, tables: Tables, session: int, what: str, user: str, name: str) -> None:

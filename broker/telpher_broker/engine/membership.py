@@ -39,6 +39,7 @@ from .turn import Refusal, Turn
 def connect(turn: Turn, number: int, identity: Identity) -> None:
     """A connection has opened, and it is known whose it is."""
     session = Session(number, turn.settings.output_bytes_max, identity)
+    turn.state.security.let_in(session)
     session.meters = turn.state.quotas.of_session(session)
     turn.state.sessions[number] = session
     turn.set_alarm(session, session.expires_ms)
@@ -47,6 +48,7 @@ def connect(turn: Turn, number: int, identity: Identity) -> None:
 def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     """A connection is gone. What it held goes back: at once, or after a grace to resume in."""
     session = turn.state.sessions.pop(number)
+    turn.state.security.let_out(session)
     drop(turn, session)
     turn.state.quotas.forget(CONNECTION, str(number))
     for consumer in list(session.consumers.values()):

@@ -33,6 +33,7 @@ def end_session(turn: Turn, session: Session, code: str, text: str) -> None:
         return
     for consumer in list(session.consumers.values()):
         leave(turn, consumer)
+    turn.state.security.let_out(session)
     session.is_ended = True
     session.user = session.user or ""
     session.allowed = {}

@@ -151,6 +151,10 @@ def _prepare_routed(
             portions += [own] if channel.is_plain else _ruled(turn, session, channel, own)
         if plain:
             portions.append(portion.to(plain))
+    for portion in portions:
+        for channel in portion.channels:
+            if channel.namespace is not None:
+                _check_room(channel.namespace, len(portion.batch) * len(portion.channels))
     reached = (channel for portion in portions for channel in portion.channels)
     check_consumer(exchange.name, whole.properties, reached)
     return Publication(exchange.number, exchange.next, portions, whole.messages)

@@ -19,7 +19,7 @@ from telpher.protocol.scram import Derivation, Keys
 
 from .memory import Account
 from .patterns import MANY, ONE, words_of
-from .sessions import DEFAULT_NAMESPACE
+from .sessions import DEFAULT_NAMESPACE, Session
 
 PUBLISH: Final = "publish"
 CONSUME: Final = "consume"
@@ -92,14 +92,30 @@ class Namespace:
         self.account = Account()
 
 
+class Allowance:
+    """What was found to be allowed to the sessions of one user in one namespace, and how many there
+    are: from names that they may publish to, to full names. Volatile.
+    """
+
+    __slots__ = ("names", "sessions")
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.sessions = 0
+
+
 class Security:
-    """The tables. `subjects` leads from a certificate's subject to its user."""
+    """The tables. `subjects` leads from a certificate's subject to its user.
+
+    `allowances` are by user and namespace; what takes something from a user empties his.
+    """
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
         self.subjects: dict[str, str] = {}
         self.tokens: dict[str, Token] = {}
         self.namespaces: dict[str, Namespace] = {}
+        self.allowances: dict[tuple[str | None, str], Allowance] = {}
         # What unknown users seem to have is made from this: as constant as what known ones have.
         self.decoy_key = b""
 
@@ -121,6 +137,27 @@ class Security:
             del self.subjects[user.subject]
         for token in self.tokens_of(name):
             del self.tokens[token.token]
+
+    def let_in(self, session: Session) -> None:
+        """Let a session share what is allowed to others of its user."""
+        if session.allowed is None:
+            return
+        key = (session.user, session.namespace)
+        allowance = self.allowances.get(key)
+        if allowance is None:
+            allowance = self.allowances[key] = Allowance()
+        allowance.sessions += 1
+        session.allowed = allowance.names
+
+    def let_out(self, session: Session) -> None:
+        """The session is no more, or may do nothing any more."""
+        if session.allowed is None or session.is_ended:
+            return
+        key = (session.user, session.namespace)
+        allowance = self.allowances[key]
+        allowance.sessions -= 1
+        if not allowance.sessions:
+            del self.allowances[key]
 
     def tokens_of(self, user: str) -> list[Token]:
         """All tokens of a user, expired ones too."""
@@ -184,6 +221,6 @@ def namespace_of_user(name: str) -> str:
 
 def full_user(name: str, namespace: str) -> str:
     """The full name of the user that is called `name` in a namespace, or `name@other`."""
-    local, at, other = name.partition("@")
-    namespace = other if at else namespace
+    local, _, other = name.partition("@")
+    namespace = other or namespace
     return local if namespace == DEFAULT_NAMESPACE else f"{local}@{namespace}"

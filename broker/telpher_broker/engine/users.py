@@ -133,9 +133,11 @@ def _verifier(arguments: Arguments) -> tuple[Derivation | None, Keys | None]:
 
 
 def _subject(turn: Turn, arguments: Arguments) -> str | None:
+    """The subject of a certificate: of no namespace, and so the broker's administrator's affair."""
     subject = arguments.optional_text("subject")
     if subject is None:
         return None
+    require_admin(turn, arguments.session)
     if not 1 <= len(subject) <= SUBJECT_CHARACTERS_MAX or not subject.isprintable():
         raise Refusal(
             "bad_request", f"subject has 1 to {SUBJECT_CHARACTERS_MAX} printable characters"
@@ -188,10 +190,15 @@ def _user_subject(turn: Turn, arguments: Arguments) -> Options:
 
 
 def user_of(turn: Turn, arguments: Arguments, is_own_affair: bool = False) -> User:
-    """The user that a call names, if its session may change it; otherwise a refusal."""
+    """The user that a call names, if its session may change it; otherwise a refusal.
+
+    Who came in by a token may not change what is its user's own affair: a token that has leaked is
+    not to bring forth others.
+    """
     session = arguments.session
     name = full_user(arguments.text("user"), session.namespace)
-    if not (is_own_affair and name == session.user and not session.is_ended):
+    is_itself = name == session.user and session.credential in (PASSWORD, SUBJECT)
+    if session.is_ended or not (is_own_affair and is_itself):
         require_admin(turn, session, namespace_of_user(name))
     user = turn.state.security.users.get(name)
     if user is None:
