@@ -8,9 +8,11 @@ from itertools import pairwise
 from telpher.protocol.channel_options import QUEUE
 from telpher_broker.engine.compaction import Compaction
 from telpher_broker.engine.engine import Engine
+from telpher_broker.engine.lines import PUBLISH_BYTES
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
 from telpher_broker.engine.memory import size_of
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges
+from telpher_broker.engine.sessions import Gate
 from telpher_broker.engine.state import Channel
 from telpher_broker.engine.subscription import Subscription
 
@@ -26,6 +28,7 @@ def check_engine(engine: Engine) -> None:
         check_expiring(channel, engine._turn.now_ms)
         check_identities(channel)
     check_sessions(engine)
+    check_lines(engine)
     check_security(engine)
 
 
@@ -199,6 +202,28 @@ def check_ranges(ranges: Ranges) -> None:
         sum(s.end - s.first for s in kind) for kind in (ready, delayed, leased)
     ]
     assert all((s.consumer is None) == (s.state != LEASED) for s in spans if s.state == LEASED)
+
+
+def check_lines(engine: Engine) -> None:
+    """Each line stands at one gate, and what waits is counted."""
+    turn = engine._turn
+    assert not turn.promised
+    assert turn.served is None
+    waiting = waiting_bytes = 0
+    gates: dict[Gate, int] = {}
+    for session in engine.state.sessions.values():
+        for name, line in session.lines.items():
+            assert line.session is session
+            assert line in line.gate.lines
+            assert line.frames
+            assert all(frame.channel == name for frame in line.frames)
+            waiting += len(line.frames)
+            gates[line.gate] = gates.get(line.gate, 0) + 1
+        frames = [frame for line in session.lines.values() for frame in line.frames]
+        assert session.waiting_bytes == sum(len(f.batch) + PUBLISH_BYTES for f in frames)
+        waiting_bytes += session.waiting_bytes
+    assert (turn.waiting, turn.waiting_bytes) == (waiting, waiting_bytes)
+    assert all(len(gate.lines) == count for gate, count in gates.items())
 
 
 def check_sessions(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
 from telpher_broker.engine.engine import Round
 from telpher_broker.engine.ranges import READY
+from telpher_broker.engine.sessions import Identity
 
 from .driver import Driver, delivered, make_batch
 from .invariants import unsettled
@@ -474,14 +475,14 @@ def test_a_broker_that_stops_taking_answers_who_waits(driver: Driver, why: str) 
 
 @pytest.mark.parametrize("bound", ["waiting_bytes_max", "waiting_bytes_total"])
 def test_what_waits_is_bounded_in_bytes(bound: str) -> None:
-    driver = Driver(**{bound: 100})
+    driver = Driver(**{bound: 600})
     ann, bob = driver.connect(), driver.connect()
     declare(driver, ann, limit_count=1, overflow="wait")
     send(driver, ann, "jobs", b"a")
     assert send(driver, ann, "jobs", b"b" * 50)[1] == []
     _, (refused,) = send(driver, ann, "jobs", b"c" * 50)
     assert refused.code == "limit_reached"
-    assert f"{bound} = 100" in refused.text
+    assert f"{bound} = 600" in refused.text
     _, said = send(driver, bob, "jobs", b"d" * 50)
     assert [frame.code for frame in said] == (
         ["limit_reached"] if bound == "waiting_bytes_total" else []
@@ -613,3 +614,34 @@ def test_a_transaction_does_not_wait_and_counts_all_that_it_brings(driver: Drive
     consumer = driver.consume(session, "more", prefetch=9)
     said = driver.settle_offsets(session, consumer, 0, (0, 1))
     assert isinstance(answers(said, waiting)[0], f.Confirm)
+
+
+def test_an_exchange_that_is_deleted_refuses_who_waits(driver: Driver) -> None:
+    session = driver.connect()
+    declare(driver, session, limit_count=1, overflow="wait")
+    driver.call(session, "declare_exchange", exchange="x", kind="fanout")
+    driver.call(session, "bind", exchange="x", target="jobs")
+    send(driver, session, "x", b"a")
+    request, said = send(driver, session, "x", b"b")
+    assert said == []
+    said = driver.send(session, f.Call(driver.request(), "delete_exchange", {"exchange": "x"}))
+    assert [frame.code for frame in answers(said, request)] == ["unknown_exchange"]
+    assert "x" not in driver.engine.state.channels
+
+
+def test_what_is_published_to_a_local_name_is_told_by_its_full_one(driver: Driver) -> None:
+    """Two namespaces have a channel of one name: deleting the one leaves the other's alone."""
+    root = driver.connect()
+    driver.call(root, "namespace_set", namespace="acme")
+    tenant = driver.connect(Identity(None, "acme"))
+    waiting = {}
+    for session in (root, tenant):
+        declare(driver, session, limit_count=1, overflow="wait")
+        send(driver, session, "jobs", b"a")
+        waiting[session], said = send(driver, session, "jobs", b"b")
+        assert said == []
+    said = driver.send(root, f.Call(driver.request(), "delete", {"channel": "jobs"}))
+    assert [frame.code for frame in answers(said, waiting[root])] == ["channel_deleted"]
+    assert answers(said, waiting[tenant]) == []
+    said = driver.send(tenant, f.Call(driver.request(), "delete", {"channel": "jobs"}))
+    assert [frame.code for frame in answers(said, waiting[tenant])] == ["channel_deleted"]

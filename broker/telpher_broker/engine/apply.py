@@ -413,13 +413,16 @@ def _transfer_ended(state: State, record: r.TransferEnded) -> None:
 
 
 def _quota_set(state: State, record: r.QuotaSet) -> None:
-    state.quotas.put(Quota(*record))
-    state.meter()
+    quota = Quota(*record)
+    former = state.quotas.named.get(quota.name, quota)
+    state.quotas.put(quota)
+    state.meter({former.kind, quota.kind})
 
 
 def _quota_removed(state: State, record: r.QuotaRemoved) -> None:
+    kind = state.quotas.named[record.name].kind
     state.quotas.remove(record.name)
-    state.meter()
+    state.meter({kind})
 
 
 def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:

@@ -21,6 +21,7 @@ from .exchanges import (
     why_not_binding,
     why_not_exchange,
 )
+from .lines import refuse_to
 from .turn import Refusal, Turn
 
 _KEYS_MAX: Final = 1000
@@ -77,6 +78,8 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
     if if_unused and exchange.bindings:
         count = sum(map(len, exchange.bindings.values()))
         raise Refusal("exchange_in_use", f"{exchange.name!r} has {count} bindings")
+    text = f"exchange {exchange.name!r} was deleted"
+    refuse_to(turn, exchange.name, "unknown_exchange", text)
     turn.commit(r.ExchangeDeleted(exchange.number))
     return {}
 

@@ -8,7 +8,7 @@ durable: after a start it begins anew.
 from __future__ import annotations
 
 from . import records as r
-from .lines import refuse
+from .lines import refuse_to
 from .membership import close
 from .state import Channel
 from .turn import Turn
@@ -21,11 +21,7 @@ def delete(turn: Turn, channel: Channel) -> None:
         for consumer in list(subscription.consumers):
             close(turn, consumer, "channel_deleted", text)
         turn.wakeful.pop(subscription, None)
-    for session in turn.state.sessions.values():
-        local = channel.name.removeprefix(session.prefix)
-        line = session.lines.get(local)
-        if line is not None and session.prefix + local == channel.name:
-            refuse(turn, line, "channel_deleted", text)
+    refuse_to(turn, channel.name, "channel_deleted", text)
     if channel.gate is not None:
         # What waits there to be routed here may go elsewhere now.
         turn.gates[channel.gate] = None

@@ -12,10 +12,15 @@ and in all; what would exceed that is refused.
 
 from __future__ import annotations
 
+from typing import Final
+
 from telpher.protocol import frames as f
 
 from .sessions import Gate, Line, Session
 from .turn import Refusal, Turn
+
+# What a publish that waits takes beside its batch, about.
+PUBLISH_BYTES: Final = 256
 
 
 class Postponed(Exception):
@@ -50,7 +55,7 @@ def expect(turn: Turn, postponed: Postponed) -> None:
 
 def join(turn: Turn, line: Line, frame: f.Publish) -> None:
     """Let a publish wait behind those of the same connection to the same destination."""
-    session, size = line.session, len(frame.batch)
+    session, size = line.session, len(frame.batch) + PUBLISH_BYTES
     for name, waits, most in (
         ("waiting_bytes_max", session.waiting_bytes, turn.settings.waiting_bytes_max),
         ("waiting_bytes_total", turn.waiting_bytes, turn.settings.waiting_bytes_total),
@@ -70,7 +75,7 @@ def join(turn: Turn, line: Line, frame: f.Publish) -> None:
 def step(turn: Turn, line: Line) -> None:
     """The first publish of the line is answered: the next one comes up, at the line's end."""
     frame = line.frames.popleft()
-    size = len(frame.batch)
+    size = len(frame.batch) + PUBLISH_BYTES
     line.session.waiting_bytes -= size
     turn.waiting_bytes -= size
     turn.waiting -= 1
@@ -97,6 +102,15 @@ def drop(turn: Turn, session: Session) -> None:
             step(turn, line)
         if gate.lines:
             turn.gates[gate] = None
+
+
+def refuse_to(turn: Turn, name: str, code: str, text: str) -> None:
+    """Answer what waits to be published to a destination, known by its full name."""
+    for session in turn.state.sessions.values():
+        local = name.removeprefix(session.prefix)
+        line = session.lines.get(local)
+        if line is not None and session.prefix + local == name:
+            refuse(turn, line, code, text)
 
 
 def refuse(turn: Turn, line: Line, code: str, text: str) -> None:

@@ -93,23 +93,20 @@ class Quotas:
 
     def __init__(self) -> None:
         self.named: dict[str, Quota] = {}
-        # Of each quota, in order of name: what tells whether it is for a subject of its kind.
+        # Of each quota what tells whether it is for a subject of its kind, and its meters.
         self._covers: dict[str, Callable[[str], bool]] = {}
-        self._meters: dict[tuple[str, str, str], Meter] = {}
+        self._meters: dict[str, dict[str, Meter]] = {}
 
     def put(self, quota: Quota) -> None:
         """Add a quota, or put it in place of the one of its name, whose meters begin anew."""
-        self.remove(quota.name)
         self.named[quota.name] = quota
+        self.named = dict(sorted(self.named.items()))
         self._covers[quota.name] = matching(quota.subject.partition(":")[2] or MANY)
-        self._covers = dict(sorted(self._covers.items()))
+        self._meters[quota.name] = {}
 
     def remove(self, name: str) -> None:
         """Forget a quota and its meters."""
-        if self.named.pop(name, None) is not None:
-            del self._covers[name]
-            for key in [key for key in self._meters if key[0] == name]:
-                del self._meters[key]
+        del self.named[name], self._covers[name], self._meters[name]
 
     def of_channel(self, name: str) -> Meters:
         """What meters publishes to a channel."""
@@ -126,19 +123,18 @@ class Quotas:
 
     def forget(self, kind: str, subject: str) -> None:
         """A connection or a channel is gone, and so is what it has used."""
-        for name in self.named:
-            self._meters.pop((name, kind, subject), None)
+        for name, quota in self.named.items():
+            if quota.kind == kind:
+                self._meters[name].pop(subject, None)
 
     def meters(self, name: str) -> list[Meter]:
-        """The meters of a quota, by subject."""
-        return [meter for key, meter in sorted(self._meters.items()) if key[0] == name]
+        """The meters of a quota, by subject; none if there is no such quota."""
+        return [meter for _, meter in sorted(self._meters.get(name, {}).items())]
 
     def _of(self, kind: str, subject: str) -> Iterator[Meter]:
-        for name, covers in self._covers.items():
-            quota = self.named[name]
-            if quota.kind == kind and covers(subject):
-                key = (name, kind, subject)
-                meter = self._meters.get(key)
-                if meter is None:
-                    meter = self._meters[key] = Meter(quota, subject)
-                yield meter
+        for name, quota in self.named.items():
+            if quota.kind == kind and self._covers[name](subject):
+                meters = self._meters[name]
+                if subject not in meters:
+                    meters[subject] = Meter(quota, subject)
+                yield meters[subject]

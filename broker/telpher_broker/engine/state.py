@@ -302,12 +302,14 @@ class State:
             channel.feed(tuple(feeds))
         return channel
 
-    def meter(self) -> None:
-        """The quotas have changed: let everybody know which are theirs."""
-        for channel in self.numbered.values():
-            channel.meter(self.quotas.of_channel(channel.name))
-        for session in self.sessions.values():
-            session.meters = self.quotas.of_session(session)
+    def meter(self, kinds: set[str]) -> None:
+        """Quotas on subjects of these kinds have changed: let all know which are theirs."""
+        if CHANNEL in kinds:
+            for channel in self.numbered.values():
+                channel.meter(self.quotas.of_channel(channel.name))
+        if kinds != {CHANNEL}:
+            for session in self.sessions.values():
+                session.meters = self.quotas.of_session(session)
 
     def remove_channel(self, number: int) -> Channel:
         """Take a channel out of the tables."""
