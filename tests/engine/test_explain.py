@@ -63,6 +63,8 @@ def test_delayed_until(driver: Driver) -> None:
     told = explained(driver, session, 0)
     assert (told["state"], told["due_ms"]) == ("delayed", driver.now_ms + 5000)
     assert told["text"] == "delayed for 5.0 s more: it was published for then"
+    driver.call(session, "reschedule", channel="jobs", offsets=(0, 1), delay_ms=3000)
+    assert explained(driver, session, 0)["text"] == "delayed for 3.0 s more: it was moved to then"
     consumer = driver.consume(session, "jobs", prefetch=1)
     driver.pass_time(5000)
     driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (0, 1), 2000)

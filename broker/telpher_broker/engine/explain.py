@@ -150,6 +150,8 @@ def _delayed(turn: Turn, place: Place) -> Options | None:
         return None
     seconds = (span.due_ms - turn.now_ms) / 1000
     why = "it was published for then"
+    if place.stored is not None and span.due_ms != place.stored.due_ms:
+        why = "it was moved to then"
     if span.attempt:
         why = f"attempt {span.attempt} was given back or failed"
     text = f"delayed for {max(seconds, 0):.1f} s more: {why}"
