@@ -6,6 +6,7 @@ and all acknowledged; what differs is what the broker has to think about on the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
@@ -174,6 +175,20 @@ async def _follow(bus: Any, job: Job) -> None:
                 break
 
 
+async def _declare_checked(bus: Any, _job: Job) -> None:
+    await bus.declare(QUEUE)
+    await bus.set_schema(QUEUE, SCHEMA)
+
+
+async def _send_checked(bus: Any, job: Job) -> None:
+    """JSON objects of about the size that is asked for, each checked by the broker."""
+    note = "x" * max(job.body_bytes - 60, 0)
+    order: dict[str, Any] = {"id": 0, "customer": "c-1", "tags": ["a", "b"], "note": note}
+    bodies = (json.dumps(order | {"id": index}).encode() for index in range(job.n))
+    async with bus.producer(QUEUE) as producer:
+        await producer.send_many(bodies)
+
+
 async def _declare_dying(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
 
@@ -205,6 +220,18 @@ async def _declare_metered(bus: Any, _job: Job) -> None:
     await bus.set_quota("sliding", "channel:#", most, algorithm="sliding_window", unit="bytes")
 
 
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer", "minimum": 0},
+        "customer": {"type": "string", "maxLength": 40},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "note": {"type": "string"},
+    },
+    "required": ["id", "customer"],
+    "additionalProperties": False,
+}
+
 WAYS: Final[dict[str, Way]] = {
     "plain": Way(_declare, _send_all, _ack_all),
     "priorities": Way(_declare, _send_prioritized, _ack_all),
@@ -213,6 +240,7 @@ WAYS: Final[dict[str, Way]] = {
     "keyed order": Way(_declare_keyed, _send_keyed, _ack_all),
     "keyed order, random": Way(_declare_keyed, _send_keyed_randomly, _ack_all),
     "transactions of 10": Way(_declare_two, _send_all, _transact),
+    "schema check": Way(_declare_checked, _send_checked, _ack_all),
     "dedup ids": Way(_declare, _send_identified, _ack_all),
     "unique keys": Way(_declare, _send_unique, _ack_all),
     "compacted topic": Way(_declare_compacted, _send_values, _follow),

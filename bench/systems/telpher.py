@@ -67,6 +67,7 @@ class Telpher(System):
             "unique keys",
             "compacted topic",
             "transactions of 10",
+            "schema check",
             "three attempts",
             "bounds",
             "quotas",

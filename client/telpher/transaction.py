@@ -6,7 +6,7 @@ exception on the way leaves nothing behind, in the broker or elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
 from math import inf
@@ -47,6 +47,8 @@ _BATCH_OVERHEAD_BYTES: Final = 300
 _MESSAGE_OVERHEAD_BYTES: Final = 10
 
 Acked = MessageView | BatchView[Any]
+# Messages `first` to `end` (exclusive) of a delivery.
+_Run = tuple[Delivery, int, int]
 
 
 class _Gathered:
@@ -99,7 +101,7 @@ class Transaction:
         self._latest: dict[str, _Gathered] = {}
         self._places: list[tuple[int, int]] = []
         self._bytes = _FRAME_OVERHEAD_BYTES
-        self._acked: list[Acked] = []
+        self._acked: list[tuple[Acked, list[_Run]]] = []
         self._is_over = False
         self._receipts: tuple[Receipt, ...] | None = None
 
@@ -140,7 +142,8 @@ class Transaction:
         """
         self._raise_if_over()
         for one in messages:
-            for part in _parts_of(one):
+            parts = _parts_of(one)
+            for part in parts:
                 if part[0].consumer.session is not self._session:
                     raise ValueError(f"{one!r} came over another bus; this one cannot settle it")
                 if part[0].consumer.automatic:
@@ -148,7 +151,7 @@ class Transaction:
                         f"{one!r} was settled when it was taken: the subscription is "
                         "ephemeral; subscribe under a name to acknowledge"
                     )
-            self._acked.append(one)
+            self._acked.append((one, parts))
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
@@ -219,16 +222,16 @@ class Transaction:
         for delivery, first, end in self._runs():
             mine = delivery.consumer.unsettled(first, end, delivery)
             held.setdefault(delivery.consumer, RangeSet()).add_all(mine.flat())
-        for one in self._acked:
-            if any(not _is_held(held[part[0].consumer], one, part) for part in _parts_of(one)):
+        for one, parts in self._acked:
+            if any(not _is_held(held[part[0].consumer], one, part) for part in parts):
                 raise ValueError(f"{one!r} was settled before its transaction ended")
         return [TransactedAcks(consumer, offsets) for consumer, offsets in held.items()]
 
-    def _runs(self) -> list[tuple[Delivery, int, int]]:
+    def _runs(self) -> list[_Run]:
         """What is acknowledged, neighbours of one delivery as one."""
-        runs: list[tuple[Delivery, int, int]] = []
-        for one in self._acked:
-            for delivery, first, end in _parts_of(one):
+        runs: list[_Run] = []
+        for _, parts in self._acked:
+            for delivery, first, end in parts:
                 if runs and runs[-1][0] is delivery and runs[-1][2] == first:
                     runs[-1] = (delivery, runs[-1][1], end)
                 else:
@@ -237,10 +240,10 @@ class Transaction:
 
     def _mark(self, *, is_settled: bool) -> None:
         """The messages have, or have not, been settled: their blocks then do not settle them."""
-        for one in self._acked:
+        for one, parts in self._acked:
             if isinstance(one, MessageView):
                 one.is_settled = is_settled
-            for delivery, _, _ in _parts_of(one):
+            for delivery, _, _ in parts:
                 delivery.is_opened = True  # what is held of it is looked at, should it be acked
 
     def _read(self, result: Mapping[str, Any]) -> tuple[Receipt, ...]:
@@ -301,14 +304,15 @@ class Transaction:
         self._is_over = True
 
 
-def _parts_of(one: Acked) -> Iterable[tuple[Delivery, int, int]]:
-    """What a message or a batch consists of: (delivery, first, end)."""
+def _parts_of(one: Acked) -> list[_Run]:
+    """What a message or a batch consists of."""
     if isinstance(one, MessageView):
-        return [(one.delivery, one.offset, one.offset + 1)]
+        offset = one.offset
+        return [(one.delivery, offset, offset + 1)]
     return [(part, part.first, part.end) for part in one.parts]
 
 
-def _is_held(held: RangeSet, one: Acked, part: tuple[Delivery, int, int]) -> bool:
+def _is_held(held: RangeSet, one: Acked, part: _Run) -> bool:
     """Whether a message, or some of a batch's part, is still to be settled."""
     if isinstance(one, MessageView):
         return not one.is_settled and one.offset in held
