@@ -27,13 +27,13 @@ def test_ready_behind_others_and_why(driver: Driver) -> None:
     driver.publish(session, "jobs", b"a", b"b", b"c")
     told = explained(driver, session, 2)
     assert (told["state"], told["ahead"], told["attempt"]) == ("ready", 2, 0)
-    assert told["text"] == "ready, behind 2 messages; no consumer is connected"
+    assert told["text"] == "ready, behind 2 others; no consumer is connected"
     driver.publish(session, "jobs", b"d", properties={"priority": 3})
     assert explained(driver, session, 0)["ahead"] == 1
     assert explained(driver, session, 3)["ahead"] == 0
     consumer = driver.consume(session, "jobs", prefetch=2)
     told = explained(driver, session, 2)
-    assert told["reasons"] == ("no consumer has credit: 1 hold all that they asked for",)
+    assert told["reasons"] == ("no consumer has credit: each holds as many as it asked for",)
     driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (0, 1))
     driver.send(session, f.Cancel(driver.request(), consumer))
     assert explained(driver, session, 0)["attempt"] >= 1
@@ -69,6 +69,9 @@ def test_delayed_until(driver: Driver) -> None:
     driver.pass_time(5000)
     driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (0, 1), 2000)
     assert "attempt 1 was given back or failed" in explained(driver, session, 0)["text"]
+    driver.pass_time(2000)
+    driver.send(session, f.Nack(driver.request(), consumer, (0, 1), {"error": "no paper"}))
+    assert explained(driver, session, 0)["last_error"] == "no paper"
 
 
 def test_settled_how_and_when(driver: Driver) -> None:

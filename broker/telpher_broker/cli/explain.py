@@ -38,4 +38,6 @@ def _show(told: Explanation) -> None:
     click.echo(escape(f"{told.channel} {told.offset}: {told.text}{published}"))
     for one in told.standings:
         name = f"subscription {one.subscription}: " if one.subscription else ""
-        click.echo(escape(f"  {name}{one.text}"))
+        where, error = one.raw.get("dead_letter"), one.raw.get("last_error")
+        more = f", in {where}" if where else f"; it failed last by: {error}" if error else ""
+        click.echo(escape(f"  {name}{one.text}{more}"))

@@ -100,8 +100,16 @@ def _of_subscription(
     for state in STATES:
         told = state(turn, place)
         if told is not None:
-            return {"subscription": subscription.name} | told
+            return {"subscription": subscription.name} | told | _failure(place.span)
     raise AssertionError("the last state answers always")
+
+
+def _failure(span: Span | None) -> Options:
+    """What went wrong with it last, if anything did."""
+    if span is None or span.failure is None:
+        return {}
+    first_error, first_ms, last_error = span.failure
+    return {"first_error": first_error, "first_error_ms": first_ms, "last_error": last_error}
 
 
 # --- where it stands: each function says None, or {"state": …, "text": …} and what it knows
@@ -165,12 +173,17 @@ def _ready(turn: Turn, place: Place) -> Options | None:
     ahead, is_exact = _ahead(place)
     attempt = 0 if span is None else span.attempt
     reasons = tuple(text for reason in REASONS for text in reason(turn, place))
-    behind = f"{ahead if is_exact else f'at least {ahead}'} messages" if ahead else "nothing"
-    text = f"ready, behind {behind}"
+    text = f"ready, behind {_counted(ahead, 'other') if ahead else 'nothing'}"
+    if not is_exact:
+        text += " at least"
     if attempt:
-        text += f", delivered {attempt} times before"
+        text += f", delivered {_counted(attempt, 'time')} before"
     told: Options = {"state": "ready", "ahead": ahead, "attempt": attempt, "reasons": reasons}
     return told | {"text": "; ".join((text, *reasons))}
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _settled(turn: Turn, place: Place) -> Options:
@@ -236,7 +249,7 @@ def _no_consumer(_turn: Turn, place: Place) -> Iterator[str]:
 def _no_credit(_turn: Turn, place: Place) -> Iterator[str]:
     here = [one for one in place.subscription.consumers if one.session is not None]
     if here and not any(one.credit > 0 for one in here):
-        yield f"no consumer has credit: {len(here)} hold all that they asked for"
+        yield "no consumer has credit: each holds as many as it asked for"
 
 
 def _full_connection(_turn: Turn, place: Place) -> Iterator[str]:
