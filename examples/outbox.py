@@ -56,9 +56,11 @@ with connect() as bus:
     for message in bus.fetch(QUEUE, max=10, wait=2):
         handle(database, message)
         message.nack()  # as if the ack had been lost
-    for message in bus.fetch(QUEUE, max=10, wait=2):
+    again = bus.fetch(QUEUE, max=10, wait=2)
+    for message in again:
         with message:
             handle(database, message)
+    again.flush()
     bus.delete(QUEUE)
 
 print(database.execute("SELECT customer, cents FROM accounts ORDER BY customer").fetchall())
