@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher_broker.engine import dead_letters
 from telpher_broker.engine import records as r
 from telpher_broker.engine.dead_letters import EARLIER_MAX, OVERFLOW, bury
+from telpher_broker.engine.dump import dump
 
-from .driver import Driver, Said, answer_of, delivered, make_batch
+from .driver import Driver, Said, answer_of, delivered, make_batch, recovered
 from .invariants import unsettled
 
 ERRORS = ["KeyError: 'a'", "timeout", "x" * 2000]
@@ -539,3 +541,48 @@ def test_a_chain_without_a_consumer_is_no_longer_than_what_is_remembered(driver:
     bury(driver.engine._turn, queue, [(0, 1)], OVERFLOW)
     driver.settle()
     assert driver.engine.messages == 0
+
+
+@pytest.mark.parametrize("consumed", [False, True])
+def test_what_expires_together_is_not_buried_in_one_round(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, consumed: bool
+) -> None:
+    monkeypatch.setattr(dead_letters, "EXPIRED_MAX", 4)
+    session = driver.connect()
+    config = {"dead_letter": "dead", "dead_letter_expired": True}
+    driver.call(session, "declare", channel="jobs", kind="queue", config=config)
+    for number in range(20):
+        driver.publish(session, "jobs", b"%d" % number, properties={"ttl_ms": 100})
+    if consumed:
+        # It is the consumer's coming, and not the clock's, that finds them.
+        driver.now_ms += 100
+        driver.engine.at(driver.now_ms)
+        driver.consume(session, "jobs", prefetch=1)
+    driver.pass_time(200)
+    assert [body for body, _ in letters(driver, session)] == [b"%d" % n for n in range(20)]
+    routed = [
+        [r.Routed for one in taken.records if type(r.decode(one)) is r.Routed]
+        for taken in driver.rounds
+    ]
+    buried = list(map(len, routed))
+    assert 1 < max(buried) <= 8
+    driver.check_replay([len(driver.journal) // 2])
+
+
+def test_a_snapshot_of_failures_is_of_one_moment(driver: Driver) -> None:
+    """Encoded while messages go on to fail, die and come back, it shows nothing of that."""
+    session, consumer = begun(driver, max_attempts=2, dead_letter="dead", retain_count=50)
+    driver.publish(session, "jobs", *[b"%d" % number for number in range(9)])
+    nack(driver, session, consumer, (0, 6), error="first")
+    nack(driver, session, consumer, (0, 3), error="last")
+    driver.settle_offsets(session, consumer, f.Outcome.ACK, (6, 8))
+    driver.call(session, "redrive", channel="dead", rate=1)
+    driver.consume(session, "jobs", prefetch=1, fence=True)
+    driver.pass_time(5000)
+    engine, views = recovered((), driver.settings), []
+    for record in driver.journal:
+        views.append((engine.freeze(), dump(engine.state)))
+        engine.replay(record)
+    for frozen, then in views:
+        assert b"".join(frozen) == then
+    driver.check_replay(range(len(driver.journal)))

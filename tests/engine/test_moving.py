@@ -134,6 +134,8 @@ def test_steps_are_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> N
     begun = driver.call(session, "redrive", channel="dead")
     assert (begun["moved"], begun["running"]) == (2, True)
     driver.pass_time(1)
+    assert bodies_in(driver, "jobs") == BODIES[:4]
+    driver.pass_time(4)
     assert bodies_in(driver, "jobs") == BODIES
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from telpher_broker.escape import escape_bytes
+from telpher_broker.escape import escape, escape_bytes
 
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_body, print_json, print_table
@@ -149,7 +149,7 @@ def _facts(message: Browsed) -> list[tuple[str, str]]:
             for one in letter.earlier
         ),
     ]
-    return [(name, escape_bytes(value.encode())) for name, value in facts if value]
+    return [(name, escape(value)) for name, value in facts if value]
 
 
 @letters.command()

@@ -35,6 +35,8 @@ OVERFLOW: Final = "overflow"
 UNROUTED: Final = ".unrouted"
 _UNROUTED_MAX: Final = NAME_BYTES_MAX - len(UNROUTED)
 
+# About how many letters are made at once of what has expired: their bodies are written.
+EXPIRED_MAX: Final = 10_000
 # How many of its earlier deaths a letter remembers.
 EARLIER_MAX: Final = 8
 # Deaths that no consumer has had a part in.

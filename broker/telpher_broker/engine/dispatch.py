@@ -12,6 +12,7 @@ from typing import Final
 from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Deliver, Missed, Offsets, Part
 
+from . import dead_letters
 from . import records as r
 from .access import local
 from .breaker import CLOSED, Breaker
@@ -108,7 +109,11 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     log = subscription.channel.log
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
+    most = turn.counters["dead_lettered"] + dead_letters.EXPIRED_MAX
     while stored is not None and _passes_over(turn, subscription, stored, first, end):
+        if turn.counters["dead_lettered"] >= most:
+            turn.wakeful[subscription] = None
+            return False
         if turn.budget_bytes <= 0:
             return False
         span, first, end = subscription.next_in_line()

@@ -94,12 +94,13 @@ def _allowed(turn: Turn, transfer: Transfer) -> int:
 
 
 def _next_ms(turn: Turn, transfer: Transfer) -> int:
+    soon_ms = turn.now_ms + 1  # not now: others have their turn first
     if not transfer.rate:
-        return turn.now_ms
+        return soon_ms
     moved = transfer.moved - transfer.rated_from
     due_ms = transfer.rated_ms - (-moved * 1000 // transfer.rate)
     # What is late already, as a step has its bounds, does not wait for more to be due.
-    return due_ms if due_ms <= turn.now_ms else max(due_ms, turn.now_ms + _STEP_MS)
+    return soon_ms if due_ms <= turn.now_ms else max(due_ms, turn.now_ms + _STEP_MS)
 
 
 def _take(

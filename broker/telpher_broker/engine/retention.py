@@ -33,7 +33,8 @@ def retain(turn: Turn, channel: Channel) -> None:
     elif not channel.drops_settled:
         _drop_front(turn, channel)
     if channel.expiring:
-        turn.set_alarm(channel, channel.expiring[0][0])
+        # What is due already and was too much for once has its turn after the others.
+        turn.set_alarm(channel, max(channel.expiring[0][0], turn.now_ms + 1))
 
 
 def _drop_front(turn: Turn, channel: Channel) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Lost, flatten
 
-from . import ordered
+from . import dead_letters, ordered
 from . import records as r
 from .dead_letters import expire
 from .decide import Held
@@ -98,7 +98,10 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
         return
     if channel.idle_ms and delete_if_idle(turn, channel):
         return
+    most = turn.counters["dead_lettered"] + dead_letters.EXPIRED_MAX
     while channel.expiring and channel.expiring[0][0] <= turn.now_ms:
+        if turn.counters["dead_lettered"] >= most:
+            break
         entry = channel.expiring[0]
         channel.expiring = ordered.remove(channel.expiring, entry)
         _, first, end = entry
