@@ -32,7 +32,8 @@ log = get_logger()
 class Admission:
     """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given.
 
-    With a `context`, TCP speaks TLS: `serve` gets the stream inside.
+    With a `context`, TCP speaks TLS: `serve` gets the stream inside. Another one holds for the
+    connections that come after.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Admission:
         self._serve = serve
         self._connections_max = settings.connections_max
         self._open_seconds = settings.open_timeout_ms / 1000
-        self._context = context
+        self.context = context
         self._refusing = 0
         self._known_faults: set[tuple[str, ...]] = set()
         self.count = 0
@@ -67,10 +68,10 @@ class Admission:
     async def _run(self, stream: trio.SocketStream) -> None:
         peer = peer_of(stream.socket)
         try:
-            if self._context is None or stream.socket.family == socket.AF_UNIX:
+            if self.context is None or stream.socket.family == socket.AF_UNIX:
                 await self._serve(stream, peer)
             else:
-                await self._serve_inside(self._context, stream, peer)
+                await self._serve_inside(self.context, stream, peer)
         except Exception as error:  # noqa: BLE001 - a bug in one connection is not everybody's
             self._report(error, peer.name)
         finally:

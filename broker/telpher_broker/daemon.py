@@ -212,6 +212,7 @@ class Daemon:
         self._listeners = listeners
         self._broker = broker
         self._context = context
+        self._admission: Admission | None = None
         self._stop = trio.Event()
         self._core_ended = trio.Event()
         self._stopping_since = 0.0
@@ -247,7 +248,9 @@ class Daemon:
 
     async def _serve_and_drain(self) -> None:
         async with trio.open_nursery() as nursery:
-            admission = Admission(nursery, self._broker.serve, self._settings, self._context)
+            admission = self._admission = Admission(
+                nursery, self._broker.serve, self._settings, self._context
+            )
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as acceptors:
                     for listener in self._listeners.listen():
@@ -290,6 +293,7 @@ class Daemon:
             async for number in received:
                 if number == signal.SIGHUP:
                     self._read_log_level()
+                    self._read_certificates()
                 elif self._stop.is_set():
                     log.warning("stopped at once, by a second signal", exit_code=int(ExitCode.QUIT))
                     _exit_now(ExitCode.QUIT)
@@ -307,6 +311,16 @@ class Daemon:
             return
         logs.configure(level, self._settings.log_format)
         log.warning("read the log level anew", log_level=level)
+
+    def _read_certificates(self) -> None:
+        if self._context is None or self._admission is None:
+            return
+        try:
+            self._admission.context = tls.server_context(self._settings)
+        except tls.TlsError as error:
+            log.error("the certificates stay", reason=str(error))  # noqa: TRY400
+            return
+        log.warning("read the certificates anew")
 
     async def _watchdog(self) -> None:
         interval = watchdog_seconds()

@@ -11,6 +11,7 @@ from .process import serving
 # For the client, for commands that draw or inspect, and for what few configurations need.
 NOT_NEEDED = {
     "anyio",
+    "argon2",
     "asyncio",
     "difflib",
     "email",
@@ -18,6 +19,7 @@ NOT_NEEDED = {
     "pygments",
     "rich",
     "telpher.bus",
+    "telpher.passwords",
     "telpher_storage.check",
     "telpher_storage.repair",
     "tomllib",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from base64 import b64encode, urlsafe_b64encode
@@ -99,6 +100,28 @@ def test_who_cannot_show_who_it_is_does_not_come_in(
         with pytest.raises(error):
             connect(daemon.url + query, connect_seconds=0.5).__enter__()
         assert daemon.process.poll() is None
+
+
+def connect_for_ever(url: str) -> None:
+    while True:
+        with connect(url, connect_seconds=1.0):
+            pass
+
+
+def test_renewed_certificates_are_read_on_sighup(tmp_path: Path) -> None:
+    certificate = tmp_path / "broker.pem"
+    certificate.write_text(Path(SERVER).read_text())
+    with serving(tmp_path, "--tls-cert", str(certificate)) as daemon:
+        url = f"{daemon.url}?tls=verify&ca={CA}"
+        with connect(url) as before:
+            certificate.write_text("not one")
+            daemon.signal(signal.SIGHUP)
+            certificate.write_text(Path(STRANGER).read_text())
+            daemon.signal(signal.SIGHUP)
+            with pytest.raises(telpher.CannotConnect, match="CERTIFICATE_VERIFY_FAILED"):
+                connect_for_ever(url)
+            assert before.publish("jobs", b"a").offset == 0
+        assert daemon.event("read the certificates anew")
 
 
 def test_the_unix_socket_brings_the_first_user(tmp_path: Path) -> None:
