@@ -32,8 +32,8 @@ starts = st.one_of(st.sampled_from(["earliest", "latest"]), st.integers(0, 40))
 class Compacted(RuleBasedStateMachine):
     """Publish, read, look up, let time pass, restart: nothing but what is superseded is missing."""
 
-    @initialize(window=st.sampled_from([200, 100_000]))
-    def begin(self, window: int) -> None:
+    @initialize(window=st.sampled_from([200, 100_000]), key_order=st.booleans())
+    def begin(self, window: int, key_order: bool) -> None:
         self.driver = Driver(resume_ms=300, output_bytes_max=window)
         self.published: list[tuple[str | None, bytes]] = []
         self.published_ms: list[int] = []
@@ -41,6 +41,8 @@ class Compacted(RuleBasedStateMachine):
         self.settled: dict[str, set[int]] = {}
         self.connect()
         config = {"compact": True, "tombstone_seconds": 5, "retain_seconds": 2}
+        if key_order:
+            config["key_order"] = True
         self.driver.call(self.session, "declare", channel="state", kind="topic", config=config)
 
     def connect(self) -> None:

@@ -304,3 +304,23 @@ def test_behind_an_exchange_each_channel_judges_for_itself(jobs: Client) -> None
     assert counts == [2, 2]
     assert driver.publish(session, "all", batch=batch).first == 3
     driver.check_replay(range(len(driver.journal)))
+
+
+def test_a_schedule_does_not_overlap_with_itself(jobs: Client) -> None:
+    driver, session = jobs.driver, jobs.session
+    batch = make_batch([b"run"], headers=[{UNIQUE_HEADER: "nightly"}])
+    driver.call(
+        session, "set_schedule", schedule="n", channel="jobs", expression="1000", batch=batch
+    )
+    driver.pass_time(3500)
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 1
+    assert "nightly" in driver.call(session, "schedule", schedule="n")["failure"]
+    driver.call(session, "purge", channel="jobs")
+    ignoring = make_batch([b"run"], {"on_conflict": IGNORE}, headers=[{UNIQUE_HEADER: "n"}])
+    driver.call(
+        session, "set_schedule", schedule="n", channel="jobs", expression="1000", batch=ignoring
+    )
+    driver.pass_time(3500)
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 1
+    assert driver.call(session, "schedule", schedule="n")["failure"] is None
+    driver.check_replay(range(len(driver.journal)))
