@@ -223,8 +223,14 @@ class Subscription:
                 span.state = READY if span.state == DELAYED else span.state
                 self.ranges.put(span)
         if end > self.cursor:
-            first = max(first, self.cursor)
-            self._leave_tail(first)
+            if self.cursor < first:
+                self._leave_tail(first)
+            else:
+                first = self.cursor
+            if self.channel.compaction is None:
+                self.cursor = end
+                self.ranges.put(Span(first, end, attempt=1))
+                return
             self._advance(end)
             for low, high in self._present(first, end):
                 self.ranges.put(Span(low, high, attempt=1))
