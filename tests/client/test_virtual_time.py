@@ -40,6 +40,23 @@ def test_a_silent_broker_is_left_after_two_heartbeats():
     run(test)
 
 
+def test_a_transaction_is_waited_for_until_its_timeout_and_settles_by_itself():
+    async def test() -> None:
+        async with Opened() as (bus, broker, _):
+            work = bus.transaction(timeout=20)
+            work.publish("out", b"a")
+            await trio.sleep(5)
+            with pytest.raises(telpher.Timeout, match="it may have been done") as caught:
+                await work.commit()
+            assert caught.value.maybe_stored
+            late = await broker.hear(f.Transact)
+            await broker.say(f.Reply(late.request, {"level": 1, "firsts": (0,)}))
+            with pytest.raises(telpher.Closed):
+                await work.commit()
+
+    assert 20 <= run(test) < 21
+
+
 def test_a_talking_broker_is_kept():
     async def test() -> None:
         async with Opened() as (bus, broker, scripted):

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from telpher.protocol import frames as f
+from telpher_broker.engine import records as r
 from telpher_broker.engine import settlements
-from telpher_broker.engine.explain import REASONS, STATES
+from telpher_broker.engine.explain import REASONS, SETTLED, STATES
 from telpher_broker.engine.ranges import LEASED
 
 from .driver import Driver
@@ -189,5 +190,6 @@ def test_it_agrees_with_what_there_is(seed: int) -> None:
 
 
 def test_the_tables_have_one_of_each() -> None:
+    assert SETTLED.keys() == set(r.Reason)
     assert len(set(STATES)) == len(STATES)
     assert len(set(REASONS)) == len(REASONS)

@@ -153,6 +153,7 @@ def test_what_breaks_the_schema_may_be_a_dead_letter(burying: Driver, way: str) 
     driver = burying
     session = driver.connect()
     driver.call(session, "declare_exchange", exchange="in", kind="fanout")
+    driver.call(session, "declare", channel="copy", kind="queue")
     driver.call(session, "bind", exchange="in", target="jobs")
     driver.call(session, "bind", exchange="in", target="copy")
     consumer = driver.consume(session, "jobs", prefetch=10)

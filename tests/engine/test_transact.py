@@ -177,6 +177,22 @@ def test_no_transaction_inside_the_window_is_done_twice(driver: Driver, session:
     driver.check_replay([5, 20])
 
 
+def test_an_exchange_numbers_what_a_transaction_publishes_there(
+    driver: Driver, session: int
+) -> None:
+    driver.call(session, "declare_exchange", exchange="in", kind="fanout")
+    for name in ("out", "copy"):
+        driver.call(session, "declare", channel=name, kind="queue")
+        driver.call(session, "bind", exchange="in", target=name)
+    publishes = tuple(("in", make_batch([b"A", b"B"])) for _ in range(2))
+    assert transact(driver, session, 1, (), (*publishes, ("out", make_batch([b"C"]))))[
+        "firsts"
+    ] == (0, 2, 4)
+    assert transact(driver, session, 2, (), publishes)["firsts"] == (4, 6)
+    assert bodies(driver.engine, "copy") == [b"A", b"B"] * 4
+    driver.check_replay(range(len(driver.journal)))
+
+
 def test_it_answers_at_the_level_that_it_asks_for(driver: Driver, session: int) -> None:
     out = (("out", make_batch([b"A"])),)
     assert transact(driver, session, 1, (), out, confirm=2)["level"] == 2

@@ -6,9 +6,10 @@ channel knows of ids and keys), `subscription`, `sessions` (who is connected and
 `security` (users and namespaces), `limiters` and `quotas`, `schedule`, `state`, `records`,
 `settings`, `apply` (records change state, and nothing else changes what is durable), `turn` (what
 one round works with), `arguments`, `access` (who may do what), `lines` (publishes that wait),
-`decide`, `uniqueness`, `bounds` and `metering` (what a publish needs room in), `publish`,
-`dead_letters` and `failures`, `membership`, `parting`, `delays` and `scheduling` (what is for
-later), `moving` and `letters`, `calls`, `overflow` and `retention` (what goes), `dispatch`, `ticks`,
-`dump` (the state as a snapshot's chunks), and `engine`, which ties them.
-`tests/engine/test_imports.py` has the whole order and holds the imports to it.
+`decide`, `uniqueness`, `bounds` and `metering` (what a publish needs room in), `validation`,
+`publish`, `dead_letters` and `failures`, `transact`, `membership`, `parting`, `delays` and
+`scheduling` (what is for later), `moving` and `letters`, `compatibility` (of schemas), `explain`,
+`calls`, `overflow` and `retention` (what goes), `dispatch`, `ticks`, `dump` (the state as a
+snapshot's chunks), and `engine`, which ties them. `tests/engine/test_imports.py` has the whole
+order and holds the imports to it.
 """

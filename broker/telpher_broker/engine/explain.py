@@ -195,7 +195,7 @@ def _settled(turn: Turn, place: Place) -> Options:
         )
         return {"state": "settled", "text": text}
     ago = (turn.now_ms - found.settled_ms) / 1000
-    state, words = _SETTLED[r.Reason(found.reason)]
+    state, words = SETTLED[r.Reason(found.reason)]
     told: Options = {"state": state, "settled_ms": found.settled_ms}
     policy = subscription.channel.policy
     if state == "dead" and policy is not None and policy.dead_letter is not None:
@@ -204,7 +204,7 @@ def _settled(turn: Turn, place: Place) -> Options:
 
 
 # By the reason of a settlement: the state, and it in words.
-_SETTLED: Final[dict[r.Reason, tuple[str, str]]] = {
+SETTLED: Final[dict[r.Reason, tuple[str, str]]] = {
     r.Reason.ACKED: ("acknowledged", "acknowledged"),
     r.Reason.EXPIRED: ("expired", "expired"),
     r.Reason.PURGED: ("purged", "purged"),
@@ -212,6 +212,7 @@ _SETTLED: Final[dict[r.Reason, tuple[str, str]]] = {
     r.Reason.CANCELLED: ("cancelled", "was cancelled before its time"),
     r.Reason.DROPPED: ("dropped", "was dropped for a bound of the channel"),
     r.Reason.MOVED: ("moved", "was moved to another channel"),
+    r.Reason.FILTERED: ("filtered", "was passed over: the subscription's filter does not want it"),
     r.Reason.REPLACED: ("replaced", "was replaced by a later one with the same unique key"),
 }
 
