@@ -58,8 +58,8 @@ class Death:
     after how many `attempts`. Times are in seconds since 1970.
 
     `topic` is what it was published to, where `channel` is the feed of a pattern's subscription.
-    `reason` is "rejected", "max_attempts", "expired" or "overflow". The errors are None when no
-    consumer told any.
+    `reason` is "rejected", "max_attempts", "expired", "overflow" or "invalid". The errors are
+    None when no consumer told any.
     """
 
     channel: str
