@@ -212,6 +212,10 @@ class Ranges:
             span = self._joined(span)
         self._add(span)
 
+    def put_apart(self, span: Span) -> None:
+        """As `put`, but neighbours stay as they are."""
+        self._add(span)
+
     def carve(self, first: int, end: int) -> list[Span]:
         """Take `first` to `end` out: what stood there, in order, cut at both edges."""
         exact = self._spans.get(first)
@@ -223,10 +227,14 @@ class Ranges:
     def over(self, first: int, end: int) -> list[Span]:
         """The spans that share an offset with `first` to `end`, in order."""
         spans, firsts = self._spans, self._firsts
-        index = ordered.after(firsts, first) - 1
-        if index < 0 or spans[firsts[index]].end <= first:
-            index += 1
+        index = ordered.after(firsts, first)
         found = []
+        if index:
+            span = spans[firsts[index - 1]]
+            if span.end > first:
+                found.append(span)
+                if span.end >= end:
+                    return found
         while index < len(firsts) and firsts[index] < end:
             found.append(spans[firsts[index]])
             index += 1
@@ -234,12 +242,24 @@ class Ranges:
 
     def holding(self, offset: int) -> Span:
         """The span that has an offset, which one has."""
+        exact = self._spans.get(offset)
+        if exact is not None:
+            return exact
         return self._spans[self._firsts[ordered.after(self._firsts, offset) - 1]]
 
     def seize(
         self, first: int, end: int, consumer: Consumer, deadline_ms: int, delivery: int
     ) -> None:
         """Lease `first` to `end` to a consumer, wherever in its spans it stands."""
+        exact = self._spans.get(first)
+        if exact is not None and exact.end == end:
+            self._unindex(exact)
+            exact.state = LEASED
+            exact.consumer = consumer
+            exact.deadline_ms = deadline_ms
+            exact.delivery = delivery
+            self._index(exact)
+            return
         for part in self.carve(first, end):
             part.state = LEASED
             part.consumer = consumer
@@ -352,13 +372,19 @@ class Ranges:
             self._delayed = ordered.remove(self._delayed, (span.due_ms, span.first))
 
     def _take(self, span: Span, first: int, end: int) -> Span:
-        """Remove the part of `span` inside `first` to `end`, put back what sticks out."""
-        self._remove(span)
-        if span.first < first:
-            self._add(span.part(span.first, first))
-        if end < span.end:
-            self._add(span.part(end, span.end))
-        return span.part(max(first, span.first), min(end, span.end))
+        """Take the part of `span` inside `first` to `end` out; what sticks out stays."""
+        low, high = max(first, span.first), min(end, span.end)
+        part = span.part(low, high)
+        rest = span.part(high, span.end) if high < span.end else None
+        if span.first < low:
+            # Shorter, it has the same place in every index.
+            self.counts[span.state] -= span.end - low
+            span.end = low
+        else:
+            self._remove(span)
+        if rest is not None:
+            self._add(rest)
+        return part
 
     def _joined(self, span: Span) -> Span:
         spans = self._spans

@@ -216,12 +216,14 @@ class Subscription:
     def start(self, first: int, end: int) -> None:
         """The first delivery of `first` to `end` begins: from now on they have an attempt, and
         their delay is over."""
+        # By key they are leased one by one, where a join would only be cut again.
+        put = self.ranges.put if self.keyed is None else self.ranges.put_apart
         if first < self.cursor:
             for span in self.ranges.carve(first, min(end, self.cursor)):
                 span.attempt = max(span.attempt, 1)
                 span.due_ms, span.behind = 0, None
                 span.state = READY if span.state == DELAYED else span.state
-                self.ranges.put(span)
+                put(span)
         if end > self.cursor:
             if self.cursor < first:
                 self._leave_tail(first)
