@@ -520,3 +520,30 @@ def test_keys_are_told_only_where_there_is_key_order(driver: Driver) -> None:
     driver.publish(session, "jobs", b"a")
     refused = driver.call(session, "keys", channel="jobs")
     assert (refused.code, "configure key_order" in refused.text) == ("bad_request", True)
+
+
+def reasons(driver: Driver, session: int, offset: int) -> tuple[str, tuple[str, ...]]:
+    """What is said of why a message waits."""
+    (told,) = driver.call(session, "explain", channel="jobs", offset=offset)["subscriptions"]
+    return told["text"].split(";")[0], told["reasons"]
+
+
+def test_why_a_message_waits_for_its_key(driver: Driver) -> None:
+    session = keyed(driver, key_rate_per_second=0.5, key_burst=2)
+    publish(driver, session, *"aaabc")
+    assert reasons(driver, session, 1) == (
+        "ready, behind 1 other of its key",
+        ("no consumer is connected", "its key 'a' takes turns with 2 others"),
+    )
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    assert reasons(driver, session, 1) == (
+        "ready, behind nothing",
+        ("1 of its key 'a' in flight, and no more may be",),
+    )
+    driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms=1000)
+    assert reasons(driver, session, 2)[1] == (
+        "it is held back by offset 0 of its key 'a', a delayed redelivery",
+    )
+    driver.pass_time(1000)
+    driver.settle_offsets(session, consumer, 0, (0, 1))
+    assert reasons(driver, session, 1)[1] == ("the rate of its key 'a' is used up for 1.0 s",)

@@ -176,6 +176,8 @@ def _ready(turn: Turn, place: Place) -> Options | None:
     text = f"ready, behind {_counted(ahead, 'other') if ahead else 'nothing'}"
     if not is_exact:
         text += " at least"
+    if ahead and place.subscription.keyed is not None:
+        text += " of its key"
     if attempt:
         text += f", delivered {_counted(attempt, 'time')} before"
     told: Options = {"state": "ready", "ahead": ahead, "attempt": attempt, "reasons": reasons}
@@ -223,6 +225,9 @@ STATES: Final[tuple[State, ...]] = (_leased, _expired, _delayed, _ready, _settle
 def _ahead(place: Place) -> tuple[int, bool]:
     """How many ready messages come before it, as far as they are counted."""
     subscription, offset, span, _ = place
+    if subscription.keyed is not None:
+        key = subscription.keyed.key_of(offset)
+        return (0 if key is None else sum(other < offset for other in key.waiting)), True
     priority = 0 if span is None else span.priority
     count = 0
     for number, other in enumerate(subscription.ranges):
@@ -281,9 +286,23 @@ def _breaker(turn: Turn, place: Place) -> Iterator[str]:
         yield f"too many deliveries failed: its breaker lets few through for {seconds:.1f} s more"
 
 
-def _key_order(_turn: Turn, place: Place) -> Iterator[str]:
-    if place.subscription.keyed is not None:
-        yield "messages of one key go one after the other: others of its key may be unsettled"
+def _key_order(turn: Turn, place: Place) -> Iterator[str]:
+    keyed = place.subscription.keyed
+    key = None if keyed is None else keyed.key_of(place.offset)
+    if keyed is None or key is None or key.name is None:
+        return
+    name = repr(key.name)[:80]
+    if key.flying >= key.limit:
+        yield f"{key.flying} of its key {name} in flight, and no more may be"
+    elif key.flying:
+        yield f"its key {name} stays with the consumer that has {key.flying} of it in flight"
+    if key.held and key.held[0] < place.offset:
+        yield f"it is held back by offset {key.held[0]} of its key {name}, a delayed redelivery"
+    if key.asleep:
+        seconds = key.wake_us / 1_000_000 - turn.now_ms / 1000
+        yield f"the rate of its key {name} is used up for {max(seconds, 0):.1f} s"
+    if key.may_go and keyed.order.able > 1:
+        yield f"its key {name} takes turns with {keyed.order.able - 1} others"
 
 
 Reason = Callable[[Turn, Place], Iterator[str]]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from telpher.protocol import batch as batches
 
-from .keyorder import KeyOrder, KeyRules
+from .keyorder import Key, KeyOrder, KeyRules
 from .log import Stored
 from .ranges import DELAYED, LEASED, READY, Span
 
@@ -137,6 +137,13 @@ class Keyed:
             elif granted:
                 runs.append((offset, offset + 1))
         return runs
+
+    def key_of(self, offset: int) -> Key | None:
+        """The key of an offset, if it has messages."""
+        self.catch_up()
+        for _, name in self._named(offset, offset + 1):
+            return self.order.get(name)
+        return None
 
     def next_wake_ms(self) -> int | None:
         """When a key has its next token."""
