@@ -193,8 +193,9 @@ def check_ranges(ranges: Ranges) -> None:
     ready = [s for s in spans if s.state == READY]
     delayed = [s for s in spans if s.state == DELAYED]
     leased = [s for s in spans if s.state == LEASED]
-    assert list(ranges._ready) == sorted(span.line for span in ready)
-    assert all(span.line == ranges._line(span) for span in ready)
+    in_line = ready if ranges.in_line else []
+    assert list(ranges._ready) == sorted(span.line for span in in_line)
+    assert all(span.line == ranges._line(span) for span in in_line)
     assert all(span.behind is None or (span.due_ms and not span.attempt) for span in ready)
     assert list(ranges._delayed) == sorted((s.due_ms, s.first) for s in delayed)
     assert list(ranges._leased) == sorted((s.deadline_ms, s.first) for s in leased)

@@ -102,11 +102,13 @@ class RangesAgainstDict(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([None, 1, 3]))
     def age(self, ms: int | None) -> None:
         """Whatever the order, and back: the indexes agree (`check_ranges`)."""
-        self.ranges.age(None if ms is None else Aging(ms, lambda offset: 100 + offset // 4))
+        self.ranges.line_up(None if ms is None else Aging(ms, lambda offset: 100 + offset // 4))
         ready = [span for span in self.ranges if span.state == READY]
         first = self.ranges.next_ready()
         assert first is (min(ready, key=lambda span: span.line) if ready else None)
-        self.ranges.age(None)
+        self.ranges.line_up(None, in_line=False)
+        assert self.ranges.next_ready() is None
+        self.ranges.line_up(None)
 
     @rule(edge=edges, deadline=st.integers(1, 20))
     def renew(self, edge: tuple[int, int], deadline: int) -> None:

@@ -126,12 +126,14 @@ class Ranges:
 
     Invariant: every span is in `_spans` under its first offset, that offset is in `_firsts`, and
     the span is in exactly the index of its state; `counts[state]` is the number of messages there.
+    Ready spans are in none where something else says what is next, and they are not `in_line`.
     """
 
-    __slots__ = ("_delayed", "_firsts", "_leased", "_ready", "_spans", "aging", "counts")
+    __slots__ = ("_delayed", "_firsts", "_leased", "_ready", "_spans", "aging", "counts", "in_line")
 
     def __init__(self) -> None:
         self.aging: Aging | None = None
+        self.in_line = True
         self._spans: dict[int, Span] = {}
         self._firsts: Ordered[int] = ()
         self._ready: Ordered[Line] = ()
@@ -319,14 +321,16 @@ class Ranges:
             found.append(self._spans[first])
         return found
 
-    def age(self, aging: Aging | None) -> None:
-        """Put the ready spans in another order."""
-        ready = [self._spans[line[3]] for line in self._ready]
-        self.aging = aging
+    def line_up(self, aging: Aging | None, in_line: bool = True) -> None:
+        """Put the ready spans in another order, or in none."""
+        if (aging, in_line) == (self.aging, self.in_line):
+            return
+        self.aging, self.in_line = aging, in_line
         self._ready = ()
-        for span in ready:
-            span.line = self._line(span)
-            self._ready = ordered.add(self._ready, span.line)
+        for span in self if in_line else ():
+            if span.state == READY:
+                span.line = self._line(span)
+                self._ready = ordered.add(self._ready, span.line)
 
     def _line(self, span: Span) -> Line:
         first, behind, aging = span.first, span.behind, self.aging
@@ -354,8 +358,9 @@ class Ranges:
             span.consumer.leases[span.first] = span
             self._leased = ordered.add(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            span.line = self._line(span)
-            self._ready = ordered.add(self._ready, span.line)
+            if self.in_line:
+                span.line = self._line(span)
+                self._ready = ordered.add(self._ready, span.line)
         else:
             self._delayed = ordered.add(self._delayed, (span.due_ms, span.first))
 
@@ -367,7 +372,8 @@ class Ranges:
             del span.consumer.leases[span.first]
             self._leased = ordered.remove(self._leased, (span.deadline_ms, span.first))
         elif state == READY:
-            self._ready = ordered.remove(self._ready, span.line)
+            if self.in_line:
+                self._ready = ordered.remove(self._ready, span.line)
         else:
             self._delayed = ordered.remove(self._delayed, (span.due_ms, span.first))
 

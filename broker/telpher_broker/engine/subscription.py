@@ -135,13 +135,12 @@ class Subscription:
         aging = None
         if aging_seconds is not None:
             aging = Aging(aging_seconds * 1000, self.channel.log.published_ms)
-        if aging is not None or self.ranges.aging is not None:
-            self.ranges.age(aging)
         rules = key_rules(self.channel.config) if self.durable else None
         if rules is None:
             self.keyed = None
         elif self.keyed is None or self.keyed.rules != rules:
             self.keyed = Keyed(self, rules)
+        self.ranges.line_up(aging, in_line=rules is None)
 
     def _derive_breaker(self) -> None:
         """A breaker that goes by another rule than before begins anew."""
@@ -155,8 +154,16 @@ class Subscription:
     def least_in_line(self) -> tuple[int, int]:
         """What is ready and first in line among the lowest priority, where anything is ready.
 
-        Where waiting raises the priority, that of all.
+        Where waiting raises the priority, that of all; with key order the oldest.
         """
+        if self.keyed is not None:
+            ready = (span for span in self.ranges if span.state == READY)
+            oldest = next(ready, None)
+            return (
+                (self.cursor, self.channel.log.next)
+                if oldest is None
+                else (oldest.first, oldest.end)
+            )
         if self.ranges.aging is not None:
             return self.next_in_line()[1:]
         span = self.ranges.lowest_ready()
