@@ -109,9 +109,10 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     log = subscription.channel.log
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
-    most = turn.counters["dead_lettered"] + dead_letters.EXPIRED_MAX
+    letters: int | None = None
     while stored is not None and _passes_over(turn, subscription, stored, first, end):
-        if turn.counters["dead_lettered"] >= most:
+        letters = turn.counters["dead_lettered"] if letters is None else letters
+        if turn.counters["dead_lettered"] - letters >= dead_letters.EXPIRED_MAX:
             turn.wakeful[subscription] = None
             return False
         if turn.budget_bytes <= 0:
@@ -279,9 +280,11 @@ def _add_part(
     batch = turn.cut(stored, first, end)
     if not consumer.parts:
         turn.delivering.append(consumer)
-    about = stored.about_from(first)
-    if about is not None and session.prefix:
-        about = local(session, about)
+    about = stored.about
+    if about is not None:
+        about = stored.about_from(first)
+        if session.prefix:
+            about = local(session, about)
     if consumer.fenced:
         about = {**(about or {}), "fence": turn.next_fence()}
     consumer.parts.append(
