@@ -138,7 +138,7 @@ class Transaction:
 
         They stay yours until the end: an exception on the way does not settle them. Raises
         ValueError for a message of another bus or of an ephemeral subscription, where taken is
-        settled.
+        settled, and TypeError for what is neither.
         """
         self._raise_if_over()
         for one in messages:
@@ -309,6 +309,8 @@ def _parts_of(one: Acked) -> list[_Run]:
     if isinstance(one, MessageView):
         offset = one.offset
         return [(one.delivery, offset, offset + 1)]
+    if not isinstance(one, BatchView):
+        raise TypeError(f"{one!r:.80} is neither a message nor a batch of messages")
     return [(part, part.first, part.end) for part in one.parts]
 
 

@@ -156,6 +156,8 @@ def test_it_takes_what_may_be_settled_here(daemon, name):
         (message,) = bus.fetch(name, wait=1)
         with pytest.raises(ValueError, match="another bus"):
             other.transaction().ack(message)
+        with pytest.raises(TypeError, match="neither a message nor a batch"):
+            bus.transaction().ack(b"body")
         late = bus.transaction(timeout=0)
         late.ack(message)
         with pytest.raises(telpher.Timeout, match="longer than 0 s") as caught:

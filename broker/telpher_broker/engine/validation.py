@@ -106,8 +106,8 @@ def compiled(turn: Turn, channel: Channel, schema: object, code: str) -> Check:
     if compile_schema is None:
         raise Refusal(
             "schema_unavailable",
-            f"{channel.name!r} has a schema and this broker cannot check by it: it lacks "
-            "jsonschema-rs; install telpher[schemas], or delete the schema",
+            f"this broker cannot check what is published to {channel.name!r} by a schema: it lacks "
+            "jsonschema-rs; install telpher[schemas] there, or delete the schema",
         )
     try:
         return compile_schema(schema)
