@@ -216,3 +216,15 @@ def test_it_is_said_when_the_topic_is_declared(driver: Driver) -> None:
     assert driver.call(table.session, "latest", channel="plain", key="a").code == "wrong_kind"
     answer = driver.call(table.session, "declare", channel="x", kind="queue", config={"compact": 1})
     assert answer.code == "bad_request"
+
+
+def test_explaining_says_what_has_superseded_a_message(table: Table) -> None:
+    table.call("subscribe", subscription="s", start="earliest")
+    table.put("a=1", "b=1", "c=1", "=x")
+    table.put("a=2")
+    assert "message 4 has superseded it" in table.call("explain", offset=0)["text"]
+    assert table.call("explain", offset=4)["text"] == "in the log"
+    table.put("b=2")
+    assert "a later message of its key" in table.call("explain", offset=0)["text"]
+    (told,) = table.call("explain", offset=4)["subscriptions"]
+    assert (told["state"], told["ahead"]) == ("ready", 2)

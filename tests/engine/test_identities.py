@@ -324,3 +324,13 @@ def test_a_schedule_does_not_overlap_with_itself(jobs: Client) -> None:
     assert driver.call(session, "inspect", channel="jobs")["messages"] == 1
     assert driver.call(session, "schedule", schedule="n")["failure"] is None
     driver.check_replay(range(len(driver.journal)))
+
+
+def test_explaining_names_the_key_that_a_message_has(jobs: Client) -> None:
+    jobs.unique("k")
+    told = jobs.driver.call(jobs.session, "explain", channel="jobs", offset=0)
+    assert told["unique_key"] == "k"
+    jobs.unique("k", UNSETTLED, REPLACE)
+    told = jobs.driver.call(jobs.session, "explain", channel="jobs", offset=0)
+    assert "unique_key" not in told
+    assert told["subscriptions"][0]["state"] == "replaced"

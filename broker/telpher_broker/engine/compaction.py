@@ -152,6 +152,13 @@ class Compaction:
         """The offset of the last message of a key, deletions included, or None."""
         return self._latest.get(key)
 
+    def superseded_by(self, stored: Stored, offset: int) -> int | None:
+        """The offset of the last message of this one's key, if that is a later one."""
+        keys = self._keys[stored.first]
+        key = None if keys is None else keys[offset - stored.first]
+        latest = None if key is None else self._latest.get(key)
+        return latest if latest is not None and latest > offset else None
+
     @property
     def key_count(self) -> int:
         """How many keys there are, deletions included."""

@@ -19,6 +19,7 @@ from telpher.protocol.frames import Options
 from . import records as r
 from .arguments import Arguments
 from .breaker import CLOSED
+from .compaction import Compaction
 from .decide import channel_of
 from .log import Stored
 from .ranges import DELAYED, LEASED, READY, Span
@@ -60,7 +61,10 @@ def explain(turn: Turn, arguments: Arguments) -> Options:
     stored = _kept(channel, offset)
     told |= _of_message(stored)
     told["state"] = "kept" if stored is not None else "gone"
-    told["text"] = _text(channel, stored)
+    told["text"] = _text(channel, offset, stored)
+    key = None if channel.uniques is None else channel.uniques.key_of(offset)
+    if key is not None:
+        told["unique_key"] = key
     told["subscriptions"] = tuple(
         _of_subscription(turn, one, offset, stored) for one in channel.subscriptions.values()
     )
@@ -84,12 +88,26 @@ def _of_message(stored: Stored | None) -> Options:
     return told
 
 
-def _text(channel: Channel, stored: Stored | None) -> str:
+def _text(channel: Channel, offset: int, stored: Stored | None) -> str:
+    if channel.compaction is not None:
+        return _text_of_compacted(channel.compaction, offset, stored)
     if stored is not None:
         if channel.kind == QUEUE or channel.subscriptions:
             return "in the log"
         return "in the log; the topic has no subscription"
     return "not in the log any more: everybody has settled it, or a bound of the channel took it"
+
+
+def _text_of_compacted(compaction: Compaction, offset: int, stored: Stored | None) -> str:
+    if stored is None:
+        return (
+            "not in the log any more: a later message of its key has superseded it, or it was a "
+            "deletion, had no key, or was too old, and was kept for long enough"
+        )
+    later = compaction.superseded_by(stored, offset)
+    if later is not None:
+        return f"in the log until it is compacted: message {later} has superseded it"
+    return "in the log"
 
 
 def _of_subscription(
@@ -240,7 +258,8 @@ def _ahead(place: Place) -> tuple[int, bool]:
         elif other.priority == priority:
             count += max(min(other.end, offset) - other.first, 0)
     if span is None:
-        count += offset - max(subscription.cursor, subscription.channel.log.start)
+        first = max(subscription.cursor, subscription.channel.log.start)
+        count += sum(end - start for start, end in subscription.present(first, offset))
     return count, True
 
 

@@ -93,7 +93,7 @@ class Subscription:
     def tail_count(self) -> int:
         """How many messages are in the tail."""
         if self.channel.compaction is not None:
-            return sum(end - first for first, end in self._present(self.cursor, None))
+            return sum(end - first for first, end in self.present(self.cursor, None))
         return max(self.channel.log.next - max(self.cursor, self.channel.log.start), 0)
 
     def next_in_line(self) -> tuple[Span | None, int, int]:
@@ -196,7 +196,7 @@ class Subscription:
         span = self.ranges.holding(offset)
         return span.attempt, span.end
 
-    def _present(self, first: int, end: int | None) -> Sequence[tuple[int, int]]:
+    def present(self, first: int, end: int | None) -> Sequence[tuple[int, int]]:
         """What the log has of `first` to `end` (None: its end); all of it, but for compaction."""
         end = self.channel.log.next if end is None else end
         if self.channel.compaction is None:
@@ -211,7 +211,7 @@ class Subscription:
     def _leave_tail(self, end: int) -> None:
         """Make a span of the tail before `end`."""
         if self.cursor < end:
-            for first, stop in self._present(self.cursor, end):
+            for first, stop in self.present(self.cursor, end):
                 self.ranges.put(Span(first, stop))
 
     def place(self, span: Span) -> None:
@@ -241,7 +241,7 @@ class Subscription:
                 self.ranges.put(Span(first, end, attempt=1))
                 return
             self._advance(end)
-            for low, high in self._present(first, end):
+            for low, high in self.present(first, end):
                 self.ranges.put(Span(low, high, attempt=1))
 
     def settle(self, first: int, end: int) -> list[tuple[int, int]]:
@@ -254,7 +254,7 @@ class Subscription:
             first = max(first, self.cursor)
             self._leave_tail(first)
             self._advance(end)
-            gone += self._present(first, end)
+            gone += self.present(first, end)
         if self.keyed is not None:
             for low, high in gone:
                 self.keyed.settled(low, high)
@@ -331,7 +331,7 @@ class Subscription:
             (max(span.first, first), min(span.end, end)) for span in self.ranges.over(first, end)
         ]
         if end > self.cursor:
-            found += self._present(max(first, self.cursor), end)
+            found += self.present(max(first, self.cursor), end)
         return found
 
     def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:

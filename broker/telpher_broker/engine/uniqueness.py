@@ -251,8 +251,9 @@ class Judgement:
         return True
 
     def _refuse(self, index: int, key: str, why: str) -> None:
-        name = self._channel.name
-        self.refused.append((index, "not_unique", f"the key {key!r} of {name!r} is taken: {why}"))
+        where = self._channel.name
+        text = f"the key {key!r:.60} of {where!r:.80} is taken: {why}"
+        self.refused.append((index, "not_unique", text))
 
     def raise_refusal(self) -> None:
         """Raise the refusal of a message that came alone, if it is refused."""

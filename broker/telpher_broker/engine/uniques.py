@@ -49,6 +49,10 @@ class Uniques:
         timed = self._timed.get(key)
         return held if timed is None else [*held, timed]
 
+    def key_of(self, offset: int) -> str | None:
+        """The key that a message has by its state, or None."""
+        return self._keys.get(offset)
+
     def take(self, key: str, holder: Holder) -> None:
         """Give a key to a message; who had it for a time has it no longer."""
         self._release(key)
