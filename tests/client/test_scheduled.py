@@ -139,3 +139,18 @@ def test_offsets_as_they_travel():
     assert offsets_value(range(5, 5)) == ()
     assert offsets_value(range(0, 6, 2)) == (0, 1, 2, 3, 4, 5)
     assert offsets_value([range(8, 10), 3, range(4, 9)]) == (3, 10)
+
+
+@pytest.mark.anyio
+async def test_many_are_moved_and_cancelled_request_by_request(daemon, name):
+    """The broker goes only so far at a time; the client asks until all is done."""
+    async with telpher.connect(daemon.url) as bus:
+        async with bus.producer(name, delay=3600) as producer:
+            await producer.send_many([b"x"] * 5000)
+        assert (await bus.cancel_scheduled(name, range(0, 5000, 2))).messages == 2500
+        done = await bus.reschedule(name, range(4000, 5002), due=TOMORROW)
+        assert (done.messages, len(done.not_scheduled)) == (500, 501)
+        assert done.not_scheduled[-1] == range(5000, 5002)
+        done = await bus.cancel_scheduled(name, range(5000))
+        assert (done.messages, len(done.not_scheduled)) == (2500, 2500)
+        assert await bus.scheduled(name).all() == []

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
+from telpher_broker.engine import delays
 
 from .driver import START_MS, Driver, delivered
 from .model import row_of
@@ -162,7 +163,7 @@ def test_what_is_moved_comes_at_its_new_time(driver: Driver) -> None:
     driver.publish(session, "jobs", b"0", b"1", b"2", properties={"delay_ms": 60_000})
     driver.consume(session, "jobs", prefetch=10)
     answer = driver.call(session, "reschedule", channel="jobs", offsets=(1, 2), delay_ms=5000)
-    assert answer == {"rescheduled": 1, "not_scheduled": ()}
+    assert answer == {"rescheduled": 1, "not_scheduled": (), "next": None}
     assert delivered(driver.pass_time(4999)) == []
     assert delivered(driver.pass_time(1)) == [(1, 1, b"1")]
     driver.call(session, "reschedule", channel="jobs", offsets=(2, 3), due_ms=START_MS + 100_000)
@@ -195,9 +196,9 @@ def test_only_what_is_delayed_is_touched(driver: Driver) -> None:
     consumer = driver.consume(session, "jobs", prefetch=2)
     driver.settle_offsets(session, consumer, f.Outcome.ACK, (0, 1))
     told = driver.call(session, "reschedule", channel="jobs", offsets=(0, 3, 4, 9))
-    assert told == {"rescheduled": 1, "not_scheduled": (0, 2, 4, 9)}
+    assert told == {"rescheduled": 1, "not_scheduled": (0, 2, 4, 9), "next": None}
     told = driver.call(session, "cancel_scheduled", channel="jobs", offsets=(0, 3, 4, 9))
-    assert told == {"cancelled": 0, "not_scheduled": (0, 3, 4, 9)}
+    assert told == {"cancelled": 0, "not_scheduled": (0, 3, 4, 9), "next": None}
     driver.call(session, "cancel_scheduled", channel="jobs", offsets=(3, 4))
     assert driver.call(session, "inspect", channel="jobs")["messages"] == 3
     assert driver.engine.statistics()["cancelled"] == 1
@@ -212,12 +213,12 @@ def test_on_a_topic_one_subscription_is_meant_or_all(driver: Driver) -> None:
     told = driver.call(
         session, "cancel_scheduled", channel="news", subscription="a", offsets=(0, 1)
     )
-    assert told == {"cancelled": 1, "not_scheduled": ()}
+    assert told == {"cancelled": 1, "not_scheduled": (), "next": None}
     row = START_MS + 1000, 1, b"1"
     assert listed(driver, session, 5, channel="news", subscription="a") == [row]
     assert len(listed(driver, session, 5, channel="news", subscription="b")) == 2
     told = driver.call(session, "cancel_scheduled", channel="news", offsets=(0, 3))
-    assert told == {"cancelled": 2, "not_scheduled": (2, 3)}
+    assert told == {"cancelled": 2, "not_scheduled": (2, 3), "next": None}
     assert listed(driver, session, 5, channel="news", subscription="b") == []
     refused = driver.call(session, "scheduled", channel="news")
     assert refused.code == "bad_request"
@@ -245,3 +246,35 @@ def test_nonsense_is_refused(driver: Driver, given: dict[str, Any]) -> None:
     assert driver.call(session, "cancel_scheduled", channel="none", offsets=()).code == (
         "unknown_channel"
     )
+
+
+@pytest.mark.parametrize("verb", ["reschedule", "cancel_scheduled"])
+def test_one_request_goes_so_far_and_says_where_the_next_goes_on(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Each message here is a span; also on a topic, where the subscriptions stand differently."""
+    monkeypatch.setattr(delays, "SPANS_MAX", 3)
+    session = driver.connect()
+    driver.call(session, "declare", channel="news", kind="topic", config={"retain_count": 100})
+    driver.call(session, "subscribe", channel="news", subscription="a")
+    for number in range(10):
+        if number == 4:
+            driver.call(session, "subscribe", channel="news", subscription="b", start="latest")
+        driver.publish(session, "news", b"x", properties={"delay_ms": 10_000 + number})
+    left, done, missed, calls = (0, 3, 4, 12), 0, [], 0
+    while left:
+        told = driver.call(session, verb, channel="news", offsets=left)
+        done += told["rescheduled" if verb == "reschedule" else "cancelled"]
+        missed += told["not_scheduled"]
+        calls += 1
+        following = told["next"]
+        if following is None:
+            break
+        left = tuple(
+            offset
+            for first, end in zip(left[::2], left[1::2], strict=True)
+            if end > following
+            for offset in (max(first, following), end)
+        )
+    assert (done, missed, calls) == (9, [10, 12], 3)
+    driver.check_replay(range(0, len(driver.journal) + 1, 5))

@@ -358,6 +358,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
         result = {
             "cancelled" if delay_ms is None else "rescheduled": len(done),
             "not_scheduled": row_of(offsets - done),
+            "next": None,
         }
         given = {} if delay_ms is None else {"delay_ms": delay_ms}
         sub_name = (subscription or "") if channel.kind == "topic" else ""

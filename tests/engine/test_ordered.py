@@ -68,3 +68,14 @@ def test_parts_of_a_long_one_come_out() -> None:
     assert not ordered.has(items, LIST_MAX)
     assert ordered.pop_first(items) == (0, items)
     assert list(items) == [1, 2, 3, 4, 3 * LIST_MAX - 1]
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, LIST_MAX, LIST_MAX + 1])
+@pytest.mark.parametrize("more", [[7], [5, 3, -1, 10**6], list(range(2000, 2000 + LIST_MAX))])
+def test_many_come_in_at_once(size: int, more: list[int]) -> None:
+    items: Ordered[float] = ()
+    for number in range(size):
+        items = ordered.add(items, number + 0.5)
+    items = ordered.add_all(items, more)
+    assert list(items) == sorted([number + 0.5 for number in range(size)] + more)
+    assert isinstance(items, list) == (size + len(more) <= LIST_MAX)

@@ -26,6 +26,8 @@ from .turn import Refusal, Turn
 
 DUE_MS_MAX: Final = batches.PROPERTY_BOUNDS["due_ms"][1]
 PAGE_MESSAGES_MAX: Final = 1000
+# How many spans one request moves or cancels at most, so that it does not hold everything up.
+SPANS_MAX: Final = 2000
 _PAGE_BYTES: Final = 1024 * 1024
 
 Change = Callable[[Subscription, f.Offsets], None]
@@ -124,7 +126,12 @@ def _change(
     counter: str,
     change: Change,
 ) -> dict[str, Any]:
-    """Do it to what is delayed of `wanted`; which offsets were delayed nowhere."""
+    """Do it to what is delayed of `wanted`, as far as one request may go: to `next`, if that is not
+    nil. Which offsets before that were delayed nowhere is told."""
+    stops = [stop for one in subscriptions if (stop := _stop(one, wanted)) is not None]
+    following = min(stops, default=None)
+    if following is not None:
+        wanted = [(first, min(end, following)) for first, end in wanted if first < following]
     rest = wanted
     for subscription in subscriptions:
         offsets = [pair for first, end in wanted for pair in _delayed_in(subscription, first, end)]
@@ -133,7 +140,18 @@ def _change(
             turn.counters[counter] += sum(end - first for first, end in offsets)
         rest = [pair for first, end in rest for pair in _without(first, end, offsets)]
     count = sum(end - first for first, end in wanted) - sum(end - first for first, end in rest)
-    return {counter: count, "not_scheduled": f.flatten(rest)}
+    return {counter: count, "not_scheduled": f.flatten(rest), "next": following}
+
+
+def _stop(subscription: Subscription, wanted: list[tuple[int, int]]) -> int | None:
+    """The offset from which on `wanted` is too much for one request, or None."""
+    left = SPANS_MAX
+    for first, end in wanted:
+        spans = subscription.ranges.over(first, end, left + 1)
+        if len(spans) > left:
+            return max(spans[left].first, first)
+        left -= len(spans)
+    return None
 
 
 def _delayed_in(subscription: Subscription, first: int, end: int) -> Iterator[tuple[int, int]]:

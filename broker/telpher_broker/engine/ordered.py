@@ -31,6 +31,17 @@ def add(items: Ordered[T], item: T) -> Ordered[T]:
     return items
 
 
+def add_all(items: Ordered[T], more: list[T]) -> Ordered[T]:
+    """`items` with all of `more`, which are not there, in their places."""
+    if len(more) == 1:
+        return add(items, more[0])
+    if isinstance(items, list | tuple):
+        merged = sorted([*items, *more])
+        return merged if len(merged) <= LIST_MAX else SortedList(merged)
+    items.update(more)
+    return items
+
+
 def remove(items: Ordered[T], item: T) -> Ordered[T]:
     """`items` without `item`; raises ValueError if it is not there."""
     if isinstance(items, list):

@@ -226,8 +226,8 @@ class Ranges:
             return [exact]
         return [self._take(span, first, end) for span in self.over(first, end)]
 
-    def over(self, first: int, end: int) -> list[Span]:
-        """The spans that share an offset with `first` to `end`, in order."""
+    def over(self, first: int, end: int, most: int | None = None) -> list[Span]:
+        """The spans that share an offset with `first` to `end`, in order; not more than `most`."""
         spans, firsts = self._spans, self._firsts
         index = ordered.after(firsts, first)
         found = []
@@ -237,7 +237,8 @@ class Ranges:
                 found.append(span)
                 if span.end >= end:
                     return found
-        while index < len(firsts) and firsts[index] < end:
+        stop = len(firsts) if most is None else min(len(firsts), index + most - len(found))
+        while index < stop and firsts[index] < end:
             found.append(spans[firsts[index]])
             index += 1
         return found
@@ -293,15 +294,22 @@ class Ranges:
         `before` gives the last offset that was published before a time. A span that was never
         delivered stands in line behind that, one that was goes back to its own place.
         """
-        matured = False
-        while self._delayed and self._delayed[0][0] <= now_ms:
-            span = self._spans[self._delayed[0][1]]
-            self._remove(span)
+        if not self._delayed or self._delayed[0][0] > now_ms:
+            return False
+        due, self._delayed = ordered.split_out(self._delayed, (0, 0), (now_ms + 1, 0))
+        lines: list[Line] = []
+        messages = 0
+        for _, first in due:
+            span = self._spans[first]
             span.state = READY
             span.behind = None if span.attempt else before(span.due_ms)
-            self.put(span)
-            matured = True
-        return matured
+            span.line = self._line(span)
+            lines.append(span.line)
+            messages += span.end - first
+        self._ready = ordered.add_all(self._ready, lines)
+        self.counts[DELAYED] -= messages
+        self.counts[READY] += messages
+        return True
 
     def due(self, now_ms: int) -> list[Span]:
         """The delayed spans that are due, by due time."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..content import as_name, as_properties
 from ..session.ranges import RangeSet
 from .asking import Asking
 from .pages import Pages
 from .told import browsed
+
+_DONE: Final = {"reschedule": "rescheduled", "cancel_scheduled": "cancelled"}
 
 # One offset, as a receipt has it, or several, or ranges of them.
 Offsets = int | range | Iterable[int | range]
@@ -94,16 +96,19 @@ class DelayAdministration(Asking):
     async def _change(
         self, verb: str, channel: str, offsets: Offsets, subscription: str | None, **when: int
     ) -> Changed:
-        told = await self.call(
-            verb,
-            channel=as_name(channel),
-            subscription=subscription,
-            offsets=offsets_value(offsets),
-            **when,
-        )
-        rest = told.pop("not_scheduled")
-        (messages,) = told.values()
-        return Changed(messages, tuple(map(range, rest[::2], rest[1::2])))
+        name, left = as_name(channel), RangeSet(offsets_value(offsets))
+        missed = RangeSet()
+        messages = 0
+        while True:
+            told = await self.call(
+                verb, channel=name, subscription=subscription, offsets=left.flat(), **when
+            )
+            messages += told[_DONE[verb]]
+            missed.add_all(told["not_scheduled"])
+            if told["next"] is None:
+                rest = missed.flat()
+                return Changed(messages, tuple(map(range, rest[::2], rest[1::2])))
+            left.remove(0, told["next"])
 
 
 def offsets_value(offsets: Offsets) -> tuple[int, ...]:
