@@ -370,6 +370,7 @@ def test_publishers_wait_for_room_in_turns_and_in_order(driver: Driver) -> None:
         waiting[name] = request
     stats = driver.engine.statistics()
     assert (stats["waiting_publishes"], stats["waiting_publishers"]) == (5, 2)
+    assert driver.call(ann, "inspect", channel="jobs")["waiting"] == 5
     order: list[bytes] = []
     for offset in range(7):
         said = driver.settle_offsets(worker, consumer, 0, (offset, offset + 1))

@@ -272,6 +272,7 @@ def test_a_quota_that_changes_lets_go_who_waits(driver: Driver, how: str) -> Non
     request, said = send(driver, session, "jobs")
     assert said == []
     assert told(driver, session, "q")["levels"] == [{"subject": "jobs", "room": 0, "waiting": 1}]
+    assert driver.call(session, "inspect", channel="jobs")["waiting"] == 1
     before = len(driver.rounds)
     if how == "delete":
         driver.call(session, "quota_delete", name="q")

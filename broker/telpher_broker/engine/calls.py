@@ -33,6 +33,7 @@ from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
 from .feeds import durable_feed, subscribed_channel
 from .filters import check_filtered, filter_of, set_filter, told
+from .lines import inspect_waiting
 from .membership import close, durable_subscription, take_away
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
@@ -191,6 +192,7 @@ def inspect(channel: Channel) -> Options:
         "bytes": log.body_bytes,
         "subscriptions": subscriptions,
         **inspect_identities(channel),
+        **inspect_waiting(channel),
         **({} if channel.compaction is None else {"keys": channel.compaction.key_count}),
     }
 

@@ -15,8 +15,11 @@ from __future__ import annotations
 from typing import Final
 
 from telpher.protocol import frames as f
+from telpher.protocol.channel_options import WAIT
+from telpher.protocol.frames import Options
 
 from .sessions import Gate, Line, Session
+from .state import Channel
 from .turn import Refusal, Turn
 
 # What a publish that waits takes beside its batch, about.
@@ -92,6 +95,15 @@ def move(turn: Turn, line: Line, postponed: Postponed) -> None:
     line.gate = postponed.gate
     line.gate.lines[line] = None
     expect(turn, postponed)
+
+
+def inspect_waiting(channel: Channel) -> Options:
+    """What `inspect` tells of a channel that publishes may wait for: how many do."""
+    may_wait = channel.bounds is not None and channel.bounds.overflow == WAIT
+    if not may_wait and channel.gate is None and not channel.meters:
+        return {}
+    gates = channel.meters if channel.gate is None else (channel.gate, *channel.meters)
+    return {"waiting": sum(len(line.frames) for gate in gates for line in gate.lines)}
 
 
 def drop(turn: Turn, session: Session) -> None:
