@@ -112,12 +112,14 @@ class Engine:
         connect(self._turn, session, identity)
 
     def administers(self, session: int) -> bool:
-        """Whether a session may administer the broker."""
-        return administers(self._turn, self.state.sessions[session], DEFAULT_NAMESPACE)
+        """Whether a session may administer the broker; one that has gone may not."""
+        found = self.state.sessions.get(session)
+        return found is not None and administers(self._turn, found, DEFAULT_NAMESPACE)
 
     def is_ended(self, session: int) -> bool:
         """Whether a session may do nothing any more, and its connection is to be closed."""
-        return self.state.sessions[session].is_ended
+        found = self.state.sessions.get(session)
+        return found is not None and found.is_ended
 
     def disconnect(self, session: int, orderly: bool) -> None:
         """A connection is gone; orderly if it said GOODBYE."""
