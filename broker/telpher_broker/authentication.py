@@ -25,8 +25,7 @@ from telpher.protocol.scram import (
 
 from .connection import ClientConnection
 from .engine.security import Security, namespace_of_user
-from .engine.sessions import DEFAULT_NAMESPACE, Identity
-from .engine.users import PASSWORD, SUBJECT
+from .engine.sessions import DEFAULT_NAMESPACE, PASSWORD, SUBJECT, Identity
 from .logs import get_logger
 from .throttle import Throttle
 
@@ -236,4 +235,4 @@ class Authentication:
 
 def _by(credential: str) -> str:
     """A credential as the log shows it."""
-    return credential if credential in (PASSWORD, SUBJECT) else "token"
+    return credential if credential in (PASSWORD, SUBJECT) else "a token"

@@ -16,7 +16,7 @@ from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
 from telpher_broker.engine import descriptions
 from telpher_broker.engine.dump import describe
 from telpher_broker.engine.security import covers
-from telpher_broker.engine.sessions import Identity
+from telpher_broker.engine.sessions import PASSWORD, SUBJECT, Identity
 
 from .driver import START_MS, Driver, answer_of, delivered, make_batch
 
@@ -29,7 +29,7 @@ VERIFIER = {
     "stored_key": b"k" * 32,
     "server_key": b"l" * 32,
 }
-ROOT = Identity("root", credential="password")
+ROOT = Identity("root", credential=PASSWORD)
 
 
 class World(Driver):
@@ -56,7 +56,7 @@ class World(Driver):
             self.ask("grant", user=name, permission=permission, pattern=pattern)
         return self.come(name)
 
-    def come(self, name: str, credential: str = "password", **more: Any) -> int:
+    def come(self, name: str, credential: str = PASSWORD, **more: Any) -> int:
         """A session of a user."""
         namespace = name.partition("@")[2] or "default"
         return self.connect(Identity(name, namespace, credential, **more))
@@ -287,7 +287,7 @@ def test_a_deleted_user_is_out(world: World) -> None:
 
 
 def test_a_new_password_ends_the_sessions_of_the_old_one(world: World) -> None:
-    app, other = world.user("app"), world.come("app", "subject")
+    app, other = world.user("app"), world.come("app", SUBJECT)
     arguments = {"user": "app", "verifier": VERIFIER}
     said = world.send(world.root, f.Call(world.request(), "user_password", arguments))
     assert [n for n, frame in said if isinstance(frame, f.Goaway)] == [app]
@@ -440,7 +440,7 @@ def test_a_namespaces_administrator_stays_in_it(world: World) -> None:
 
 def test_the_brokers_administrator_may_enter_any_namespace(world: World) -> None:
     world.ask("namespace_set", namespace="acme")
-    guest = world.connect(Identity("root", "acme", "password"))
+    guest = world.connect(Identity("root", "acme", PASSWORD))
     world.publish(guest, "jobs", b"a")
     assert set(world.engine.state.channels) == {"acme/jobs"}
 
@@ -451,7 +451,7 @@ def test_a_namespace_goes_when_it_is_empty(world: World) -> None:
     world.publish(app, "jobs", b"a")
     answer = world.call(world.root, "namespace_delete", namespace="acme")
     refused(answer, "namespace_in_use", "1 channels and 1 users")
-    guest = world.connect(Identity("root", "acme", "password"))
+    guest = world.connect(Identity("root", "acme", PASSWORD))
     world.call(guest, "delete", channel="jobs")
     world.ask("user_delete", user="app@acme")
     assert world.ask("namespace_delete", namespace="acme") == {}

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from .subscription import Subscription
 
 DEFAULT_NAMESPACE: Final = "default"
+# What a session came in by, where it is no token; no identity of a token is like these.
+PASSWORD: Final = "its password"  # noqa: S105
+SUBJECT: Final = "its certificate"
 
 
 class Identity(NamedTuple):
     """Who a connection is, as the rim has found out.
 
     `user` is its full name, or None where nobody has to authenticate. `credential` is what it did
-    so by: "password", "subject", or a token's identity; it ends at `expires_ms`, if at all.
+    so by: `PASSWORD`, `SUBJECT`, or a token's identity; it ends at `expires_ms`, if at all.
     `is_trusted`: it may do everything and need not authenticate, whatever the others must.
     """
 

@@ -31,11 +31,9 @@ from .security import (
     full_user,
     namespace_of_user,
 )
-from .sessions import DEFAULT_NAMESPACE, Session
+from .sessions import DEFAULT_NAMESPACE, PASSWORD, SUBJECT, Session
 from .turn import Refusal, Turn
 
-PASSWORD: Final = "password"  # noqa: S105 (a credential's name)
-SUBJECT: Final = "subject"
 SUBJECT_CHARACTERS_MAX: Final = 1024
 PATTERN_CHARACTERS_MAX: Final = 255
 
