@@ -255,9 +255,14 @@ class EngineAgainstModel(RuleBasedStateMachine):
     def _settle(self, consumer: Consumer, offsets: set[int], outcome: int, delay_ms: int) -> None:
         assert consumer.session is not None
         request = self.driver.request()
-        frame = f.Settle(request, consumer.request, outcome, row_of(offsets), delay_ms)
+        row = row_of(offsets)
+        frame: f.ClientFrame = f.Settle(request, consumer.request, outcome, row, delay_ms)
         lost = self.model.settle(consumer, frame, offsets)
         self.model.expect(consumer.session, f.Settled(request, row_of(lost)))
+        if outcome == f.Outcome.REQUEUE and request % 2:
+            # Without a policy a failure is no more than that, and its error.
+            options = {"default_delay_ms": delay_ms, "error": f"error {len(offsets) % 3}"}
+            frame = f.Nack(request, consumer.request, row, options)
         self.done(self.driver.send(consumer.session, frame))
 
     @rule(which=pick, offsets=offset_sets)
