@@ -189,6 +189,65 @@ async def _send_checked(bus: Any, job: Job) -> None:
         await producer.send_many(bodies)
 
 
+async def _subscribe_filtered(bus: Any, _job: Job) -> None:
+    await bus.declare_topic(TOPIC)
+    await bus.create_subscription(TOPIC, SUBSCRIPTION, filter={"region": "eu"})
+
+
+async def _send_regions(bus: Any, job: Job, regions: int = TEN) -> None:
+    """One message in ten is wanted, each by itself among others."""
+    headers = [{"region": "eu"}, *({"region": f"r{number}"} for number in range(1, regions))]
+    async with bus.producer(TOPIC) as producer:
+        for index in range(job.n):
+            await producer.send(job.body, headers=headers[index % regions])
+
+
+async def _send_two_regions(bus: Any, job: Job) -> None:
+    """Every other message is wanted, which cuts each batch as often as it can be cut."""
+    await _send_regions(bus, job, 2)
+
+
+async def _read_wanted(bus: Any, job: Job, regions: int = TEN) -> None:
+    received, wanted = 0, -(-job.n // regions)
+    async with bus.subscribe(TOPIC, SUBSCRIPTION, prefetch=prefetch(job)) as messages:
+        async for batch in messages.batches():
+            received += len(batch)
+            batch.ack()
+            if received >= wanted:
+                break
+    assert received == wanted, received
+
+
+async def _read_half(bus: Any, job: Job) -> None:
+    await _read_wanted(bus, job, 2)
+
+
+async def _subscribe_pattern(bus: Any, _job: Job) -> None:
+    for number in range(TEN):
+        await bus.declare_topic(f"{TOPIC}.{number}")
+    await bus.create_subscription(f"{TOPIC}.*", SUBSCRIPTION)
+
+
+async def _send_to_topics(bus: Any, job: Job) -> None:
+    """To ten topics in turn, a thousand messages each."""
+    producers = [bus.producer(f"{TOPIC}.{number}") for number in range(TEN)]
+    for index, sent in enumerate(range(0, job.n, BATCH)):
+        await producers[index % TEN].send_many([job.body] * min(BATCH, job.n - sent))
+    for producer in producers:
+        await producer.close()
+
+
+async def _read_pattern(bus: Any, job: Job) -> None:
+    received = 0
+    async with bus.subscribe(f"{TOPIC}.*", SUBSCRIPTION, prefetch=prefetch(job)) as messages:
+        async for batch in messages.batches():
+            received += len(batch)
+            batch.ack()
+            if received >= job.n:
+                break
+    assert received == job.n, received
+
+
 async def _declare_dying(bus: Any, _job: Job) -> None:
     await bus.declare(QUEUE, max_attempts=3, dead_letter=LETTERS, backoff="none")
 
@@ -237,6 +296,9 @@ WAYS: Final[dict[str, Way]] = {
     "priorities": Way(_declare, _send_prioritized, _ack_all),
     "delays": Way(_declare, _send_delayed, _ack_all),
     "topic exchange": Way(_bind_patterns, _send_routed, _ack_all),
+    "header filter": Way(_subscribe_filtered, _send_regions, _read_wanted),
+    "header filter, every other": Way(_subscribe_filtered, _send_two_regions, _read_half),
+    "pattern subscription": Way(_subscribe_pattern, _send_to_topics, _read_pattern),
     "keyed order": Way(_declare_keyed, _send_keyed, _ack_all),
     "keyed order, random": Way(_declare_keyed, _send_keyed_randomly, _ack_all),
     "transactions of 10": Way(_declare_two, _send_all, _transact),

@@ -84,10 +84,12 @@ def settle_unwanted(
     assert subscription.filter is not None
     unwanted = turn.unwanted(subscription.filter, stored)
     offsets: list[int] = []
-    for start, stop in zip(unwanted[::2], unwanted[1::2], strict=True):
-        low, high = max(stored.first + start, first), min(stored.first + stop, end)
-        if low < high:
-            offsets += (low, high)
+    # From the range that `first` is in, or the next one; a range begins at an even index.
+    index = bisect_right(unwanted, first - stored.first) & ~1
+    while index < len(unwanted) and stored.first + unwanted[index] < end:
+        low, high = stored.first + unwanted[index], stored.first + unwanted[index + 1]
+        offsets += (max(low, first), min(high, end))
+        index += 2
     if offsets:
         turn.budget_bytes -= (end - first) * LOOK_BYTES
         pass_over(turn, subscription, tuple(offsets))
