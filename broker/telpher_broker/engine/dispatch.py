@@ -110,7 +110,11 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     span, first, end = subscription.next_in_line()
     stored = log.find(first)
     letters: int | None = None
-    while stored is not None and _passes_over(turn, subscription, stored, first, end):
+    while (
+        stored is not None
+        and (stored.properties is not None or subscription.filter is not None)
+        and _passes_over(turn, subscription, stored, first, end)
+    ):
         letters = turn.counters["dead_lettered"] if letters is None else letters
         if turn.counters["dead_lettered"] - letters >= dead_letters.EXPIRED_MAX:
             turn.wakeful[subscription] = None
