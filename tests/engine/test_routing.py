@@ -392,6 +392,20 @@ def test_what_finds_nothing_goes_to_the_alternate() -> None:
     assert driver.call(session, "exchanges")["exchanges"][0]["config"] == {}
 
 
+def test_what_waits_for_room_behind_an_exchange_is_refused_when_that_goes() -> None:
+    driver, session = begun("fanout")
+    config = {"limit_count": 1, "overflow": "wait"}
+    driver.call(session, "declare", channel="small", kind="queue", config=config)
+    driver.call(session, "bind", exchange="x", target="small")
+    driver.publish(session, "x", b"1")
+    frame = f.Publish(driver.request(), "x", None, 0, None, make_batch([b"2"]))
+    assert driver.send(session, frame) == []
+    said = driver.send(session, f.Call(driver.request(), "delete_exchange", {"exchange": "x"}))
+    (refused,) = [answer for _, answer in said if isinstance(answer, f.Refused)]
+    assert (refused.request, refused.code) == (frame.request, "unknown_exchange")
+    assert "x" not in driver.engine.state.channels
+
+
 def test_mandatory_is_of_the_publish_and_not_of_the_message() -> None:
     driver, session = begun("fanout")
     driver.call(session, "bind", exchange="x", target="a")
