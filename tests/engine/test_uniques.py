@@ -48,8 +48,9 @@ def test_a_key_is_held_until_its_message_is_settled_or_its_time_is_over(
         for key in "abc":
             expected = [holder for name, holder in held if name == key]
             expected += [timed[key]] if key in timed else []
-            assert uniques.holders(key) == expected
+            assert list(uniques.holders(key)) == expected
         again = Uniques()
-        for key, *fields in uniques.rows():
+        rows = list(uniques.frozen())
+        for key, *fields in rows:
             again.take(key, Holder(*fields))
-        assert again.rows() == uniques.rows()
+        assert list(again.frozen()) == rows

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from .dedup import DedupWindow, Remembered
 from .state import Channel, State
-from .uniques import Holder, Uniques
+from .uniques import Holder, UniqueRow, Uniques
 
 IDENTITIES: Final = 8
 _CHUNK_ROWS: Final = 4096
-
-_UniqueRow = tuple[str, int, int, int]
 
 
 class FrozenIdentities(NamedTuple):
     """Those of a channel at one moment; runs of ids never change, and are shared."""
 
     remembered: list[Remembered]
-    uniques: list[_UniqueRow]
+    uniques: Iterator[UniqueRow]
 
     @staticmethod
     def of(channel: Channel) -> FrozenIdentities:
         """What a channel has."""
         return FrozenIdentities(
             [] if channel.dedup is None else channel.dedup.frozen(),
-            [] if channel.uniques is None else channel.uniques.rows(),
+            iter(()) if channel.uniques is None else channel.uniques.frozen(),
         )
 
     def chunks(self, number: int) -> Iterator[tuple[Any, ...]]:
@@ -41,15 +40,15 @@ class FrozenIdentities(NamedTuple):
                 group, count = [], 0
         if group:
             yield IDENTITIES, number, group, ()
-        for start in range(0, len(self.uniques), _CHUNK_ROWS):
-            yield IDENTITIES, number, (), self.uniques[start : start + _CHUNK_ROWS]
+        while rows := tuple(islice(self.uniques, _CHUNK_ROWS)):
+            yield IDENTITIES, number, (), rows
 
 
 def load_identities(
     state: State,
     number: int,
     runs: tuple[tuple[Any, ...], ...],
-    uniques: tuple[_UniqueRow, ...],
+    uniques: tuple[UniqueRow, ...],
 ) -> None:
     """Add what a chunk holds."""
     channel = state.numbered[number]

@@ -236,7 +236,7 @@ class Judgement:
         return any(span.state == LEASED for span in subscription.ranges.over(offset, offset + 1))
 
     def _replaces(
-        self, index: int, key: str, position: Position | None, holders: list[Holder]
+        self, index: int, key: str, position: Position | None, holders: Sequence[Holder]
     ) -> bool:
         """Whether what has the key makes room; what is being worked on does not."""
         if position is not None:

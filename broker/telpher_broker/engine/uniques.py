@@ -7,6 +7,7 @@ the subscription's to know, and is asked when another comes with the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from telpher.protocol.uniqueness import UniqueWhile
@@ -23,6 +24,10 @@ class Holder(NamedTuple):
     until_ms: int
 
 
+# A key and the fields of its holder.
+UniqueRow = tuple[str, int, int, int]
+
+
 class Uniques:
     """Keys and who holds them.
 
@@ -35,7 +40,8 @@ class Uniques:
     def __init__(self) -> None:
         # By state: who holds a key, in order of offset. More than one only where a message was
         # given back after another had come; both wait then.
-        self._held: dict[str, list[Holder]] = {}
+        self._held: dict[str, tuple[Holder, ...]] = {}
+        # In order of offset, as keys are taken in that order.
         self._keys: dict[int, str] = {}
         self._timed: dict[str, Holder] = {}
         self._ends: Ordered[tuple[int, str]] = ()
@@ -43,11 +49,11 @@ class Uniques:
     def __len__(self) -> int:
         return len(self._keys) + len(self._timed)
 
-    def holders(self, key: str) -> list[Holder]:
+    def holders(self, key: str) -> Sequence[Holder]:
         """Who holds a key: those by state in order of offset, then the one for a time."""
-        held = self._held.get(key, [])
+        held = self._held.get(key, ())
         timed = self._timed.get(key)
-        return held if timed is None else [*held, timed]
+        return held if timed is None else (*held, timed)
 
     def key_of(self, offset: int) -> str | None:
         """The key that a message has by its state, or None."""
@@ -60,7 +66,7 @@ class Uniques:
             self._timed[key] = holder
             self._ends = ordered.add(self._ends, (holder.until_ms, key))
         else:
-            self._held.setdefault(key, []).append(holder)
+            self._held[key] = (*self._held.get(key, ()), holder)
             self._keys[holder.offset] = key
 
     def settled(self, first: int, end: int) -> None:
@@ -72,7 +78,7 @@ class Uniques:
             gone = [offset for offset in keys if first <= offset < end]
         for offset in gone:
             key = keys.pop(offset)
-            held = [holder for holder in self._held[key] if holder.offset != offset]
+            held = tuple([holder for holder in self._held[key] if holder.offset != offset])
             if held:
                 self._held[key] = held
             else:
@@ -88,18 +94,27 @@ class Uniques:
         """When the next key that is taken for a time becomes free, in ms since 1970."""
         return self._ends[0][0] if self._ends else None
 
-    def rows(self) -> list[tuple[str, int, int, int]]:
-        """(key, offset, while, until_ms) of every holder, in an order that depends on them only."""
-        held = [(self._keys[offset], offset) for offset in sorted(self._keys)]
-        rows = [
-            (key, *holder)
-            for key, offset in held
-            for holder in self._held[key]
-            if holder.offset == offset
-        ]
-        return rows + [(key, *self._timed[key]) for _, key in self._ends]
+    def frozen(self) -> Iterator[UniqueRow]:
+        """(key, offset, while, until_ms) of every holder as it is now, in an order that depends on
+        them only: by offset, then those for a time by their end. Copied at once, in one step for
+        however many there are; the rows are made as they are asked for."""
+        return _rows(self._keys.copy(), self._held.copy(), self._timed.copy(), list(self._ends))
 
     def _release(self, key: str) -> None:
         holder = self._timed.pop(key, None)
         if holder is not None:
             self._ends = ordered.remove(self._ends, (holder.until_ms, key))
+
+
+def _rows(
+    keys: dict[int, str],
+    held: dict[str, tuple[Holder, ...]],
+    timed: dict[str, Holder],
+    ends: list[tuple[int, str]],
+) -> Iterator[UniqueRow]:
+    for offset, key in keys.items():
+        for holder in held[key]:
+            if holder.offset == offset:
+                yield (key, *holder)
+    for _, key in ends:
+        yield (key, *timed[key])
