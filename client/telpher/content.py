@@ -19,6 +19,8 @@ Body = bytes | bytearray | memoryview
 LevelName = Literal["received", "written", "fsynced"]
 Properties = tuple[tuple[str, int], ...]
 
+_NONE: Final = (None, None, None, None)
+
 LEVELS: Final[dict[str, int]] = {level.name.lower(): int(level) for level in Level}
 LEVEL_NAMES: Final[tuple[LevelName, ...]] = ("received", "written", "fsynced")
 
@@ -79,6 +81,8 @@ def as_properties(
     needs_consumer: bool = False,
 ) -> Properties:
     """The common properties of a batch, from seconds and a time; raises TypeError, ValueError."""
+    if (delay, ttl, priority, due) == _NONE and not (mandatory or needs_consumer):
+        return ()  # nearly always
     if due is not None and delay is not None:
         raise ValueError("give either delay, in seconds, or due, a datetime")
     given = {

@@ -126,8 +126,8 @@ class Transaction:
         self._raise_if_over()
         properties = as_properties(delay, ttl, priority, due, mandatory=mandatory)
         payload, checked_key, checked_headers = as_body(body), as_key(key), as_headers(headers)
-        batch = self._batch(as_name(channel), properties)
         self._weigh(payload, checked_key, checked_headers)
+        batch = self._batch(channel, properties)
         self._places.append((batch.number, len(batch.bodies)))
         batch.bodies.append(payload)
         batch.keys.append(checked_key)
@@ -269,7 +269,8 @@ class Transaction:
                 raise LimitReached(
                     "limit_reached", f"a transaction publishes at most {most} batches"
                 )
-            latest = self._latest[channel] = _Gathered(len(self._batches), channel, properties)
+            latest = _Gathered(len(self._batches), as_name(channel), properties)
+            self._latest[channel] = latest
             self._batches.append(latest)
             self._bytes += _BATCH_OVERHEAD_BYTES
         return latest
@@ -279,12 +280,13 @@ class Transaction:
         if len(body) > limits.message_bytes_max:
             raise too_large(len(body), limits.message_bytes_max)
         size = len(body) + 4 * len(key or "") + (2 * header_bytes(headers) if headers else 0)
-        self._bytes += size + _MESSAGE_OVERHEAD_BYTES
-        if self._bytes > limits.frame_bytes_max:
+        size += self._bytes + _MESSAGE_OVERHEAD_BYTES
+        if size > limits.frame_bytes_max:
             raise LimitReached(
                 "limit_reached",
                 f"a transaction has at most frame_bytes_max = {limits.frame_bytes_max} bytes",
             )
+        self._bytes = size
 
     def _raise_if_over(self) -> None:
         if self._is_over:

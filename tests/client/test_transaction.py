@@ -179,7 +179,9 @@ def test_it_is_bounded(daemon, name):
         with pytest.raises(TypeError, match="a body is bytes"):
             work.publish(name, "text")
         with pytest.raises(telpher.MessageTooLarge):
-            work.publish(name, bytes(5 << 20))
+            work.publish("refused", bytes(5 << 20))
+        with pytest.raises(telpher.BadName):
+            work.publish("no name!", b"")
         for n in range(1000):
             work.publish(name, b"", priority=n % 2)
         with pytest.raises(telpher.LimitReached, match="1000 batches"):
