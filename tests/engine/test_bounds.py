@@ -646,3 +646,15 @@ def test_what_is_published_to_a_local_name_is_told_by_its_full_one(driver: Drive
     assert answers(said, waiting[tenant]) == []
     said = driver.send(tenant, f.Call(driver.request(), "delete", {"channel": "jobs"}))
     assert [frame.code for frame in answers(said, waiting[tenant])] == ["channel_deleted"]
+
+
+def test_a_queue_that_publishes_wait_for_is_in_use(driver: Driver) -> None:
+    session = driver.connect()
+    declare(driver, session, limit_count=1, overflow="wait", expire_idle_seconds=10)
+    send(driver, session, "jobs", b"a")
+    request, said = send(driver, session, "jobs", b"b")
+    assert said == []
+    assert answers(driver.pass_time(60_000), request) == []
+    driver.disconnect(session)
+    driver.pass_time(20_000)
+    assert "jobs" not in driver.engine.state.channels

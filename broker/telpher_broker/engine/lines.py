@@ -118,6 +118,8 @@ def drop(turn: Turn, session: Session) -> None:
 
 def refuse_to(turn: Turn, name: str, code: str, text: str) -> None:
     """Answer what waits to be published to a destination, known by its full name."""
+    if not turn.waiting:
+        return
     for session in turn.state.sessions.values():
         local = name.removeprefix(session.prefix)
         line = session.lines.get(local)
