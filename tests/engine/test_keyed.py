@@ -488,7 +488,7 @@ def test_a_redelivery_that_is_moved_to_another_time_holds_back_until_then(driver
     publish(driver, session, "a", "a")
     driver.settle_offsets(session, consumer, 1, (0, 1), delay_ms=1000)
     moved = driver.call(session, "reschedule", channel="jobs", offsets=(0, 2), delay_ms=5000)
-    assert moved == {"rescheduled": 1, "not_scheduled": (1, 2)}
+    assert moved == {"rescheduled": 1, "not_scheduled": (1, 2), "next": None}
     assert offsets(driver.pass_time(4999)) == []
     assert offsets(driver.pass_time(1)) == [0]
 

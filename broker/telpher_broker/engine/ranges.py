@@ -303,10 +303,12 @@ class Ranges:
             span = self._spans[first]
             span.state = READY
             span.behind = None if span.attempt else before(span.due_ms)
-            span.line = self._line(span)
-            lines.append(span.line)
             messages += span.end - first
-        self._ready = ordered.add_all(self._ready, lines)
+            if self.in_line:
+                span.line = self._line(span)
+                lines.append(span.line)
+        if lines:
+            self._ready = ordered.add_all(self._ready, lines)
         self.counts[DELAYED] -= messages
         self.counts[READY] += messages
         return True
