@@ -185,15 +185,6 @@ async def test_a_session_that_is_ended_is_also_hung_up(autojump_clock) -> None:
         assert trio.current_time() < 3
 
 
-async def test_who_asks_for_statistics_and_leaves_harms_nobody() -> None:
-    async with guarded() as (place, root):
-        for _ in range(20):
-            peer = place.stranger()
-            await come(peer, "root", SALTED)
-            await peer.say(f.Call(1, "stats", {}), f.Goodbye(0))
-        await ask(root, "stats")
-
-
 async def test_a_certificate_is_its_subjects_user() -> None:
     async with guarded() as (place, root):
         await ask(root, "user_add", user="app", subject="CN=app")
