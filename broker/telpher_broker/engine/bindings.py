@@ -80,8 +80,6 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
         raise Refusal("exchange_in_use", f"{exchange.name!r} has {count} bindings")
     text = f"exchange {exchange.name!r} was deleted"
     refuse_to(turn, exchange.name, "unknown_exchange", text)
-    # What waits to be routed would find nobody to do it.
-    refuse_to(turn, exchange.name, "unknown_exchange", f"exchange {exchange.name!r} was deleted")
     turn.commit(r.ExchangeDeleted(exchange.number))
     return {}
 
