@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from telpher.protocol.about import shifted
+from telpher.protocol.batch import CONTENT_TYPE
 
 from .content import Body
 from .errors import LeaseLost, TelpherError
@@ -77,6 +78,12 @@ class MessageView:
         """The headers that the publisher gave; empty if none."""
         headers = self._delivery.headers
         return {} if headers is None else headers[self._index] or {}
+
+    @property
+    def content_type(self) -> str | None:
+        """What its publisher called its body, by the header telpher-content-type; None if not."""
+        found = self.headers.get(CONTENT_TYPE)
+        return found if isinstance(found, str) else None
 
     @property
     def offset(self) -> int:

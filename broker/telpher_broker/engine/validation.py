@@ -9,8 +9,9 @@ instead, and what breaks the schema is a dead letter in the same round, before a
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from telpher.protocol.batch import CONTENT_TYPE
 from telpher.protocol.channel_options import DEAD_LETTER
 
 from .ports import Check
@@ -21,8 +22,6 @@ from .turn import Refusal, Turn
 
 if TYPE_CHECKING:
     from .publication import Portion
-
-CONTENT_TYPE: Final = "telpher-content-type"
 
 
 def check_content(turn: Turn, _session: Session, channel: Channel, portion: Portion) -> None:

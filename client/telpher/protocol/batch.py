@@ -38,6 +38,8 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "on_conflict": (0, 3),
 }
 KEY_BYTES_MAX: Final = 1024
+# What the body is, as "application/json"; see the option content_types.
+CONTENT_TYPE: Final = "telpher-content-type"
 HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
 # The types that count, properties, bodies, keys and headers may have together.
 _ROWS: Final = frozenset(
