@@ -4,6 +4,7 @@ the stories that explain it."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -53,30 +54,26 @@ def check_keyed(subscription: Subscription) -> None:
     index = subscription.keyed
     assert index is not None
     check_key_order(index.order)
+    states = {READY: "ready", LEASED: "away", DELAYED: "held"}
     expected: dict[int, tuple[str, str | None]] = {}
-    log = subscription.channel.log
-    standings = [(span.first, span.end, span) for span in subscription.ranges]
-    for first, end, span in [*standings, (subscription.cursor, log.next, None)]:
-        if span is not None and span.state == DELAYED and not span.attempt:
-            continue
-        state = (
-            "ready"
-            if span is None
-            else {READY: "ready", LEASED: "away", DELAYED: "held"}[span.state]
-        )
-        for offset in range(first, min(end, index.reached)):
-            expected[offset] = (state, key_of(subscription, offset))
+    for span in subscription.ranges:
+        if span.state != DELAYED or span.attempt:
+            for offset, name in keys_of(subscription, span.first, min(span.end, index.reached)):
+                expected[offset] = (states[span.state], name)
+    for offset, name in keys_of(subscription, subscription.cursor, index.reached):
+        expected[offset] = ("ready", name)
     found = {o: ("ready", key.name) for key in index.order for o in key.waiting}
     found |= {o: ("held", key.name) for key in index.order for o in key.held}
     found |= {o: ("away", key.name) for o, key in index.order._flying.items()}
     assert found == expected
 
 
-def key_of(subscription: Subscription, offset: int) -> str | None:
-    stored = subscription.channel.log.find(offset)
-    assert stored is not None
-    keys = batches.keys(subscription.channel.log.load(stored))
-    return None if keys is None else keys[offset - stored.first]
+def keys_of(subscription: Subscription, first: int, end: int) -> Iterator[tuple[int, str | None]]:
+    """What the log has of `first` to `end`, each with its key."""
+    for stored in subscription.channel.log:
+        keys = batches.keys(subscription.channel.log.load(stored))
+        for offset in range(max(first, stored.first), min(end, stored.end)):
+            yield offset, None if keys is None else keys[offset - stored.first]
 
 
 # -- the laws --------------------------------------------------------------------------------------
@@ -96,9 +93,24 @@ class Clients:
             self.config |= {"key_rate_per_second": self.rate, "key_burst": 2}
         if self.random.random() < 0.5:
             self.config["key_weights"] = {"a": 3}
+        # What else takes messages away or lets them wait.
+        self.config |= self.random.choice(
+            [
+                {},
+                {},
+                {"limit_count": 15, "overflow": "drop_oldest"},
+                {"max_attempts": 2, "dead_letter": "dead", "backoff": "fixed", "backoff_ms": 300},
+                {"retain_count": 5},
+                {"compact": True} if topic else {"priority_aging_seconds": 1},
+            ]
+        )
         session = self.driver.connect()
         kind = "topic" if topic else "queue"
-        self.driver.call(session, "declare", channel="jobs", kind=kind, config=self.config)
+        self.driver.call(session, "declare", channel="dead", kind="queue", config={})
+        declared = self.driver.call(
+            session, "declare", channel="jobs", kind=kind, config=self.config
+        )
+        assert not isinstance(declared, f.Refused), declared
         if topic:
             self.driver.call(session, "subscribe", channel="jobs", subscription="sub")
         self.sessions = [session]
