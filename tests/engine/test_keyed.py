@@ -139,12 +139,18 @@ class Clients:
         former_run = self.subscription.former_run
         holders: dict[str, set[int]] = defaultdict(set)
         away: Counter[str] = Counter()
+        held: dict[str, int] = {}
         for span in self.subscription.ranges:
             for offset in range(span.first, span.end):
                 key = self.keys[offset]
+                if span.state == DELAYED and span.attempt and key is not None:
+                    held.setdefault(key, offset)
                 if span.state == LEASED and key is not None and span.consumer is not former_run:
                     holders[key].add(id(span.consumer))
                     away[key] += 1
+        for offset, _, _ in delivered(taken.effects):
+            key = self.keys[offset]
+            assert key is None or held.get(key, offset) >= offset
         assert all(len(consumers) == 1 for consumers in holders.values())
         assert all(count <= self.in_flight for count in away.values())
 
