@@ -175,11 +175,15 @@ class Engine:
             retain(turn, channel)
             if channel.is_keyed:
                 wake_keys(turn, channel)
-        open_gates(turn)
+            if channel.gate is not None and channel.gate.lines:
+                turn.gates[channel.gate] = None
+        if turn.gates:
+            open_gates(turn)
         turn.loosened.clear()
-        for channel in list(turn.published):
-            if channel.bounds is not None:
-                retain(turn, channel)
+        if turn.published:
+            for channel in list(turn.published):
+                if channel.bounds is not None:
+                    retain(turn, channel)
         more = bool(turn.wakeful or turn.published)
         taken = Round(turn.records, turn.effects, turn.synced_effects, more)
         turn.records, turn.effects, turn.synced_effects = [], [], []

@@ -59,18 +59,38 @@ def publish(turn: Turn, session: Session, frame: f.Publish) -> None:
 def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     level = level_of(turn, frame.confirm)
     name = frame.channel if session.allowed is None else publishable(turn, session, frame.channel)
-    number = turn.state.number_of(name)
+    channel = turn.state.channels.get(name)
+    number = turn.state.number_of(name) if channel is None else channel.number
     place: int | Fates | None = stored_before(turn, number, frame.producer, frame.sequence)
     if place is None:
-        try:
-            publication = prepare(turn, session, name, frame.batch)
-        except Dropped as dropped:
-            if frame.confirm:
-                raise
-            place, level = drop(turn, dropped), Level.RECEIVED
+        summary = _checked(turn, name, frame.batch)
+        if channel is not None and _is_plain(session, channel, summary):
+            place = channel.log.next
+            _append(
+                turn, channel, summary.messages, None, frame.producer, frame.sequence, frame.batch
+            )
         else:
-            place = store(turn, publication, frame.producer, frame.sequence)
+            try:
+                publication = _chosen(turn, session, name, frame.batch, summary)
+            except Dropped as dropped:
+                if frame.confirm:
+                    raise
+                place, level = drop(turn, dropped), Level.RECEIVED
+            else:
+                place = store(turn, publication, frame.producer, frame.sequence)
     turn.reply(session, confirmation(frame.request, place, level), level)
+
+
+def _is_plain(session: Session, channel: Channel, summary: batches.Summary) -> bool:
+    """Whether there is nothing to choose: neither the batch nor the channel nor who publishes it
+    asks for more than to be stored. Most are, and are not looked at further."""
+    return (
+        summary.properties is None
+        and not summary.is_identified
+        and channel.is_plain
+        and channel.namespace is None
+        and not session.meters
+    )
 
 
 def confirmation(request: int, place: int | Fates, level: Level) -> f.Confirm | f.ConfirmEach:
@@ -82,6 +102,11 @@ def confirmation(request: int, place: int | Fates, level: Level) -> f.Confirm | 
 
 def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publication:
     """Check a batch and choose where it goes; nothing is committed but a channel made by use."""
+    return _chosen(turn, session, name, batch, _checked(turn, name, batch))
+
+
+def _checked(turn: Turn, name: str, batch: bytes) -> batches.Summary:
+    """A batch that anybody may see, and that there is space for on the disk."""
     if turn.disk_full:
         raise Refusal(
             "disk_full",
@@ -93,9 +118,16 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
             f"a batch of {len(batch)} bytes; it may have {turn.settings.batch_bytes_max}",
         )
     try:
-        messages, properties, is_identified = batches.check(batch, turn.settings.batch)
+        return batches.check(batch, turn.settings.batch)
     except BatchError as error:
         raise Refusal(error.code, str(error)) from None
+
+
+def _chosen(
+    turn: Turn, session: Session, name: str, batch: bytes, summary: batches.Summary
+) -> Publication:
+    """Where a checked batch goes, and what of it."""
+    messages, properties, is_identified = summary
     channel = turn.state.channels.get(name)
     if channel is None:
         exchange = turn.state.exchanges.named.get(name)
@@ -202,23 +234,36 @@ def forward(turn: Turn, portions: list[Portion]) -> None:
 def _store_plain(
     turn: Turn, channel: Channel, portion: Portion, producer: bytes | None, sequence: int
 ) -> None:
+    messages, properties, batch = portion.messages, portion.properties, portion.batch
+    _append(turn, channel, messages, properties, producer, sequence, batch)
+    if portion.invalid:
+        turn.note_invalid(channel, channel.log.next - portion.messages, portion.invalid)
+
+
+def _append(
+    turn: Turn,
+    channel: Channel,
+    messages: int,
+    properties: batches.Properties,
+    producer: bytes | None,
+    sequence: int,
+    batch: bytes,
+) -> None:
     turn.commit_batches(
         r.Published(
             channel.number,
             channel.log.next,
-            portion.messages,
+            messages,
             turn.now_ms,
-            portion.properties,
+            properties,
             producer,
             sequence,
-            portion.batch,
+            batch,
         )
     )
-    turn.counters["published"] += portion.messages
-    turn.counters["published_bytes"] += len(portion.batch)
+    turn.counters["published"] += messages
+    turn.counters["published_bytes"] += len(batch)
     turn.published[channel] = None
-    if portion.invalid:
-        turn.note_invalid(channel, channel.log.next - portion.messages, portion.invalid)
 
 
 def _store_judged(
@@ -284,9 +329,6 @@ def _store_routed(
 
 def open_gates(turn: Turn) -> None:
     """Store what waits for what may have come: room in a channel, or time."""
-    for channel in turn.loosened:
-        if channel.gate is not None and channel.gate.lines:
-            turn.gates[channel.gate] = None
     while turn.gates:
         gate = next(iter(turn.gates))
         del turn.gates[gate]
