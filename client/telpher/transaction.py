@@ -33,6 +33,7 @@ from .content import (
     too_large,
 )
 from .errors import Closed, LeaseLost, LimitReached, Refused, TelpherError, Timeout
+from .identity import Conflict, While, as_unique, identified
 from .lane import Receipt
 from .message import MessageView
 from .session.consumer import ConsumerState
@@ -116,18 +117,31 @@ class Transaction:
         ttl: float | None = None,
         priority: int | None = None,
         due: datetime | None = None,
+        dedup_id: str | None = None,
+        unique: str | None = None,
+        unique_while: While | None = None,
+        on_conflict: Conflict | None = None,
         mandatory: bool = False,
     ) -> None:
         """Publish a message with the transaction; arguments are those of `bus.publish`.
+
+        A `unique` key that is taken refuses all of the transaction, unless `on_conflict` says
+        otherwise; what the transaction acknowledges has its key no more. The receipt of what is
+        there already has the offset of the first time.
 
         Nothing is sent yet. Raises TypeError, ValueError, MessageTooLarge, or LimitReached for more
         than one transaction may carry.
         """
         self._raise_if_over()
         properties = as_properties(delay, ttl, priority, due, mandatory=mandatory)
-        payload, checked_key, checked_headers = as_body(body), as_key(key), as_headers(headers)
+        properties += as_unique(unique, unique_while, on_conflict)
+        payload, checked_key = as_body(body), as_key(key)
+        checked_headers = identified(as_headers(headers), dedup_id, unique)
         self._weigh(payload, checked_key, checked_headers)
-        batch = self._batch(channel, properties)
+        # The answer tells where the first message of a batch is: one that may be elsewhere than
+        # behind the others has a batch of its own.
+        is_alone = dedup_id is not None or unique is not None
+        batch = self._batch(channel, properties, is_alone)
         self._places.append((batch.number, len(batch.bodies)))
         batch.bodies.append(payload)
         batch.keys.append(checked_key)
@@ -253,9 +267,9 @@ class Transaction:
             for number, index in self._places
         )
 
-    def _batch(self, channel: str, properties: Properties) -> _Gathered:
-        """Where the next message to a channel goes: behind what went there before."""
-        latest = self._latest.get(channel)
+    def _batch(self, channel: str, properties: Properties, is_alone: bool) -> _Gathered:
+        """Where the next message to a channel goes: behind what went there before, or alone."""
+        latest = None if is_alone else self._latest.get(channel)
         limits = self._session.limits
         if (
             latest is None
@@ -271,6 +285,8 @@ class Transaction:
                 )
             latest = _Gathered(len(self._batches), as_name(channel), properties)
             self._latest[channel] = latest
+            if is_alone:
+                del self._latest[channel]
             self._batches.append(latest)
             self._bytes += _BATCH_OVERHEAD_BYTES
         return latest

@@ -69,6 +69,27 @@ async def test_consume_process_produce(daemon, name):
 
 
 @pytest.mark.anyio
+async def test_identities_hold_in_a_transaction(daemon, name):
+    async with telpher.connect(daemon.url) as bus:
+        await bus.publish(name, b"job", unique="k")
+        (job,) = await bus.fetch(name, wait=5)
+        work = bus.transaction()
+        work.publish(f"{name}.out", b"never")
+        work.publish(name, b"another", unique="k")
+        with pytest.raises(telpher.NotUnique):
+            await work.commit()
+        async with bus.transaction() as work:
+            for body in (b"once", b"twice"):
+                work.publish(f"{name}.out", body, dedup_id="i")
+                work.publish(f"{name}.out", b"plain")
+            work.publish(name, b"successor", unique="k")
+            work.ack(job)
+        assert [receipt.offset for receipt in work.receipts] == [0, 1, 0, 2, 1]
+        assert await bodies_of(bus, f"{name}.out") == [b"once", b"plain", b"plain"]
+        assert await bodies_of(bus, name) == [b"successor"]
+
+
+@pytest.mark.anyio
 async def test_an_exception_leaves_nothing(daemon, name):
     async with telpher.connect(daemon.url) as bus:
         await bus.publish(name, b"a")
