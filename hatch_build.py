@@ -38,7 +38,7 @@ class CompileHook(BuildHookInterface[Any]):
         folder = Path(self._temporary.name)
         self._compile(folder)
         # One beside each source, and at the top the one that has the code of them all.
-        for built in (*folder.glob("*.so"), *folder.glob("telpher*/*/*.so")):
+        for built in (*folder.glob("*.so"), *folder.glob("telpher*/*/**/*.so")):
             build_data["force_include"][str(built)] = str(built.relative_to(folder))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
@@ -49,7 +49,7 @@ class CompileHook(BuildHookInterface[Any]):
             (folder / package).parent.joinpath("__init__.py").touch()
         sources = [
             str(path.relative_to(folder))
-            for path in sorted(folder.glob("telpher*/*/*.py"))
+            for path in sorted(folder.glob("telpher*/*/**/*.py"))
             if path.name != "__init__.py"
         ]
         command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", *sources]

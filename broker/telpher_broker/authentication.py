@@ -24,7 +24,7 @@ from telpher.protocol.scram import (
 )
 
 from .connection import ClientConnection
-from .engine.security import Security, namespace_of_user
+from .engine.security.subjects import Security, namespace_of_user
 from .engine.sessions import DEFAULT_NAMESPACE, PASSWORD, SUBJECT, Identity
 from .logs import get_logger
 from .throttle import Throttle

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, Final
 
 from .engine.ports import Check, CompileSchema, Violation
-from .engine.schema_document import pointer_of
+from .engine.schemas.document import pointer_of
 
 _TEXT_MAX: Final = 300
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from telpher.protocol.channel_options import QUEUE
-from telpher_broker.engine.compaction import Compaction
 from telpher_broker.engine.engine import Engine
-from telpher_broker.engine.lines import PUBLISH_BYTES
+from telpher_broker.engine.limits.lines import PUBLISH_BYTES
 from telpher_broker.engine.log import CHUNK_ENTRIES, Log
 from telpher_broker.engine.memory import size_of
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY, Ranges
 from telpher_broker.engine.sessions import Gate
 from telpher_broker.engine.state import Channel
 from telpher_broker.engine.subscription import Subscription
+from telpher_broker.engine.uniqueness.compaction import Compaction
 
 
 def check_engine(engine: Engine) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.backoff import Backoff, mixed
+from telpher_broker.engine.failure.backoff import Backoff, mixed
 
 CALM = settings(deadline=None, derandomize=True, max_examples=300)
 policies = st.builds(

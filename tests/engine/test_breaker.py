@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
-from telpher_broker.engine.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from telpher_broker.engine.failure.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
 
 from .driver import Driver, delivered
 from .test_dead_letters import nack

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 
 from telpher.protocol import frames as f
-from telpher_broker.engine.access import FREE_VERBS, NEEDS
 from telpher_broker.engine.calls import VERBS
+from telpher_broker.engine.security.access import FREE_VERBS, NEEDS
 from telpher_broker.engine.sessions import Consumer
 
 from .driver import Driver, delivered

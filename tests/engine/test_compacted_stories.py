@@ -8,7 +8,7 @@ import pytest
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import compact as compact_module
+from telpher_broker.engine.uniqueness import compact as compact_module
 
 from .driver import Driver, delivered, make_batch
 

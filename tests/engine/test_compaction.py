@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import batch as batches
-from telpher_broker.engine.compaction import Compaction
 from telpher_broker.engine.log import Log, Stored
 from telpher_broker.engine.memory import Memory
+from telpher_broker.engine.uniqueness.compaction import Compaction
 
 from .driver import make_batch
 from .invariants import check_log

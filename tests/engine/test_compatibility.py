@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from telpher_broker.engine.compatibility import (
+from telpher_broker.engine.schemas.compatibility import (
     BACKWARD,
     FORWARD,
     FULL,
@@ -19,7 +19,7 @@ from telpher_broker.engine.compatibility import (
     Problem,
     problems,
 )
-from telpher_broker.engine.schema_document import Document, equal, pointer_of
+from telpher_broker.engine.schemas.document import Document, equal, pointer_of
 
 CLOSED = {"type": "object", "additionalProperties": False}
 TREE = {

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import dead_letters
 from telpher_broker.engine import records as r
-from telpher_broker.engine.dead_letters import EARLIER_MAX, OVERFLOW, bury
 from telpher_broker.engine.dump import dump
+from telpher_broker.engine.failure import dead_letters
+from telpher_broker.engine.failure.dead_letters import EARLIER_MAX, OVERFLOW, bury
 
 from .driver import Driver, Said, answer_of, delivered, make_batch, recovered
 from .invariants import unsettled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.dedup import DedupWindow, Remembered
+from telpher_broker.engine.uniqueness.dedup import DedupWindow, Remembered
 
 ids = st.one_of(st.none(), st.sampled_from("abcdefgh"))
 steps = st.lists(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
-from telpher_broker.engine import delays
+from telpher_broker.engine.schedules import delays
 
 from .driver import START_MS, Driver, delivered
 from .model import row_of

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import feeds as feeds_module
 from telpher_broker.engine.dump import Frozen, dump
+from telpher_broker.engine.routing import feeds as feeds_module
 
 from .driver import Driver, delivered, make_batch
 from .test_patterns import as_expression

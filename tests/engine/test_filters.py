@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from telpher.protocol import frames as f
 from telpher_broker.engine.dump import Frozen, dump
-from telpher_broker.engine.headers import Criteria
+from telpher_broker.engine.routing.headers import Criteria
 
 from .driver import Driver, delivered, make_batch, small_rounds
 from .test_headers import naively

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.fingerprint import fingerprint, normalized
+from telpher_broker.engine.failure.fingerprint import fingerprint, normalized
 
 CALM = settings(deadline=None, derandomize=True, max_examples=300)
 words = st.text("ghijklmnopqrstuvwxyz", min_size=1, max_size=8)

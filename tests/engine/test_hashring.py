@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.hashring import HashRing, point_of
+from telpher_broker.engine.routing.hashring import HashRing, point_of
 
 KEYS = [f"customer-{number}" for number in range(500)]
 names = st.sampled_from([f"jobs.{number}" for number in range(8)])

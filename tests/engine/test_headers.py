@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.headers import ALL, ANY, Criteria, HeaderIndex, why_not_criteria
+from telpher_broker.engine.routing.headers import ALL, ANY, Criteria, HeaderIndex, why_not_criteria
 
 names = st.sampled_from(["region", "kind", "size"])
 values = st.sampled_from(["eu", "us", b"eu", 1, 1.0, 2, True, False, None, 0])

@@ -12,7 +12,7 @@ import pytest
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine.keyed import Keyed
+from telpher_broker.engine.order.keyed import Keyed
 from telpher_broker.engine.ranges import DELAYED, LEASED, READY
 from telpher_broker.engine.subscription import Subscription
 

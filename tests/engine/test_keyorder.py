@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from telpher_broker.engine.keyorder import KeyOrder, KeyRules
+from telpher_broker.engine.order.keyorder import KeyOrder, KeyRules
 
 SETTINGS = settings(
     max_examples=150,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.limiters import (
+from telpher_broker.engine.limits.limiters import (
     EVEN_MS,
     LOG_PARTS,
     FixedWindow,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import moving
+from telpher_broker.engine.failure import moving
 
 from .driver import Driver, delivered, make_batch
 from .test_dead_letters import bodies_in, letters, nack
@@ -264,7 +264,7 @@ def test_letters_are_deleted_by_cause_and_by_offset(driver: Driver) -> None:
 
 
 def test_pages_go_on_where_the_last_ended(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    from telpher_broker.engine import letters as letters_module
+    from telpher_broker.engine.failure import letters as letters_module
 
     monkeypatch.setattr(letters_module, "_LOOK_BATCHES", 5)
     session = failed(driver, BODIES, ["boom"] * 12)

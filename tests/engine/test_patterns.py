@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telpher_broker.engine.patterns import Patterns, matching, why_not_pattern
+from telpher_broker.engine.routing.patterns import Patterns, matching, why_not_pattern
 
 words = st.sampled_from(["a", "b", "c", ""])
 keys = st.lists(words, max_size=6).map(".".join)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from telpher.protocol import frames as f
 from telpher_broker.engine.dump import dump
 from telpher_broker.engine.engine import Round
-from telpher_broker.engine.quotas import ALGORITHMS
+from telpher_broker.engine.limits.quotas import ALGORITHMS
 from telpher_broker.engine.sessions import Identity
 
 from .driver import START_MS, Driver, delivered, make_batch, recovered

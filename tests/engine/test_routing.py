@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import exchanges as exchanges_module
 from telpher_broker.engine import records as r
 from telpher_broker.engine.dump import Frozen, dump
-from telpher_broker.engine.hashring import HashRing
-from telpher_broker.engine.routing import grouped
+from telpher_broker.engine.routing import exchanges as exchanges_module
+from telpher_broker.engine.routing.hashring import HashRing
+from telpher_broker.engine.routing.route import grouped
 
 from .driver import Driver, make_batch
 from .test_headers import naively as criteria_hold

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
-from telpher_broker.engine import scheduling
 from telpher_broker.engine.ports import Ports
+from telpher_broker.engine.schedules import scheduling
 from telpher_broker.engine.sessions import Identity
 
 from . import driver as driver_module

@@ -11,7 +11,7 @@ import pytest
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine import schema_verbs
+from telpher_broker.engine.schemas import verbs as schema_verbs
 from telpher_broker.schemas import compile_schema, schema_compiler
 
 from .driver import PORTS, Driver, answer_of, delivered, make_batch

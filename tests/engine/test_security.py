@@ -15,7 +15,7 @@ from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
 from telpher_broker.engine import descriptions
 from telpher_broker.engine.dump import describe
-from telpher_broker.engine.security import covers
+from telpher_broker.engine.security.subjects import covers
 from telpher_broker.engine.sessions import PASSWORD, SUBJECT, Identity
 
 from .driver import START_MS, Driver, answer_of, delivered, make_batch

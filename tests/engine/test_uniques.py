@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol.uniqueness import UniqueWhile
-from telpher_broker.engine.uniques import Holder, Uniques
+from telpher_broker.engine.uniqueness.uniques import Holder, Uniques
 
 A_TIME = UniqueWhile.A_TIME
 takes = st.tuples(st.just("take"), st.sampled_from("abc"), st.sampled_from([1, 2, 3]))

@@ -12,19 +12,19 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
-from .apply_schemas import APPLY as APPLY_SCHEMAS
-from .apply_security import APPLY_SECURITY
-from .apply_uniqueness import APPLY as APPLY_UNIQUENESS
-from .exchanges import Binding, Exchange
-from .headers import Criteria
+from .failure.transfer import Transfer
+from .limits.quotas import Quota
 from .log import Stored
 from .offset_set import OffsetSet
-from .quotas import Quota
 from .ranges import Failure, Span
-from .schedule import Schedule
+from .routing.exchanges import Binding, Exchange
+from .routing.headers import Criteria
+from .schedules.schedule import Schedule
+from .schemas.apply import APPLY as APPLY_SCHEMAS
+from .security.apply import APPLY_SECURITY
 from .state import Channel, Place, Producer, State, View
 from .subscription import Subscription
-from .transfer import Transfer
+from .uniqueness.apply import APPLY as APPLY_UNIQUENESS
 
 
 def apply(state: State, record: r.Record) -> None:

@@ -10,38 +10,31 @@ from telpher.protocol.channel_options import FEED, OPTIONS, QUEUE, TOPIC, why_no
 from telpher.protocol.frames import Options, Part
 from telpher.protocol.names import is_pattern
 
-from . import (
-    bindings,
-    delays,
-    explain,
-    filters,
-    keys,
-    letters,
-    metering,
-    moving,
-    namespaces,
-    scheduling,
-    schema_verbs,
-    tokens,
-    users,
-)
+from . import explain
 from . import records as r
-from .access import granted, local, sees
 from .arguments import Arguments
-from .dead_letters import check_target
 from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
-from .feeds import durable_feed, subscribed_channel
-from .filters import check_filtered, filter_of, set_filter, told
-from .lines import inspect_waiting
+from .failure import letters, moving
+from .failure.dead_letters import check_target
+from .limits import metering
+from .limits.lines import inspect_waiting
 from .membership import close, durable_subscription, take_away
+from .order import keys
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
+from .routing import bindings, filters
+from .routing.feeds import durable_feed, subscribed_channel
+from .routing.filters import check_filtered, filter_of, set_filter, told
+from .schedules import delays, scheduling
+from .schemas import verbs as schema_verbs
+from .security import namespaces, tokens, users
+from .security.access import granted, local, sees
 from .sessions import Session
 from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
-from .uniqueness import inspect_identities
+from .uniqueness.judge import inspect_identities
 
 Verb = Callable[[Turn, Arguments], dict[str, Any]]
 

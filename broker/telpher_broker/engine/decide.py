@@ -15,8 +15,8 @@ from telpher.protocol.frames import Offsets, Outcome
 from telpher.protocol.names import RESERVED_PREFIX, is_name, why_not_name
 
 from . import records as r
-from .access import may_make, no_namespace
-from .security import namespace_of
+from .security.access import may_make, no_namespace
+from .security.subjects import namespace_of
 from .sessions import Consumer, Session
 from .state import Channel
 from .subscription import Subscription

@@ -8,7 +8,7 @@ durable: after a start it begins anew.
 from __future__ import annotations
 
 from . import records as r
-from .lines import refuse_to
+from .limits.lines import refuse_to
 from .membership import close
 from .state import Channel
 from .turn import Turn

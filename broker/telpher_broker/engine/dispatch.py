@@ -12,18 +12,18 @@ from typing import Final
 from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Deliver, Missed, Offsets, Part
 
-from . import dead_letters
 from . import records as r
-from .access import local
-from .breaker import CLOSED, Breaker
-from .dead_letters import expire
 from .decide import joined
-from .filters import is_unwanted, pass_over, settle_unwanted
-from .keyed import Keyed
-from .keyorder import ANY_NUMBER
+from .failure import dead_letters
+from .failure.breaker import CLOSED, Breaker
+from .failure.dead_letters import expire
 from .log import Stored
 from .membership import end_fetch
+from .order.keyed import Keyed
+from .order.keyorder import ANY_NUMBER
 from .ranges import Span
+from .routing.filters import is_unwanted, pass_over, settle_unwanted
+from .security.access import local
 from .sessions import Consumer, Session
 from .state import Channel
 from .subscription import Subscription

@@ -45,10 +45,14 @@ import msgpack
 
 from telpher.protocol.frames import Options
 
-from . import failure_chunks, schema_chunks
-from .apply_security import frozen_security, load_security, readable_security
 from .descriptions import summary_of
-from .exchange_chunks import (
+from .failure import chunks as failure_chunks
+from .limits.quotas import Quota
+from .log import Share, Stored
+from .memory import Place, size_of
+from .ranges import Span
+from .records import TRANSACTIONS
+from .routing.chunks import (
     BINDINGS,
     EXCHANGE,
     FILTER,
@@ -57,18 +61,15 @@ from .exchange_chunks import (
     load_exchange,
     load_filter,
 )
-from .fates import Fates
-from .headers import Criteria
-from .identity_chunks import IDENTITIES, FrozenIdentities, load_identities
-from .log import Share, Stored
-from .memory import Place, size_of
-from .quotas import Quota
-from .ranges import Span
-from .records import TRANSACTIONS
-from .schedule import Schedule
-from .schema_chunks import FrozenSchemas
+from .routing.headers import Criteria
+from .schedules.schedule import Schedule
+from .schemas import chunks as schema_chunks
+from .schemas.chunks import FrozenSchemas
+from .security.apply import frozen_security, load_security, readable_security
 from .state import Channel, Producer, State
 from .subscription import Subscription
+from .uniqueness.chunks import IDENTITIES, FrozenIdentities, load_identities
+from .uniqueness.fates import Fates
 
 CHUNK_BYTES: Final = 256 * 1024
 _CHUNK_ROWS: Final = 4096

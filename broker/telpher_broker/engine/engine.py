@@ -19,15 +19,13 @@ from telpher.protocol import frames as f
 from telpher.protocol.frames import ClientFrame
 
 from . import records as r
-from .access import administers
 from .apply import apply
 from .calls import call
 from .decide import settle
 from .dispatch import dispatch, wake_keys
 from .dump import Frozen, load, loaded
-from .failures import nack
-from .invalid import bury_invalid
-from .lines import refuse_all
+from .failure.failures import nack
+from .limits.lines import refuse_all
 from .membership import (
     cancel,
     connect,
@@ -42,6 +40,8 @@ from .memory import Memory, Place
 from .ports import Ports
 from .publish import open_gates, publish
 from .retention import retain
+from .schemas.invalid import bury_invalid
+from .security.access import administers
 from .sessions import ANYBODY, DEFAULT_NAMESPACE, Identity
 from .settings import EngineSettings
 from .state import State

@@ -18,15 +18,15 @@ from telpher.protocol.frames import Options
 
 from . import records as r
 from .arguments import Arguments
-from .breaker import CLOSED
-from .compaction import Compaction
 from .decide import channel_of
+from .failure.breaker import CLOSED
 from .log import Stored
 from .ranges import DELAYED, LEASED, READY, Span
 from .sessions import Consumer
 from .state import Channel
 from .subscription import Subscription
 from .turn import Turn
+from .uniqueness.compaction import Compaction
 
 if TYPE_CHECKING:
     from .calls import Verb

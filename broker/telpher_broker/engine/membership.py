@@ -11,7 +11,6 @@ from telpher.protocol.frames import Offsets
 from telpher.protocol.names import is_pattern
 
 from . import records as r
-from .access import consumable
 from .apply import subscribed
 from .arguments import Arguments
 from .decide import (
@@ -24,12 +23,13 @@ from .decide import (
     row,
     split_held,
 )
-from .failures import CONSUMER_LOST, lose
-from .feeds import durable_feed, ephemeral_feed
-from .filters import check_filtered, filter_of, set_filter
-from .lines import drop
-from .quotas import CONNECTION
+from .failure.failures import CONSUMER_LOST, lose
+from .limits.lines import drop
+from .limits.quotas import CONNECTION
 from .ranges import READY
+from .routing.feeds import durable_feed, ephemeral_feed
+from .routing.filters import check_filtered, filter_of, set_filter
+from .security.access import consumable
 from .sessions import Consumer, Fetching, Identity, Session
 from .state import Channel
 from .subscription import Subscription

@@ -11,7 +11,7 @@ from telpher.protocol.frames import Options
 from .state import Channel
 
 if TYPE_CHECKING:
-    from .uniqueness import Judgement
+    from .uniqueness.judge import Judgement
 
 
 class Portion:

@@ -17,24 +17,24 @@ from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Level
 
 from . import records as r
-from .access import publishable
-from .bounds import check_room
 from .decide import channel_for_use
-from .exchanges import Exchange
-from .fates import Fates
-from .lines import Postponed, begin, expect, join, move, step
-from .metering import Dropped, check_meters, drop, meter_channel, take
+from .limits.bounds import check_room
+from .limits.lines import Postponed, begin, expect, join, move, step
+from .limits.metering import Dropped, check_meters, drop, meter_channel, take
 from .publication import Portion as Portion
 from .publication import Publication as Publication
 from .publication import fed
 from .responders import check_consumer
-from .routing import routed
-from .security import Namespace
+from .routing.exchanges import Exchange
+from .routing.route import routed
+from .schemas.validation import check_content
+from .security.access import publishable
+from .security.subjects import Namespace
 from .sessions import Gate, Line, Session
 from .state import Channel
 from .turn import Refusal, Turn
-from .uniqueness import Judgement, judge
-from .validation import check_content
+from .uniqueness.fates import Fates
+from .uniqueness.judge import Judgement, judge
 
 # Looks at a portion that is about to go to one channel: refuses it, or changes it.
 Rule = Callable[[Turn, Session, Channel, Portion], None]

@@ -18,31 +18,31 @@ import msgpack
 
 from telpher.protocol.frames import Offsets, Options
 
-from .records_failures import Failed as Failed
-from .records_failures import RunBegan as RunBegan
-from .records_failures import TransferBegan as TransferBegan
-from .records_failures import TransferEnded as TransferEnded
-from .records_failures import TransferMoved as TransferMoved
-from .records_quotas import QuotaRemoved as QuotaRemoved
-from .records_quotas import QuotaSet as QuotaSet
-from .records_schedule import ScheduleFired as ScheduleFired
-from .records_schedule import ScheduleRemoved as ScheduleRemoved
-from .records_schedule import ScheduleSet as ScheduleSet
-from .records_schemas import SchemaRemoved as SchemaRemoved
-from .records_schemas import SchemaSet as SchemaSet
-from .records_schemas import Transacted as Transacted
-from .records_security import Granted as Granted
-from .records_security import NamespaceSet as NamespaceSet
-from .records_security import Revoked as Revoked
-from .records_security import TokenAdded as TokenAdded
-from .records_security import TokenRevoked as TokenRevoked
-from .records_security import UserDeleted as UserDeleted
-from .records_security import UserSet as UserSet
-from .records_uniqueness import Compacted as Compacted
-from .records_uniqueness import Deduplicated as Deduplicated
-from .records_uniqueness import FatesDecided as FatesDecided
-from .records_uniqueness import UniquesFreed as UniquesFreed
-from .records_uniqueness import UniqueTaken as UniqueTaken
+from .failure.records import Failed as Failed
+from .failure.records import RunBegan as RunBegan
+from .failure.records import TransferBegan as TransferBegan
+from .failure.records import TransferEnded as TransferEnded
+from .failure.records import TransferMoved as TransferMoved
+from .limits.records import QuotaRemoved as QuotaRemoved
+from .limits.records import QuotaSet as QuotaSet
+from .schedules.records import ScheduleFired as ScheduleFired
+from .schedules.records import ScheduleRemoved as ScheduleRemoved
+from .schedules.records import ScheduleSet as ScheduleSet
+from .schemas.records import SchemaRemoved as SchemaRemoved
+from .schemas.records import SchemaSet as SchemaSet
+from .schemas.records import Transacted as Transacted
+from .security.records import Granted as Granted
+from .security.records import NamespaceSet as NamespaceSet
+from .security.records import Revoked as Revoked
+from .security.records import TokenAdded as TokenAdded
+from .security.records import TokenRevoked as TokenRevoked
+from .security.records import UserDeleted as UserDeleted
+from .security.records import UserSet as UserSet
+from .uniqueness.records import Compacted as Compacted
+from .uniqueness.records import Deduplicated as Deduplicated
+from .uniqueness.records import FatesDecided as FatesDecided
+from .uniqueness.records import UniquesFreed as UniquesFreed
+from .uniqueness.records import UniqueTaken as UniqueTaken
 
 
 class Reason(IntEnum):

@@ -11,14 +11,14 @@ from __future__ import annotations
 from telpher.protocol.channel_options import FEED, MAKE_ROOM, QUEUE
 
 from . import records as r
-from .bounds import needed_from
-from .compact import compact
-from .compaction import Compaction
+from .limits.bounds import needed_from
+from .limits.overflow import bound_queue
 from .membership import take_away
-from .overflow import bound_queue
 from .state import Channel
 from .turn import Turn
-from .uniqueness import sweep
+from .uniqueness.compact import compact
+from .uniqueness.compaction import Compaction
+from .uniqueness.judge import sweep
 
 
 def retain(turn: Turn, channel: Channel) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from telpher.protocol.frames import Part, Publish
 
-    from .quotas import Meters
+    from .limits.quotas import Meters
     from .ranges import Span
     from .subscription import Subscription
 

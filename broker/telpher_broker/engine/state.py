@@ -26,23 +26,23 @@ from telpher.protocol.channel_options import (
 from telpher.protocol.frames import Options
 
 from . import ordered
-from .compaction import Compaction
-from .dedup import DedupWindow
-from .exchanges import Exchanges
-from .fates import Fates
+from .failure.policy import Policy, policy_of
+from .failure.transfer import Transfers
+from .limits.quotas import CHANNEL, Meters, Quotas
 from .log import Log, Share, Stored
 from .memory import Memory
 from .ordered import Ordered
-from .patterns import Patterns, matching
-from .policy import Policy, policy_of
-from .quotas import CHANNEL, Meters, Quotas
-from .schedule import Calendar
-from .schemas import Schemas
-from .security import Namespace, Security, namespace_of
+from .routing.exchanges import Exchanges
+from .routing.patterns import Patterns, matching
+from .schedules.schedule import Calendar
+from .schemas.schemas import Schemas
+from .security.subjects import Namespace, Security, namespace_of
 from .sessions import Consumer, Gate, Session
 from .subscription import Subscription
-from .transfer import Transfers
-from .uniques import Uniques
+from .uniqueness.compaction import Compaction
+from .uniqueness.dedup import DedupWindow
+from .uniqueness.fates import Fates
+from .uniqueness.uniques import Uniques
 
 
 class Bounds(NamedTuple):

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .breaker import Breaker
-from .keyed import Keyed, key_rules
+from .failure.breaker import Breaker
 from .offset_set import OffsetSet
+from .order.keyed import Keyed, key_rules
 from .ranges import DELAYED, LEASED, READY, Aging, Failure, Ranges, Span
 
 if TYPE_CHECKING:
-    from .headers import Criteria
     from .log import Stored
+    from .routing.headers import Criteria
     from .sessions import Consumer
     from .state import Channel
 

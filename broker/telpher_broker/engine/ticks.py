@@ -7,24 +7,25 @@ from typing import Final
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Lost, flatten
 
-from . import dead_letters, ordered
+from . import ordered
 from . import records as r
-from .dead_letters import expire
 from .decide import Held
 from .deletion import delete_if_idle
-from .failures import CONSUMER_LOST, LEASE_ENDED, lose
+from .failure import dead_letters
+from .failure.dead_letters import expire
+from .failure.failures import CONSUMER_LOST, LEASE_ENDED, lose
+from .failure.moving import step
+from .failure.transfer import Transfer
+from .limits.overflow import drop_old
 from .membership import leave
-from .moving import step
-from .overflow import drop_old
 from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain
-from .schedule import Calendar
-from .scheduling import fire
+from .schedules.schedule import Calendar
+from .schedules.scheduling import fire
 from .sessions import Consumer, Gate, Session
 from .state import Channel
 from .subscription import Subscription
-from .transfer import Transfer
 from .turn import Turn
 
 _FORGET_MAX: Final = 1000

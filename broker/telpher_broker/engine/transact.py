@@ -13,11 +13,11 @@ from typing import Final
 from telpher.protocol import frames as f
 
 from . import records as r
-from .access import publishable
 from .decide import Held, acknowledge, consumer_of, count_of, row, split_held
-from .lines import Postponed
+from .limits.lines import Postponed
 from .publication import Publication
 from .publish import level_of, prepare, store, stored_before
+from .security.access import publishable
 from .sessions import Consumer, Session
 from .turn import Refusal, Turn
 

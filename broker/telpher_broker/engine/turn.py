@@ -17,19 +17,19 @@ from telpher.protocol.frames import Level, Part, Refused, ServerFrame
 
 from . import records as r
 from .apply import apply
-from .headers import Criteria
+from .failure.transfer import Transfer
 from .log import Log, Stored
 from .ports import Ports
-from .schedule import Calendar
+from .routing.headers import Criteria
+from .schedules.schedule import Calendar
 from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
 from .settlements import Settlements
 from .state import Channel, State
 from .subscription import Subscription
-from .transfer import Transfer
 
 if TYPE_CHECKING:
-    from .uniqueness import Judgement
+    from .uniqueness.judge import Judgement
 
 # What is counted since the start.
 COUNTERS: Final = (

@@ -1,0 +1,1 @@
+"""What becomes of messages that fail: back-off, dead letters, breakers, and the way back."""

@@ -1,0 +1,1 @@
+"""Messages of one key, one after the other."""

@@ -1,0 +1,1 @@
+"""Exchanges, bindings and subscriptions to patterns: where a message goes."""

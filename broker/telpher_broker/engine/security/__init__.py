@@ -1,0 +1,1 @@
+"""Users, tokens, grants and namespaces: who may do what."""

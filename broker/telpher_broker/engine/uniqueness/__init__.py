@@ -1,0 +1,1 @@
+"""Dedup ids, unique keys, and the last message of each key."""
