@@ -7,8 +7,9 @@ and all acknowledged; what differs is what the broker has to think about on the 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from random import Random
 from typing import Any, Final
 
@@ -91,9 +92,13 @@ async def _bind_patterns(bus: Any, _job: Job) -> None:
 
 async def _send_routed(bus: Any, job: Job) -> None:
     """Each message with another key, which one pattern of the exchange matches."""
-    async with bus.producer(EXCHANGE) as producer:
-        for index in range(job.n):
-            await producer.send(job.body, key=f"orders.eu.{index * 7919 % KEYS}.paid")
+    keys = (f"orders.eu.{index * 7919 % KEYS}.paid" for index in range(job.n))
+    await _send_with_keys(bus, job, EXCHANGE, keys)
+
+
+async def _send_with_keys(bus: Any, job: Job, channel: str, keys: Iterable[str]) -> None:
+    async with bus.producer(channel) as producer:
+        await producer.send_many(repeat(job.body, job.n), keys)
 
 
 async def _send_identified(bus: Any, job: Job) -> None:
@@ -109,17 +114,15 @@ async def _declare_keyed(bus: Any, _job: Job) -> None:
 
 async def _send_keyed(bus: Any, job: Job) -> None:
     """10,000 keys in turn; the messages of one key go one after the other."""
-    async with bus.producer(QUEUE) as producer:
-        for index in range(job.n):
-            await producer.send(job.body, key=f"customer-{index % KEYS}")
+    keys = (f"customer-{index % KEYS}" for index in range(job.n))
+    await _send_with_keys(bus, job, QUEUE, keys)
 
 
 async def _send_keyed_randomly(bus: Any, job: Job) -> None:
     """10,000 keys at random, always the same way: what waits is in the way of what comes."""
     random = Random(7)
-    async with bus.producer(QUEUE) as producer:
-        for _ in range(job.n):
-            await producer.send(job.body, key=f"customer-{random.randrange(KEYS)}")
+    keys = (f"customer-{random.randrange(KEYS)}" for _ in range(job.n))
+    await _send_with_keys(bus, job, QUEUE, keys)
 
 
 async def _declare_two(bus: Any, _job: Job) -> None:
@@ -161,9 +164,7 @@ async def _declare_compacted(bus: Any, _job: Job) -> None:
 
 async def _send_values(bus: Any, job: Job) -> None:
     """10,000 keys in turn; what is not read before the next value of its key comes is dropped."""
-    async with bus.producer(TOPIC) as producer:
-        for index in range(job.n):
-            await producer.send(job.body, key=f"k{index % KEYS}")
+    await _send_with_keys(bus, job, TOPIC, (f"k{index % KEYS}" for index in range(job.n)))
 
 
 async def _follow(bus: Any, job: Job) -> None:

@@ -21,6 +21,7 @@ Properties = tuple[tuple[str, int], ...]
 
 _NONE: Final = (None, None, None, None)
 
+_KEY_TYPES: Final = {str, type(None)}
 LEVELS: Final[dict[str, int]] = {level.name.lower(): int(level) for level in Level}
 LEVEL_NAMES: Final[tuple[LevelName, ...]] = ("received", "written", "fsynced")
 
@@ -54,6 +55,17 @@ def as_key(key: object) -> str | None:
     if len(key) > KEY_BYTES_MAX:
         raise ValueError(f"a key has at most {KEY_BYTES_MAX} characters, this one has {len(key)}")
     return str(key)
+
+
+def as_keys(keys: list[Any], count: int) -> list[str | None]:
+    """Keys of so many messages that the broker accepts; raises TypeError or ValueError."""
+    if len(keys) < count:
+        raise ValueError(f"there are keys for {len(keys)} of {count} messages; give one for each")
+    if not set(map(type, keys)) <= _KEY_TYPES or max(map(len, filter(None, keys)), default=0) > (
+        KEY_BYTES_MAX
+    ):
+        return list(map(as_key, keys))
+    return keys
 
 
 def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple, cast
 from telpher.protocol import frames as f
 from telpher.protocol.batch import Columns, decode, encode
 
-from .content import Body, Properties, as_body, as_headers, as_key, header_bytes, too_large
+from .content import (
+    Body,
+    Properties,
+    as_body,
+    as_headers,
+    as_key,
+    as_keys,
+    header_bytes,
+    too_large,
+)
 from .errors import Closed, PublishFailed, Refused, TelpherError
 from .eventloop import signal_class
 from .identity import identified
@@ -147,15 +156,21 @@ class Producer:
         ):
             self._advance()
 
-    async def send_many(self, bodies: Iterable[Body]) -> None:
+    async def send_many(
+        self, bodies: Iterable[Body], keys: Iterable[str | None] | None = None
+    ) -> None:
         """Hand many messages over, faster than one by one. Waits whenever the window is full.
 
-        Raises as `send`; what came before the culprit has been handed over.
+        `keys` gives the key of each; there may be more keys than bodies. Raises as `send`, and
+        ValueError where the keys end before the bodies; what came before the culprit has been
+        handed over.
         """
         bodies = iter(bodies)
+        keys = None if keys is None else iter(keys)
         while chunk := list(islice(bodies, self._batch_messages)):
             if set(map(type, chunk)) != {bytes}:
                 chunk = list(map(as_body, chunk))
+            keyed = None if keys is None else as_keys(list(islice(keys, len(chunk))), len(chunk))
             for piece in self._pieces(cast("list[bytes]", chunk)):
                 while self._bodies or self._is_blocked:
                     if not self._is_blocked:
@@ -163,6 +178,9 @@ class Producer:
                     await self._wait_room()
                 self._bodies += piece
                 self._bytes += sum(map(len, piece))
+                if keyed is not None:
+                    self._keys, keyed = keyed[: len(piece)], keyed[len(piece) :]
+                    self._bytes += sum(len(key) for key in self._keys if key)
                 self._advance(even_if_small=len(piece) == self._batch_messages)
 
     def _pieces(self, chunk: list[bytes]) -> Iterator[list[bytes]]:

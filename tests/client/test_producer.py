@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -63,6 +64,42 @@ async def test_send_and_send_many_deliver_the_same_in_order(count):
         assert bodies_of(batches) == bodies * 2
         assert all(len(decode(publish.batch).bodies) <= 1000 for publish in batches)
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 2500])
+async def test_each_of_many_has_its_key(count):
+    bodies = [b"%d" % n * (1 + n % 900) for n in range(count)]
+    keys = [None if n % 7 == 3 else f"key-{n}" for n in range(count)]
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        batches: list[f.Publish] = []
+        tasks.start_soon(confirm_all, broker, batches)
+        async with bus.producer("jobs") as producer:
+            await producer.send_many(iter(bodies), chain(keys, ["more than there are bodies"]))
+            await producer.send(b"without")
+        columns = [decode(publish.batch) for publish in batches]
+        found = [
+            (body, None if column.keys is None else column.keys[index])
+            for column in columns
+            for index, body in enumerate(column.bodies)
+        ]
+        assert found == [*zip(bodies, keys, strict=True), (b"without", None)]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "text"),
+    [
+        (["a"], ValueError, "keys for 1 of 2 messages"),
+        (["a", 5], TypeError, "a key is a string"),
+        (["a", "x" * 1025], ValueError, "at most 1024 characters"),
+    ],
+)
+async def test_keys_that_do_not_fit_send_nothing(keys, error, text):
+    async with Opened() as (bus, _, _):
+        producer = bus.producer("jobs")
+        with pytest.raises(error, match=text):
+            await producer.send_many([b"1", b"2"], keys)
+        assert producer.statistics().sent == 0
 
 
 async def test_keys_and_headers_stay_with_their_messages():

@@ -54,9 +54,9 @@ class Producer:
             self._is_scheduled = True
             self._driver.soon(self._drain)
 
-    def send_many(self, bodies: Iterable[Body]) -> None:
-        """Hand many messages over, faster than one by one."""
-        self._driver.call(self._send_many, bodies)
+    def send_many(self, bodies: Iterable[Body], keys: Iterable[str | None] | None = None) -> None:
+        """Hand many messages over, faster than one by one; `keys` gives the key of each."""
+        self._driver.call(self._send_many, bodies, keys)
         self._raise_error()
 
     def flush(self) -> None:
@@ -87,9 +87,9 @@ class Producer:
                 except TelpherError as error:
                     self._error = self._error or error
 
-    async def _send_many(self, bodies: Iterable[Body]) -> None:
+    async def _send_many(self, bodies: Iterable[Body], keys: Iterable[str | None] | None) -> None:
         await self._drain_all()
-        await self._inner.send_many(bodies)
+        await self._inner.send_many(bodies, keys)
 
     async def _flush(self) -> None:
         await self._drain_all()
