@@ -7,59 +7,40 @@ happens in the caller's task: a request goes straight to the socket, and its ans
 from __future__ import annotations
 
 import random
-import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
 
 from telpher.protocol.scram import Derivation
 
-from .admin import Administration, Start, start_value
+from .admin import Administration
 from .answer import answer_of
-from .batch import Batch
 from .consumer import Consumer
-from .content import (
-    Body,
-    LevelName,
-    as_body,
-    as_filter,
-    as_headers,
-    as_key,
-    as_level,
-    as_name,
-    as_properties,
-    as_source,
-)
+from .consuming import Consuming
 from .credentials import Credentials
 from .dial import HOST_SECONDS, Dialer, dialers
 from .errors import Broken, CannotConnect, Closed, TelpherError
 from .eventloop import Signal, clock, signal_class
-from .identity import Conflict, While, as_unique, as_uniqueness, identified
-from .lane import Lane, Receipt, Waiting
+from .lane import Lane
 from .link import Link
-from .producer import BATCH_BYTES, BATCH_MESSAGES, WINDOW_BATCHES, Producer
+from .publishing import Publishing
 from .requests import Requesting
 from .session import Session
 from .session.backoff import reconnect_seconds
-from .session.consumer import ConsumerState
-from .session.exchange import Exchange
 from .session.session import SETTLE_SECONDS
-from .transaction import Transaction
 from .url import parse_url
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
-LANES_MAX: Final = 1000
 CLOSE_SECONDS: Final = 5.0
 _NO_EXCEPTION: Final = (None, None, None)
 
 
-class Bus(Administration, Requesting):
+class Bus(Publishing, Consuming, Requesting, Administration):
     """Made by `telpher.connect`; an async context manager.
 
     It reconnects by itself: publishes that were not confirmed are sent again and stored once,
@@ -107,266 +88,6 @@ class Bus(Administration, Requesting):
         self._lanes: dict[str, Lane] = {}
         self._pullers: dict[tuple[str, str | None], list[Consumer]] = {}
         self.reconnects = -1
-
-    # --- publishing
-
-    async def publish(
-        self,
-        channel: str,
-        body: Body,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        delay: float | None = None,
-        due: datetime | None = None,
-        ttl: float | None = None,
-        priority: int | None = None,
-        mandatory: bool = False,
-        dedup_id: str | None = None,
-        unique: str | None = None,
-        unique_while: While | None = None,
-        on_conflict: Conflict | None = None,
-        confirm: LevelName | None = None,
-        deadline: float | None = None,
-    ) -> Receipt:
-        """Publish one message and wait for its confirm.
-
-        `delay` and `ttl` in seconds from the publish, or `due` for a delay until a datetime with a
-        time zone; `priority` 0 to 255, higher first; `confirm`
-        the level to wait for (the broker's own policy if None); `deadline` seconds to wait at most.
-        To an exchange, `mandatory` raises Unroutable where nothing is bound for the message.
-        Concurrent publishes share batches by themselves. Raises Timeout (whose `maybe_stored` tells
-        the message's fate), UnknownChannel, DurabilityUnavailable, DiskFull and other Refused.
-
-        `dedup_id`: a message with the same one, within the channel's `dedup_seconds`, is stored
-        once. `unique`: a key that one message at a time may have, `unique_while` it is "waiting"
-        or "unsettled" (if None), or for so many seconds; `on_conflict` "reject" (if None) raises
-        NotUnique, "ignore" keeps the other one, "replace" settles it, "extend" keeps it for longer.
-
-            receipt = await bus.publish("jobs", b"...", key="cust-7", delay=30, confirm="fsynced")
-        """
-        waiting = Waiting(
-            as_body(body), as_key(key), identified(as_headers(headers), dedup_id, unique)
-        )
-        properties = as_properties(delay, ttl, priority, due, mandatory=mandatory)
-        common = (properties + as_unique(unique, unique_while, on_conflict), as_level(confirm))
-        lane = self.lane(channel)
-        lane.begin(waiting, common)
-        return await lane.wait(waiting, deadline)
-
-    def producer(
-        self,
-        channel: str,
-        *,
-        delay: float | None = None,
-        due: datetime | None = None,
-        ttl: float | None = None,
-        priority: int | None = None,
-        mandatory: bool = False,
-        unique_while: While | None = None,
-        on_conflict: Conflict | None = None,
-        confirm: LevelName | None = None,
-        batch_messages: int = BATCH_MESSAGES,
-        batch_bytes: int = BATCH_BYTES,
-        window: int = WINDOW_BATCHES,
-    ) -> Producer:
-        """A producer for throughput; its batches have at most `batch_messages` messages and about
-        `batch_bytes`, and at most `window` of them are unconfirmed.
-
-            async with bus.producer("jobs") as producer:
-                await producer.send_many(bodies)
-        """
-        self._raise_if_ended()
-        return Producer(
-            self._session,
-            as_name(channel),
-            secrets.token_bytes(16),
-            properties=as_properties(delay, ttl, priority, due, mandatory=mandatory)
-            + as_uniqueness(unique_while, on_conflict),
-            confirm=as_level(confirm),
-            batch_messages=batch_messages,
-            batch_bytes=batch_bytes,
-            window=window,
-        )
-
-    def transaction(
-        self,
-        *,
-        confirm: LevelName | None = None,
-        timeout: float | None = 60.0,
-        producer: bytes | None = None,
-        sequence: int = 0,
-    ) -> Transaction:
-        """Acknowledge and publish in one step: all of it or nothing, and once.
-
-        What is published and acked in the block goes out at its end, and not after an exception.
-        `confirm` is the level to wait for, as of `publish`; `timeout` bounds the whole in seconds,
-        from here to the answer. Raises at the end of the block LeaseLost when a message is somebody
-        else's by now, Refused when one of the publishes is refused, Timeout.
-
-        `producer`, 16 bytes of your own, and `sequence`, from 1 and growing, make it one that is
-        done once even if another process sends it again; see `telpher.outbox`.
-
-            async with bus.transaction() as work:
-                work.publish("invoices", body)
-                work.ack(message)
-            first, = work.receipts
-        """
-        self._raise_if_ended()
-        if producer is None:
-            window = self._session.transaction_window(secrets.token_bytes(16))
-        else:
-            window = self._session.single_window(producer, sequence)
-        return Transaction(self._session, window, self._now, confirm, timeout)
-
-    def lane(self, channel: str) -> Lane:
-        """What carries the single publishes to a channel; raises why the bus has ended."""
-        lane = self._lanes.get(channel)
-        if lane is None:
-            self._raise_if_ended()
-            if len(self._lanes) >= LANES_MAX:
-                self._drop_idle_lanes()
-            lane = Lane(self._session, as_name(channel), secrets.token_bytes(16), self._signal)
-            self._lanes[channel] = lane
-        return lane
-
-    def _drop_idle_lanes(self) -> None:
-        for channel, lane in list(self._lanes.items()):
-            if lane.is_idle:
-                lane.close()
-                del self._lanes[channel]
-
-    # --- consuming
-
-    def consume(
-        self,
-        queue: str,
-        *,
-        prefetch: int = 1000,
-        lease_seconds: float | None = None,
-        exclusive: bool = False,
-        fence: bool = False,
-    ) -> Consumer:
-        """Consume a queue by push; up to `prefetch` messages are unsettled here at a time.
-
-        A message is leased for `lease_seconds` (the broker's default if None) and renewed while it
-        is held. `exclusive` allows no other consumer of the queue: who comes second, whichever of
-        both it is, gets ConsumerExclusive. Raises UnknownChannel and the like when it is entered.
-
-            async with bus.consume("jobs") as messages:
-                async for message in messages: ...
-        """
-        return self._consumer(
-            queue,
-            None,
-            prefetch=prefetch,
-            lease_seconds=lease_seconds,
-            exclusive=exclusive,
-            fence=fence,
-        )
-
-    def subscribe(
-        self,
-        topic: str,
-        name: str | None = None,
-        *,
-        start: Start = "latest",
-        prefetch: int = 1000,
-        lease_seconds: float | None = None,
-        exclusive: bool = False,
-        fence: bool = False,
-        filter: Mapping[str, Any] | None = None,
-        match: Literal["all", "any"] = "all",
-    ) -> Consumer:
-        """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
-        that name; without one alone and for as long as this lasts, where taken is settled.
-
-        A pattern stands for all topics that match, also those that are made later: `*` is one word
-        of a name and `#` any number; `message.origin` tells from which topic a message is.
-
-        `start` is where a new subscription begins: "earliest", "latest", an offset, or a datetime
-        with a time zone. `filter`: only messages with all these headers, or any of them by `match`;
-        None as a value is any value. `missed` of an unnamed one counts what was dropped before it
-        could see it.
-
-            async with bus.subscribe("prices", name="billing", start="earliest") as messages: ...
-        """
-        return self._consumer(
-            topic,
-            None if name is None else as_name(name),
-            prefetch=prefetch,
-            lease_seconds=lease_seconds,
-            exclusive=exclusive,
-            fence=fence,
-            start=start_value(start),
-            automatic=name is None,
-            filter=as_filter(filter, match),
-        )
-
-    async def fetch(
-        self,
-        channel: str,
-        *,
-        max: int = 100,
-        wait: float = 0.0,
-        subscription: str | None = None,
-    ) -> Batch:
-        """Pull up to `max` messages; waits up to `wait` seconds for the first, 0 does not wait.
-
-        Returns a Batch, empty if nothing came. The messages are leased and wait for ack.
-
-            for message in await bus.fetch("jobs", max=10, wait=5.0):
-                message.ack()
-        """
-        idle = self._pullers.setdefault((channel, subscription), [])
-        while idle:
-            puller = idle.pop()
-            if puller.state.ended is None:
-                break
-        else:
-            puller = self._consumer(channel, subscription, prefetch=0)
-            await puller.join()
-        return await self._fetch(puller, idle, max, wait)
-
-    async def _fetch(
-        self, puller: Consumer, idle: list[Consumer], count: int, wait: float
-    ) -> Batch:
-        state, done = puller.state, anyio.Event()
-        is_wanted = True
-
-        def on_done(_: Exchange) -> None:
-            if not is_wanted:
-                give_back()
-            done.set()
-
-        def give_back() -> None:
-            state.requeue_untaken()
-            idle.append(puller)
-
-        exchange = state.fetch(count, self._now() + wait, on_done)
-        try:
-            await done.wait()
-        except BaseException:
-            # What was fetched before by this consumer stays leased; what still comes goes back.
-            is_wanted = False
-            if exchange.done:
-                give_back()
-            raise
-        if exchange.error is not None:
-            raise exchange.error
-        idle.append(puller)
-        return puller.take_nowait()
-
-    def _consumer(self, channel: str, subscription: str | None, **options: Any) -> Consumer:
-        self._raise_if_ended()
-        state = ConsumerState(
-            self._session,
-            as_source(channel),
-            subscription,
-            token=secrets.token_bytes(16),
-            **options,
-        )
-        return Consumer(self._session, state, self)
 
     # --- administration
 
