@@ -87,22 +87,6 @@ class Bus(Administration):
         make = partial(self._bus.producer, channel, **options)
         return Producer(self._driver, self._driver.call(make))
 
-    # --- asking
-
-    def request(self, channel: str, body: Body, **options: Any) -> Reply:
-        """Publish a request and wait for the first reply; as `telpher.Bus.request`."""
-        return self._run(partial(self._bus.request, channel, body, **options))
-
-    def request_many(self, channel: str, body: Body, **options: Any) -> Iterator[Reply]:
-        """Publish a request and iterate over the replies; as `telpher.Bus.request_many`."""
-        replies = self._bus.request_many(channel, body, **options)
-        while True:
-            try:
-                reply = self._run(replies.__anext__)
-            except StopAsyncIteration:
-                return
-            yield reply
-
     def transaction(
         self,
         *,
@@ -120,6 +104,22 @@ class Bus(Administration):
             sequence=sequence,
         )
         return Transaction(self._driver, self._driver.call(make))
+
+    # --- asking
+
+    def request(self, channel: str, body: Body, **options: Any) -> Reply:
+        """Publish a request and wait for the first reply; as `telpher.Bus.request`."""
+        return self._run(partial(self._bus.request, channel, body, **options))
+
+    def request_many(self, channel: str, body: Body, **options: Any) -> Iterator[Reply]:
+        """Publish a request and iterate over the replies; as `telpher.Bus.request_many`."""
+        replies = self._bus.request_many(channel, body, **options)
+        while True:
+            try:
+                reply = self._run(replies.__anext__)
+            except StopAsyncIteration:
+                return
+            yield reply
 
     # --- consuming
 
