@@ -15,6 +15,7 @@ from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
 from telpher_broker.engine import descriptions
 from telpher_broker.engine.dump import describe
+from telpher_broker.engine.security import namespaces
 from telpher_broker.engine.security.subjects import covers
 from telpher_broker.engine.sessions import PASSWORD, SUBJECT, Identity
 
@@ -421,6 +422,17 @@ def test_a_namespace_has_limits(world: World) -> None:
     world.call(app, "declare_exchange", exchange="all", kind="fanout")
     world.call(app, "bind", exchange="all", target="jobs")
     refused(world.publish(app, "all", b"a" * 50), "limit_reached", "bytes_max = 100")
+
+
+def test_limits_change_however_many_namespaces_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespaces, "NAMESPACES_MAX", 1)
+    world.ask("namespace_set", namespace="acme")
+    answer = world.call(world.root, "namespace_set", namespace="other")
+    refused(answer, "limit_reached", "there are 1 namespaces")
+    limits = {"bytes_max": 100}
+    assert world.ask("namespace_set", namespace="acme", limits=limits)["limits"] == limits
 
 
 def test_a_namespaces_administrator_stays_in_it(world: World) -> None:

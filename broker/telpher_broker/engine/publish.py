@@ -141,7 +141,7 @@ def _chosen(
     elif properties is not None:
         check_consumer(name, properties, (channel,))
     if channel.namespace is not None:
-        _check_room(channel.namespace, len(batch))
+        _check_namespace_bytes(channel.namespace, len(batch))
     portion = Portion((channel,), batch, messages, properties)
     if is_identified:
         judge(turn, channel, portion)
@@ -186,14 +186,16 @@ def _prepare_routed(
     for portion in portions:
         for channel in portion.channels:
             if channel.namespace is not None:
-                _check_room(channel.namespace, len(portion.batch) * len(portion.channels))
+                _check_namespace_bytes(
+                    channel.namespace, len(portion.batch) * len(portion.channels)
+                )
     reached = (channel for portion in portions for channel in portion.channels)
     check_consumer(exchange.name, whole.properties, reached)
     return Publication(exchange.number, exchange.next, portions, whole.messages)
 
 
-def _check_room(namespace: Namespace, batch_bytes: int) -> None:
-    """Refuse what a namespace has no room for."""
+def _check_namespace_bytes(namespace: Namespace, batch_bytes: int) -> None:
+    """Refuse what would take a namespace beyond its `bytes_max`."""
     bytes_max = namespace.limits.get("bytes_max")
     if bytes_max is not None and namespace.account.body_bytes + batch_bytes > bytes_max:
         raise Refusal(

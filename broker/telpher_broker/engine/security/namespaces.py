@@ -51,7 +51,7 @@ def _namespace_set(turn: Turn, arguments: Arguments) -> Options:
     kept = {key: limits.optional_integer(key, 0, 2**60) for key in LIMITS}
     limits.done()
     namespaces = turn.state.security.namespaces
-    if len(namespaces) >= NAMESPACES_MAX:
+    if name not in namespaces and len(namespaces) >= NAMESPACES_MAX:
         raise Refusal("limit_reached", f"there are {NAMESPACES_MAX} namespaces")
     turn.commit(r.NamespaceSet(name, {k: v for k, v in kept.items() if v is not None}))
     return {"namespace": name, "limits": namespaces[name].limits}
