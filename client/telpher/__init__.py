@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .failure import Letter as Letter
     from .lane import Receipt as Receipt
     from .message import Message as Message
+    from .partitions import Partitions as Partitions
     from .producer import Producer as Producer
     from .requests import Reply as Reply
     from .transaction import Transaction as Transaction
@@ -36,6 +37,7 @@ _HOME = {
     "Death": "failure",
     "Letter": "failure",
     "Message": "message",
+    "Partitions": "partitions",
     "Producer": "producer",
     "Receipt": "lane",
     "Reply": "requests",

@@ -18,6 +18,7 @@ from .session.consumer import ConsumerState
 
 if TYPE_CHECKING:
     from .bus import Bus
+    from .partitions import Partitions
     from .session import Session
 
 
@@ -37,7 +38,7 @@ class ConsumerStatistics(NamedTuple):
 class Batches:
     """The async iterator of `Consumer.batches`; no generator, so that it may be left anywhere."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer | Partitions) -> None:
         self._consumer = consumer
 
     def __aiter__(self) -> Batches:
@@ -169,6 +170,16 @@ class Consumer:
                 self._ready = map(Message, repeat(delivery), range(len(delivery)))
             else:
                 await self._wait_delivery()
+
+    def next_nowait(self) -> Message | None:
+        """The next message that has been delivered and not taken; None if there is none."""
+        for message in self._ready:
+            return message
+        if not self.state.deliveries:
+            return None
+        delivery = self.state.take()
+        self._ready = map(Message, repeat(delivery), range(len(delivery)))
+        return next(self._ready)
 
     def batches(self) -> Batches:
         """The deliveries as they come, each a Batch: the fastest way.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
@@ -12,6 +13,7 @@ from .admin import Start, start_value
 from .batch import Batch
 from .consumer import Consumer
 from .content import as_filter, as_name, as_source
+from .partitions import Partitions
 from .session import Session
 from .session.consumer import ConsumerState
 from .session.exchange import Exchange
@@ -94,6 +96,38 @@ class Consuming:
             start=start_value(start),
             automatic=name is None,
             filter=as_filter(filter, match),
+        )
+
+    def consume_partitions(
+        self,
+        channel: str,
+        subscription: str | None = None,
+        *,
+        start: Start = "latest",
+        prefetch: int = 100,
+        lease_seconds: float | None = None,
+        fence: bool = False,
+        refresh_seconds: float = 10.0,
+    ) -> Partitions:
+        """Consume all partitions of a channel as one member of their group; each partition goes to
+        one member at a time, and all are shared out anew when one joins or leaves.
+
+        Topics need a `subscription` to share them out, without one everybody has them all. Up to
+        `prefetch` messages of each partition are unsettled here; a partition changes hands when
+        they are settled. New partitions are found within `refresh_seconds`, while messages are
+        asked for. The other options are those of `consume` and `subscribe`. Raises UnknownExchange.
+
+            async with bus.consume_partitions("orders") as messages:
+                async for message in messages: ...
+        """
+        self._raise_if_ended()
+        return Partitions(
+            cast("Bus", self),
+            as_name(channel),
+            partial(self._consumer, prefetch=prefetch, lease_seconds=lease_seconds, fence=fence),
+            subscription=None if subscription is None else as_name(subscription),
+            start=start_value(start),
+            refresh_seconds=refresh_seconds,
         )
 
     async def fetch(

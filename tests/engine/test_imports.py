@@ -129,6 +129,7 @@ ENGINE_ORDER = [
     "failure.failures",
     "routing.feeds",
     "routing.filters",
+    "routing.partitions",
     "transact",
     "membership",
     "deletion",

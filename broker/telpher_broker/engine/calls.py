@@ -23,7 +23,7 @@ from .membership import close, durable_subscription, take_away
 from .order import keys
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY
-from .routing import bindings, filters
+from .routing import bindings, filters, partitions
 from .routing.feeds import durable_feed, subscribed_channel
 from .routing.filters import check_filtered, filter_of, set_filter, told
 from .schedules import delays, scheduling
@@ -89,7 +89,7 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     fixed = [
         name
         for name, option in OPTIONS.items()
-        if option.is_fixed and (config.get(name) or None) != (channel.config.get(name) or None)
+        if option.is_fixed and _said(config, name) != _said(channel.config, name)
     ]
     if fixed:
         raise Refusal(
@@ -105,6 +105,12 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
             if subscription.keyed is not None and not subscription.keyed.reached:
                 subscription.keyed.begin(turn.now_ms)
     return inspect(channel)
+
+
+def _said(config: Options, name: str) -> Any:
+    """What a configuration says of an option; a flag that is off says nothing."""
+    value = config.get(name)
+    return None if value is False else value
 
 
 def _check_config(name: str, kind: str, config: Options) -> None:
@@ -346,6 +352,7 @@ VERBS: Final[dict[str, Verb]] = {
     **delays.VERBS,
     **keys.VERBS,
     **bindings.VERBS,
+    **partitions.VERBS,
     **metering.VERBS,
     **filters.VERBS,
     **users.VERBS,

@@ -223,16 +223,16 @@ def subscription_of(channel: Channel, name: str | None) -> Subscription:
     return subscription
 
 
-def check_room_for_channel(turn: Turn, name: str) -> None:
-    """Refuse one channel more than the bounds of the broker and of its namespace."""
+def check_room_for_channel(turn: Turn, name: str, count: int = 1) -> None:
+    """Refuse channels, `count` of them, beyond the bounds of the broker and of the namespace."""
     bound = turn.settings.channels_max
-    if len(turn.state.channels) >= bound:
+    if len(turn.state.channels) + count > bound:
         raise Refusal("limit_reached", f"there are channels_max = {bound} channels")
     namespace = turn.state.security.namespaces.get(namespace_of(name))
     if namespace is None:
         return
     channels_max = namespace.limits.get("channels_max")
-    if channels_max is not None and namespace.channels >= channels_max:
+    if channels_max is not None and namespace.channels + count > channels_max:
         raise Refusal(
             "limit_reached", f"namespace {namespace.name!r} has channels_max = {channels_max}"
         )

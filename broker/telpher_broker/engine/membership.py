@@ -72,6 +72,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     acks = options.flag("acks")
     exclusive = options.flag("exclusive")
     fenced = options.flag("fence")
+    member = options.token("member")
     start = options.start("start")
     wanted = filter_of(options.anything("filter"))
     options.done()
@@ -96,7 +97,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if wanted is not None:
         set_filter(turn, subscription, wanted)
     consumer = Consumer(
-        frame.request, session, subscription, prefetch, lease_ms, token, exclusive, fenced
+        frame.request, session, subscription, prefetch, lease_ms, token, exclusive, fenced, member
     )
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
@@ -313,6 +314,7 @@ def _detach(turn: Turn, consumer: Consumer) -> None:
     consumer.session = None
     consumer.fetch = None
     consumer.credit = 0
+    consumer.subscription.derive_single()
     deadline_ms = turn.now_ms + turn.settings.resume_ms
     for span in list(consumer.leases.values()):
         if span.deadline_ms > deadline_ms:

@@ -94,7 +94,7 @@ class Consumer:
     credit comes by FETCH); `credit` is what may still be delivered, in messages. `session` is
     None while the connection is away and its leases wait for it to resume by its `token`.
     `exclusive`: it allows no other consumer beside it. `fenced`: it is told the number of each
-    lease.
+    lease. `member` is who it is among those that share out partitions, the same in all of them.
     """
 
     __slots__ = (
@@ -105,6 +105,7 @@ class Consumer:
         "fetch",
         "lease_ms",
         "leases",
+        "member",
         "parts",
         "prefetch",
         "request",
@@ -124,6 +125,7 @@ class Consumer:
         token: bytes | None,
         exclusive: bool = False,
         fenced: bool = False,
+        member: bytes | None = None,
     ) -> None:
         self.request = request
         self.session = session
@@ -134,6 +136,7 @@ class Consumer:
         self.token = token
         self.exclusive = exclusive
         self.fenced = fenced
+        self.member = member or b""
         self.leases: dict[int, Span] = {}
         self.fetch: Fetching | None = None
         self.parts: list[Part] = []

@@ -29,8 +29,8 @@ class Subscription:
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
     `consumers` are in the order in which they joined; `single` says that only one of them at a
-    time is delivered to, which is `active`. `keyed` is its key order and `breaker` its breaker,
-    where the channel asks for one.
+    time is delivered to, which is `active`, and `owner` is who is to be it. `keyed` is its key
+    order and `breaker` its breaker, where the channel asks for one.
     `passed` is what was settled without having been acknowledged, of a log that keeps what is
     settled: a replay leaves it out. `filter` is what messages it wants; None: all.
     """
@@ -48,6 +48,7 @@ class Subscription:
         "keyed",
         "missed",
         "name",
+        "owner",
         "passed",
         "ranges",
         "single",
@@ -72,6 +73,7 @@ class Subscription:
         # First in line first; a list, as most have nobody in line and a deque has room for many.
         self.waiting: list[Consumer] = []
         self.single = False
+        self.owner: Consumer | None = None
         self.breaker: Breaker | None = None
         self.keyed: Keyed | None = None
         self.derive()
@@ -114,18 +116,37 @@ class Subscription:
     @property
     def active(self) -> Consumer | None:
         """Who may be delivered to where it is one at a time: who holds leases, and no other until
-        the last of them has ended; then who joined first."""
+        the last of them has ended; then the owner. Of a partition only ever the owner."""
         if not self.ranges.counts[LEASED]:
-            return next((c for c in self.consumers if c.session is not None), None)
+            return self.owner
         holders = (consumer for consumer in self.consumers if consumer.leases)
         active = next(holders)
-        return active if next(holders, None) is None else None
+        if next(holders, None) is not None:
+            return None
+        return active if active is self.owner or "partition" not in self.channel.config else None
 
     def derive_single(self) -> None:
-        """Work out whether one consumer at a time is delivered to."""
-        self.single = bool(self.channel.config.get("single_active")) or any(
-            consumer.exclusive for consumer in self.consumers
+        """Work out whether one consumer at a time is delivered to, and who is to be it."""
+        config = self.channel.config
+        is_partition = "partition" in config
+        self.single = (
+            is_partition
+            or bool(config.get("single_active"))
+            or any(consumer.exclusive for consumer in self.consumers)
         )
+        if is_partition:
+            self.owner = self._owner_of(config["partition"])
+        elif self.single:
+            self.owner = next((c for c in self.consumers if c.session is not None), None)
+
+    def _owner_of(self, partition: int) -> Consumer | None:
+        """Whose the partition is: the members that are connected take turns in the order of their
+        identities, so that where all have joined all partitions none has two more than another."""
+        members: dict[bytes, Consumer] = {}
+        for consumer in self.consumers:
+            if consumer.session is not None:
+                members.setdefault(consumer.member, consumer)
+        return members[sorted(members)[partition % len(members)]] if members else None
 
     def derive(self) -> None:
         """Work out what follows from the channel's configuration."""

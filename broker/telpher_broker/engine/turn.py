@@ -203,6 +203,9 @@ class Turn:
         if consumer.prefetch:
             consumer.credit += count
             self.enlist(consumer)
+        elif consumer.subscription.single:
+            # It may have been the last that the next one waits for.
+            self.wakeful[consumer.subscription] = None
 
     def use(self, channel: Channel) -> None:
         """The channel is in use: where it is deleted when it is idle, that begins anew."""

@@ -17,6 +17,8 @@ from .keys import KeyInfo as KeyInfo
 from .letters import LetterAdministration
 from .letters import LetterGroup as LetterGroup
 from .letters import TransferInfo as TransferInfo
+from .partitions import PartitionAdministration
+from .partitions import PartitionedInfo as PartitionedInfo
 from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
 from .schemas import SchemaAdministration
@@ -41,6 +43,7 @@ from .users import UserInfo as UserInfo
 class Administration(
     ChannelAdministration,
     ExchangeAdministration,
+    PartitionAdministration,
     DelayAdministration,
     KeyAdministration,
     LetterAdministration,

@@ -19,6 +19,7 @@ QUEUE: Final = "queue"
 TOPIC: Final = "topic"
 # What a subscription to a pattern of topics reads: made with it, and not declared.
 FEED: Final = "feed"
+PARTITIONS_MAX: Final = 1024
 _YEARS_100_SECONDS: Final = 100 * 365 * 86_400
 
 
@@ -234,6 +235,12 @@ OPTIONS: Final[dict[str, ChannelOption]] = {
     ),
     "single_active": ChannelOption(
         _BOTH, Flag(), "Deliver to one consumer at a time; the next takes over when it has left."
+    ),
+    "partition": ChannelOption(
+        _BOTH,
+        Integer(0, PARTITIONS_MAX - 1),
+        "Which partition it is, set by `partition`: only the member whose turn that is, is served.",
+        is_fixed=True,
     ),
     "priority_aging_seconds": ChannelOption(
         _BOTH, _AGE, "Raise what waits by one priority for each so long."

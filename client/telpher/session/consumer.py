@@ -80,6 +80,7 @@ class ConsumerState:
         exclusive: bool = False,
         fence: bool = False,
         filter: dict[str, Any] | None = None,
+        member: bytes | None = None,
     ) -> None:
         self.session = session
         self.number = session.next_number()
@@ -92,6 +93,7 @@ class ConsumerState:
         self.exclusive = exclusive
         self.fence = fence
         self.filter = filter
+        self.member = member
         self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
@@ -137,6 +139,8 @@ class ConsumerState:
             options["fence"] = True
         if self.filter is not None:
             options["filter"] = self.filter
+        if self.member is not None:
+            options["member"] = self.member
         start = self._next if self.automatic and self._next is not None else self.start
         if start is not None:
             options["start"] = start

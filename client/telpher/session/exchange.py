@@ -185,6 +185,8 @@ REPEATABLE_VERBS = frozenset(
         "bind",
         "bindings",
         "route",
+        "partition",
+        "partitions",
         "set_filter",
         "users",
         "user_password",

@@ -19,5 +19,6 @@ from .bus import connect as connect
 from .consumer import Consumer as Consumer
 from .message import Batch as Batch
 from .message import Message as Message
+from .partitions import Partitions as Partitions
 from .producer import Producer as Producer
 from .transaction import Transaction as Transaction

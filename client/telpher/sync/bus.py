@@ -20,6 +20,7 @@ from ..requests import Reply
 from .admin import Administration
 from .consumer import Consumer
 from .message import Batch
+from .partitions import Partitions
 from .producer import Producer
 from .transaction import Transaction
 
@@ -170,6 +171,13 @@ class Bus(Administration):
             match=match,
         )
         return Consumer(self._driver, self._driver.call(make))
+
+    def consume_partitions(
+        self, channel: str, subscription: str | None = None, **options: Any
+    ) -> Partitions:
+        """Consume all partitions of a channel; as `telpher.Bus.consume_partitions`."""
+        make = partial(self._bus.consume_partitions, channel, subscription, **options)
+        return Partitions(self._driver, self._driver.call(make))
 
     def fetch(
         self, channel: str, *, max: int = 100, wait: float = 0.0, subscription: str | None = None

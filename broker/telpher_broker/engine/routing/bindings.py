@@ -49,7 +49,7 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
         raise Refusal("bad_request", fault)
     exchange = turn.state.exchanges.named.get(name)
     if exchange is None:
-        exchange = _make(turn, name, kind, config)
+        exchange = make_exchange(turn, name, kind, config)
     elif exchange.kind != kind or exchange.config != config:
         raise Refusal(
             "exchange_differs",
@@ -59,7 +59,8 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
     return _inspect(exchange)
 
 
-def _make(turn: Turn, name: str, kind: str, config: Options) -> Exchange:
+def make_exchange(turn: Turn, name: str, kind: str, config: Options) -> Exchange:
+    """Declare an exchange that does not exist yet."""
     check_full_name(turn, name)
     if name in turn.state.channels:
         raise Refusal("wrong_kind", f"{name!r} is a channel; an exchange needs another name")

@@ -69,6 +69,8 @@ NEEDS: Final[dict[str, dict[str, str]]] = {
     "unbind": {"exchange": CONFIGURE, "target": _NAMED},
     "bindings": {"exchange": _SEEN},
     "route": {"exchange": _SEEN},
+    "partition": {"channel": CONFIGURE},
+    "partitions": {"channel": _SEEN},
     "set_filter": {"channel": CONSUME},
 }
 # Verbs that see for themselves who may use them.

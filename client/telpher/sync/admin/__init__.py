@@ -9,6 +9,7 @@ from .exchanges import ExchangeAdministration
 from .explain import ExplainAdministration
 from .keys import KeyAdministration
 from .letters import LetterAdministration
+from .partitions import PartitionAdministration
 from .quotas import QuotaAdministration
 from .schedules import ScheduleAdministration
 from .schemas import SchemaAdministration
@@ -18,6 +19,7 @@ from .users import UserAdministration
 class Administration(
     ChannelAdministration,
     ExchangeAdministration,
+    PartitionAdministration,
     DelayAdministration,
     KeyAdministration,
     LetterAdministration,
