@@ -48,6 +48,8 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "subscribe": ("subscribing", "Make a subscription of a topic or a pattern of topics."),
         "filter": ("subscribing", "Change which messages a subscription wants."),
         "declare": ("channels", "Make a queue or a topic."),
+        "partition": ("partitions", "Make a channel in partitions, or let it grow."),
+        "partitions": ("partitions", "List the partitions of a channel."),
         "configure": ("channels", "Change options of a channel while it lives."),
         "delete": ("channels", "Delete a channel, or a subscription of a topic."),
         "purge": ("channels", "Drop everything that waits in a channel."),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from telpher import Bus
     from telpher.admin import ChannelInfo
 
+CHANNEL_TITLES = ("name", "kind", "messages", "bytes", "ready", "leased", "subscriptions")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -33,15 +34,15 @@ def channels(prefix: str, url: str | None, as_json: bool) -> None:
         for channel in found:
             print_json(dict(channel.raw))
     else:
-        titles = ("name", "kind", "messages", "bytes", "ready", "leased", "subscriptions")
-        print_table(titles, map(_channel_row, found))
+        print_table(CHANNEL_TITLES, map(channel_row, found))
 
 
 async def _channels(bus: Bus, prefix: str) -> list[ChannelInfo]:
     return [channel async for channel in bus.channels(prefix)]
 
 
-def _channel_row(channel: ChannelInfo) -> tuple[object, ...]:
+def channel_row(channel: ChannelInfo) -> tuple[object, ...]:
+    """What the list of channels shows of one."""
     is_queue = channel.kind == "queue"
     ready = sum(row.ready for row in channel.subscriptions)
     leased = sum(row.leased for row in channel.subscriptions)
