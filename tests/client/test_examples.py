@@ -70,6 +70,10 @@ def run(daemon: Daemon, *arguments: str) -> str:
             r"large 996 4\nsmall 0 10\nat least 0.19 s for four: True\n"
             r"active: entry\nstandby: entry attempt 2",
         ),
+        (
+            "partitions",
+            r"in order: True\n.*taken over: True\n5 partitions, \d+ of 40 keys moved\n.*: True",
+        ),
         ("delays", r"moved 2 cancelled 1\nnow: tea\nnow: mail\ntoo late for \[\[0\]\]"),
         (
             "schedules",
