@@ -263,6 +263,18 @@ def test_letters_are_deleted_by_cause_and_by_offset(driver: Driver) -> None:
     assert bodies_in(driver, "dead") == BODIES[4::2]
 
 
+def test_letters_that_have_not_come_yet_are_not_deleted(driver: Driver) -> None:
+    session = failed(driver, BODIES[:2], ["boom"] * 2)
+    gone = driver.call(session, "delete_letters", channel="dead", offsets=(1, 5, 20, 30))
+    assert gone == {"deleted": 1, "next": None}
+    before = len(driver.journal)
+    gone = driver.call(session, "delete_letters", channel="dead", offsets=(2, 30))
+    assert gone == {"deleted": 0, "next": None}
+    assert len(driver.journal) == before
+    driver.publish(session, "dead", batch=make_batch(BODIES[2:]))
+    assert bodies_in(driver, "dead") == [BODIES[0], *BODIES[2:]]
+
+
 def test_pages_go_on_where_the_last_ended(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     from telpher_broker.engine.failure import letters as letters_module
 

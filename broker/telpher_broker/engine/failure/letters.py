@@ -192,14 +192,14 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
 
 
 def _free(channel: Channel, first: int, end: int) -> Iterator[tuple[int, int]]:
-    """What of `first` to `end` is unsettled and with nobody."""
+    """What of `first` to `end` is published, unsettled and with nobody."""
     queue = channel.subscriptions[""]
     for span in queue.ranges.over(first, end):
         if span.state != LEASED:
             yield max(span.first, first), min(span.end, end)
-    end = min(end, channel.log.next)
-    if end > queue.cursor:
-        yield max(first, queue.cursor), end
+    first, end = max(first, queue.cursor), min(end, channel.log.next)
+    if first < end:
+        yield first, end
 
 
 VERBS: Final = {
