@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
 from telpher.protocol.frames import Level
-from telpher.protocol.names import is_name, is_pattern, why_not_name, why_not_pattern
+from telpher.protocol.names import is_feed, is_name, is_pattern, why_not_name, why_not_pattern
 
 from .errors import BadName, MessageTooLarge
 
@@ -54,6 +54,7 @@ def as_key(key: object) -> str | None:
         raise TypeError(f"a key is a string, not {type(key).__name__}: use str(key)")
     if len(key) > KEY_BYTES_MAX:
         raise ValueError(f"a key has at most {KEY_BYTES_MAX} characters, this one has {len(key)}")
+    check_unicode("key", key)
     return str(key)
 
 
@@ -69,7 +70,7 @@ def as_keys(keys: list[Any], count: int) -> list[str | None]:
 
 
 def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Headers that the broker accepts, copied; raises TypeError."""
+    """Headers that the broker accepts, copied; raises TypeError, ValueError."""
     if headers is None:
         return None
     copy = dict(headers)
@@ -81,7 +82,25 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
                 f"header {name!r} is {type(value).__name__}; "
                 "it may be str, bytes, int, float, bool or None"
             )
+        # What cannot be encoded is refused here: behind this it would fail for all that share the
+        # batch.
+        if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+            raise ValueError(f"header {name!r} is an integer of more than 64 bits; send a str")
+        check_unicode("the header's name", name)
+        if type(value) is str:
+            check_unicode(f"header {name!r}:", value)
     return copy
+
+
+def check_unicode(what: str, text: str) -> None:
+    """Raise ValueError for a string that UTF-8 cannot hold, such as bytes that were no text."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{what} {text!r:.100} has half a surrogate pair, which UTF-8 cannot hold"
+            ) from None
 
 
 def as_properties(
@@ -150,6 +169,11 @@ def as_name(name: object) -> str:
     if not is_name(name):
         raise BadName("bad_name", why_not_name(name))
     return name
+
+
+def as_channel(name: object) -> str:
+    """What a channel that is there may be called: a name, or that of a feed; raises BadName."""
+    return name if isinstance(name, str) and is_feed(name) else as_name(name)
 
 
 def as_source(name: object) -> str:

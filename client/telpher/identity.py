@@ -13,7 +13,7 @@ from telpher.protocol.uniqueness import (
     UniqueWhile,
 )
 
-from .content import Properties
+from .content import Properties, check_unicode
 
 # A state, or seconds from the publish.
 While = Literal["waiting", "unsettled"] | float
@@ -47,6 +47,7 @@ def _as_identity(argument: str, value: object) -> str:
         raise ValueError(
             f"{argument} has 1 to {IDENTITY_MAX} characters, this one has {len(value)}"
         )
+    check_unicode(argument, value)
     return str(value)
 
 

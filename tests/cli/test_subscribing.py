@@ -35,6 +35,26 @@ def test_a_pattern_is_subscribed_and_consumed(on_broker: Command, name: str) -> 
     assert on_broker("channels", f"{name}.*@").out.splitlines()[1:] == []
 
 
+def test_a_feed_is_configured_and_explained_by_its_name(on_broker: Command, name: str) -> None:
+    on_broker("subscribe", f"{name}.*", "s")
+    on_broker("declare", f"{name}.eu", "--topic")
+    on_broker("publish", f"{name}.eu", "later")
+    feed = f"{name}.*@s"
+    result = on_broker("configure", feed, "--backoff", "fixed")
+    assert (result.code, result.out) == (ExitCode.OK, f"feed {feed}: backoff=fixed\n")
+    assert "no consumer is connected" in on_broker("explain", feed, "0").out
+    assert "is not a name" in on_broker("configure", f"{name}@s", "--backoff", "fixed").err
+
+
+def test_a_number_that_cannot_be_sent_is_a_fault_of_one_line(on_broker: Command, name: str) -> None:
+    on_broker("declare", name)
+    result = on_broker("explain", name, str(1 << 64))
+    assert (result.code, result.err) == (
+        ExitCode.USAGE,
+        "Error: an integer is of more than 64 bits\n",
+    )
+
+
 def test_a_filter_is_set_and_taken_away(on_broker: Command, name: str) -> None:
     on_broker("declare", name, "--topic")
     on_broker("subscribe", name, "s", "--header", "region=eu")

@@ -129,3 +129,14 @@ def test_an_end_ends_everything(session):
 def test_bytes_that_are_no_frames_are_the_peers_fault(session, data):
     session.receive(data, 1.0)
     assert "broke the protocol" in str(session.fault)
+
+
+@pytest.mark.parametrize(("value", "fault"), [(1 << 64, ValueError), (object(), TypeError)])
+def test_a_call_that_cannot_be_sent_is_its_callers_fault_alone(session, value, fault):
+    with pytest.raises(fault):
+        session.call("inspect", {"offset": value}, None)
+    session.cut()
+    session.begin(2.0)
+    hear(session, 2.0)
+    say(session, f.Welcome(0, 1, "t", LIMITS), now=2.0)
+    assert hear(session, 2.0) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..content import as_filter, as_key, as_name, as_source
+from ..content import as_channel, as_filter, as_key, as_name, as_source
 from .asking import Asking
 from .pages import Pages
 from .told import (
@@ -51,7 +51,9 @@ class ChannelAdministration(Asking):
 
             await bus.configure("prices", retain_seconds=3600, limit_count=None)
         """
-        return channel_info(await self.call("configure", channel=as_name(channel), config=changes))
+        return channel_info(
+            await self.call("configure", channel=as_channel(channel), config=changes)
+        )
 
     async def delete(
         self, channel: str, *, if_empty: bool = False, if_unused: bool = False
@@ -84,7 +86,7 @@ class ChannelAdministration(Asking):
 
     async def inspect(self, channel: str) -> ChannelInfo:
         """A channel and its subscriptions, with their counts. Raises UnknownChannel."""
-        return channel_info(await self.call("inspect", channel=as_name(channel)))
+        return channel_info(await self.call("inspect", channel=as_channel(channel)))
 
     async def browse(
         self, channel: str, *, start: int = 0, count: int = 100, subscription: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..content import as_name
+from ..content import as_channel
 from .asking import Asking
 from .told import Info
 
@@ -50,7 +50,7 @@ class ExplainAdministration(Asking):
         told = await bus.explain("jobs", receipt.offset)
         print(told.text, [one.text for one in told.standings])
         """
-        told = await self.call("explain", channel=as_name(channel), offset=offset)
+        told = await self.call("explain", channel=as_channel(channel), offset=offset)
         standings = tuple(
             Standing(one["subscription"], one["state"], one["text"], one)
             for one in told["subscriptions"]

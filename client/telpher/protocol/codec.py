@@ -70,8 +70,11 @@ def unpack(data: bytes | memoryview, elements_max: int | None = None) -> Any:
 
 
 def encode(frame: Frame) -> bytes:
-    """The bytes of one frame, length included."""
-    body: bytes = _pack((NUMBERS[type(frame)], *frame))
+    """The bytes of one frame, length included; raises TypeError, ValueError for what has none."""
+    try:
+        body: bytes = _pack((NUMBERS[type(frame)], *frame))
+    except OverflowError:
+        raise ValueError("an integer is of more than 64 bits") from None
     return LENGTH.pack(len(body)) + body
 
 

@@ -33,6 +33,14 @@ def is_pattern(text: str) -> bool:
     return "*" in text or "#" in text
 
 
+def is_feed(text: str) -> bool:
+    """Whether `text` may name the feed of a subscription to a pattern: `prices.#@billing`."""
+    pattern, at, subscription = text.rpartition("@")
+    return (
+        bool(at) and is_pattern(pattern) and not why_not_pattern(pattern) and is_name(subscription)
+    )
+
+
 def why_not_pattern(text: str) -> str | None:
     """What is wrong with `text` as a pattern of names, for an error message; None if nothing is.
 

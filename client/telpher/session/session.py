@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from telpher.errors import Broken, Refused, TelpherError
 from telpher.protocol import frames as f
+from telpher.protocol.codec import encode
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Frame
@@ -211,8 +212,10 @@ class Session:
             self._send(exchange)
 
     def call(self, verb: str, arguments: dict[str, Any], on_done: Done) -> Exchange:
-        """Ask for an administrative verb."""
+        """Ask for an administrative verb; raises TypeError, ValueError for what cannot be sent."""
         exchange = Calling(self.next_number(), on_done, verb, arguments)
+        # Before it is kept: it would fail again on each new connection.
+        encode(exchange.frame(self.now))
         self.ask(exchange)
         return exchange
 
@@ -243,9 +246,10 @@ class Session:
         transacting.window.add(transacting)
 
     def join(self, consumer: ConsumerState, on_done: Done) -> Exchange:
-        """CONSUME; the answer to it is told to the consumer before `on_done`."""
+        """CONSUME; the answer to it is told to the consumer before `on_done`. Raises ValueError."""
         if self.ending is not None:
             raise self.ending
+        encode(consumer.consume_frame())
         self.consumers[consumer.number] = consumer
         exchange = self.open[consumer.number] = Consuming(consumer, on_done)
         if self.may_ask:
