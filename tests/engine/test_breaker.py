@@ -201,3 +201,15 @@ def test_a_restart_closes_it(driver: Driver) -> None:
     session = driver.connect()
     assert told(driver, session)["state"] == "closed"
     driver.check_replay([len(driver.journal) // 2])
+
+
+def test_an_open_breaker_with_nothing_to_deliver_rings_no_alarm_without_end(driver: Driver) -> None:
+    session, consumer = broken(driver)
+    driver.settle_offsets(session, consumer, f.Outcome.ACK, (10, 20))
+    driver.call(session, "purge", channel="jobs")
+    driver.advance(5000)
+    alarm_ms = driver.engine.next_alarm_ms()
+    assert alarm_ms is None or alarm_ms > driver.now_ms
+    driver.publish(session, "jobs", *[b"x"] * 20)
+    assert len(delivered(driver.rounds[-1].effects)) == 10, "the trial"
+    assert told(driver, session)["state"] == "half_open"

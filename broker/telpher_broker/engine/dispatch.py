@@ -98,7 +98,8 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     if waiting and turn.budget_bytes <= 0:
         turn.wakeful[subscription] = None
     turn.set_alarm(subscription, subscription.next_alarm_ms())
-    if breaker is not None and breaker.state != CLOSED:
+    # One whose time is over waits for something to deliver, and that wakes the subscription.
+    if breaker is not None and breaker.state != CLOSED and breaker.until_ms > turn.now_ms:
         turn.set_alarm(subscription, breaker.until_ms)
 
 
