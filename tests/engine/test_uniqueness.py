@@ -263,3 +263,14 @@ TestIdentities.settings = settings(
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )
+
+
+def test_a_queue_that_is_sought_onwards_frees_the_keys_of_what_it_passes(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue", config={"retain_count": 9})
+    batch = make_batch([b"a"], {"unique": UniqueWhile.UNSETTLED}, headers=[{UNIQUE_HEADER: "k"}])
+    driver.publish(session, "jobs", batch=batch)
+    driver.call(session, "seek", channel="jobs", to="latest")
+    assert "unique_keys" not in driver.call(session, "inspect", channel="jobs")
+    assert isinstance(driver.publish(session, "jobs", batch=batch), f.Confirm)
+    driver.check_replay(range(len(driver.journal)))

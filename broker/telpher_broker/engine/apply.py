@@ -371,6 +371,9 @@ def _compacted(state: State, record: r.Compacted) -> None:
 def _sought(state: State, record: r.Sought) -> None:
     subscription = state.subscription(record.channel, record.subscription)
     subscription.move(record.cursor)
+    channel = subscription.channel
+    if channel.uniques is not None and channel.kind == QUEUE:
+        channel.uniques.settled(0, record.cursor)
     settle_gaps(subscription)
     place_special(subscription)
 
