@@ -173,7 +173,7 @@ class Settings:
         "The most bindings, over all exchanges.",
     )
     consumers_per_connection_max: int = _option(
-        "Limits", values.number(1, 1_000_000), 1000, "The most consumers on one connection."
+        "Limits", values.number(1, 1_000_000), 2000, "The most consumers on one connection."
     )
     subscriptions_per_channel_max: int = _option(
         "Limits", values.number(1, 1_000_000), 10_000, "The most subscriptions of one topic."

@@ -190,7 +190,9 @@ class Partitions:
                 return found
             self.flush()
             self._bus.push()
-            with anyio.move_on_after(max(self._refresh_at - self._bus.now(), 0.01)):
+            left = self._refresh_at - self._bus.now()
+            # It is past when there is no connection to look for new partitions over.
+            with anyio.move_on_after(left if left > 0 else 1.0):
                 await self._delivered.wait()
 
     def flush(self) -> None:

@@ -164,6 +164,32 @@ def test_a_refusal_names_what_is_missing_and_what_would_grant_it(world: World) -
     refused(world.call(app, "user_add", user="eve"), "forbidden", "'admin'", "telpher grant")
 
 
+def test_partitions_need_a_permission_each(world: World) -> None:
+    arguments = {"channel": "orders", "kind": "queue", "partitions": 2}
+    app = world.user("app", "configure orders", "publish orders", "consume orders.#")
+    answer = world.call(app, "partition", **arguments)
+    refused(answer, "forbidden", "'configure'", "grant app configure 'orders.0'")
+    world.ask("grant", user="app", permission="configure", pattern="orders.*")
+    assert world.call(app, "partition", **arguments)["names"] == ("orders.0", "orders.1")
+    assert isinstance(world.publish(app, "orders", b"a"), f.Confirm)
+    world.consume(app, "orders.0")
+    other = world.user("other", "consume jobs")
+    refused(world.call(other, "partitions", channel="orders"), "forbidden", "'orders'")
+
+
+def test_partitions_are_in_their_namespace(world: World) -> None:
+    world.ask("namespace_set", namespace="acme", limits={"channels_max": 3})
+    app = world.user("app@acme", "configure #", "publish #", "consume #")
+    arguments = {"channel": "orders", "kind": "topic"}
+    made = world.call(app, "partition", partitions=3, **arguments)
+    assert (made["name"], made["names"][2]) == ("orders", "orders.2")
+    assert world.call(app, "partitions", channel="orders") == made
+    assert "acme/orders.0" in world.engine.state.channels
+    refused(
+        world.call(app, "partition", partitions=4, **arguments), "limit_reached", "channels_max = 3"
+    )
+
+
 def test_what_a_grant_gives(world: World) -> None:
     for name in ("jobs", "news"):
         world.ask("declare", channel=name, kind="topic", config={"retain_count": 9})

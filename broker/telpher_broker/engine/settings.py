@@ -31,7 +31,7 @@ class EngineSettings:
     channels_max: int = 1_000_000
     exchanges_max: int = 10_000
     bindings_max: int = 10_000_000
-    consumers_per_connection_max: int = 1000
+    consumers_per_connection_max: int = 2000
     subscriptions_per_channel_max: int = 10_000
     prefetch_max: int = 1_000_000
     transaction_publishes_max: int = 1000
