@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from telpher.protocol.frames import Offsets, Options
 
 from .sessions import Session
-from .turn import Refusal
+from .turn import Refusal, Turn
 
 
 class Arguments:
@@ -152,3 +153,7 @@ class Arguments:
 
     def _wrong(self, name: str, value: Any, bounds: str) -> Refusal:
         return Refusal("bad_request", f"{self._of}: {name} is {value!r:.80}; it may be {bounds}")
+
+
+# What answers a call: the part of one verb.
+Verb = Callable[[Turn, Arguments], dict[str, Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from telpher.protocol import frames as f
@@ -12,7 +11,7 @@ from telpher.protocol.names import is_pattern
 
 from . import explain
 from . import records as r
-from .arguments import Arguments
+from .arguments import Arguments, Verb
 from .decide import channel_of, make_channel, position, subscription_of
 from .deletion import delete
 from .failure import letters, moving
@@ -35,8 +34,6 @@ from .state import Channel
 from .subscription import Subscription
 from .turn import Refusal, Turn
 from .uniqueness.judge import inspect_identities
-
-Verb = Callable[[Turn, Arguments], dict[str, Any]]
 
 BROWSE_BYTES: Final = 1024 * 1024
 

@@ -11,13 +11,13 @@ start of the broker, and what it does not know is said to be unknown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
 from . import records as r
-from .arguments import Arguments
+from .arguments import Arguments, Verb
 from .decide import channel_of
 from .failure.breaker import CLOSED
 from .log import Stored
@@ -27,9 +27,6 @@ from .state import Channel
 from .subscription import Subscription
 from .turn import Turn
 from .uniqueness.compaction import Compaction
-
-if TYPE_CHECKING:
-    from .calls import Verb
 
 # How far what is ahead is counted.
 _AHEAD_SPANS_MAX: Final = 100_000

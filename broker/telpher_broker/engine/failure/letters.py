@@ -15,7 +15,7 @@ from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Options, Part, flatten
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import row
 from ..log import Stored
 from ..publication import Portion
@@ -202,7 +202,7 @@ def _free(channel: Channel, first: int, end: int) -> Iterator[tuple[int, int]]:
         yield first, end
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Verb]] = {
     "letters": _letters,
     "letter_groups": _groups,
     "edit_letter": _edit,

@@ -15,7 +15,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Options, flatten
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import channel_of, joined, position, row, subscription_of
 from ..destination import destined, exists
 from ..log import Stored
@@ -352,7 +352,7 @@ def _told(turn: Turn, transfer: Transfer, is_running: bool) -> Options:
     return transfer.told(turn.state.name_of(transfer.channel), is_running)
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Verb]] = {
     "redrive": _redrive,
     "replay": _replay,
     "transfers": _transfers,

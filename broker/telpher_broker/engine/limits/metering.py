@@ -7,7 +7,6 @@ stored, so that what is refused, or waits, has used nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from telpher.protocol.channel_options import QUEUE
@@ -15,7 +14,7 @@ from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name, why_not_name
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..routing.patterns import why_not_pattern
 from ..security.access import require_admin
 from ..sessions import Session
@@ -215,7 +214,7 @@ def _told(turn: Turn, quota: Quota) -> dict[str, Any]:
     return {**quota._asdict(), "subjects": len(meters), "levels": levels[:_LEVELS_MAX]}
 
 
-VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+VERBS: Final[dict[str, Verb]] = {
     "quotas": _list,
     "quota_set": _set,
     "quota_delete": _delete,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from telpher.protocol.frames import Options
 
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import channel_of, subscription_of
 from ..turn import Refusal, Turn
 from .keyorder import Key
@@ -35,4 +35,4 @@ def _row(key: Key) -> tuple[Any, ...]:
     return key.name, len(key.waiting), len(key.held), key.flying, key.weight, wake_ms
 
 
-VERBS: Final = {"keys": _keys}
+VERBS: Final[dict[str, Verb]] = {"keys": _keys}

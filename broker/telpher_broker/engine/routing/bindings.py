@@ -9,7 +9,7 @@ from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Options
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import check_full_name
 from ..limits.lines import refuse_to
 from ..security.access import sees
@@ -196,7 +196,7 @@ def _inspect(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Verb]] = {
     "declare_exchange": _declare,
     "delete_exchange": _delete,
     "exchanges": _list,

@@ -14,7 +14,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Offsets, Options
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..log import Stored
 from ..state import Channel
 from ..subscription import Subscription
@@ -127,4 +127,4 @@ def _set_filter(turn: Turn, arguments: Arguments) -> Options:
     return {}
 
 
-VERBS: Final = {"set_filter": _set_filter}
+VERBS: Final[dict[str, Verb]] = {"set_filter": _set_filter}

@@ -15,7 +15,7 @@ from telpher.protocol.channel_options import QUEUE
 from telpher.protocol.frames import Options
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import DELAY_MS_MAX, row, subscription_of
 from ..log import Stored
 from ..ranges import DELAYED, Span
@@ -174,7 +174,7 @@ def _without(first: int, end: int, ranges: list[tuple[int, int]]) -> Iterator[tu
         yield first, end
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Verb]] = {
     "scheduled": _scheduled,
     "reschedule": _reschedule,
     "cancel_scheduled": _cancel,

@@ -14,7 +14,7 @@ from telpher.protocol.errors import BatchError
 from telpher.protocol.frames import Options
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import check_full_name
 from ..limits.lines import Postponed
 from ..publish import prepare, store
@@ -274,7 +274,7 @@ def _info(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Verb]] = {
     "set_schedule": _set,
     "schedules": _list,
     "schedule": _show,

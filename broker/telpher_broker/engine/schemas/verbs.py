@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from telpher.protocol.channel_options import FEED
 from telpher.protocol.frames import Options
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..decide import channel_of
 from ..state import Channel
 from ..turn import Refusal, Turn
@@ -17,9 +17,6 @@ from .compatibility import BACKWARD, Problem, problems
 from .document import equal
 from .schemas import Schemas, SchemaVersion
 from .validation import compiled
-
-if TYPE_CHECKING:
-    from ..calls import Verb
 
 SCHEMA_BYTES_MAX: Final = 64 * 1024
 VERSIONS_MAX: Final = 100

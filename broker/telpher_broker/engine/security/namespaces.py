@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..parting import end_session
 from ..sessions import DEFAULT_NAMESPACE
 from ..turn import Refusal, Turn
@@ -80,7 +79,7 @@ def _namespace_delete(turn: Turn, arguments: Arguments) -> Options:
     return {}
 
 
-VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+VERBS: Final[dict[str, Verb]] = {
     "namespaces": _namespaces,
     "namespace_set": _namespace_set,
     "namespace_delete": _namespace_delete,

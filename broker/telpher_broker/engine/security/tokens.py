@@ -5,15 +5,14 @@ The client makes a token and shows it once; what comes here is the keys that it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name, why_not_name
 from telpher.protocol.scram import Keys
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..parting import end_sessions
 from ..sessions import Session
 from ..turn import Refusal, Turn
@@ -90,7 +89,7 @@ def _token_revoke(turn: Turn, arguments: Arguments) -> Options:
     return {}
 
 
-VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+VERBS: Final[dict[str, Verb]] = {
     "tokens": _tokens,
     "token_add": _token_add,
     "token_revoke": _token_revoke,

@@ -8,15 +8,14 @@ everybody has to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from telpher.protocol.frames import Options
 from telpher.protocol.names import is_name, why_not_name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES, SALT_BYTES, Derivation, Keys
 
 from .. import records as r
-from ..arguments import Arguments
+from ..arguments import Arguments, Verb
 from ..membership import expel
 from ..parting import end_session, end_sessions, part
 from ..routing.patterns import MANY, ONE
@@ -277,7 +276,7 @@ def _revoke_from_sessions(turn: Turn, user: str) -> None:
                 expel(turn, consumer, "forbidden", text)
 
 
-VERBS: Final[dict[str, Callable[[Turn, Arguments], dict[str, Any]]]] = {
+VERBS: Final[dict[str, Verb]] = {
     "users": _users,
     "user_add": _user_add,
     "user_delete": _user_delete,
