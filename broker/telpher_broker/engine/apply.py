@@ -148,12 +148,12 @@ def _channel_configured(state: State, record: r.ChannelConfigured) -> None:
 
 def _subscribed(state: State, record: r.Subscribed) -> None:
     channel = state.numbered[record.channel]
-    channel.subscriptions[record.subscription] = subscribed(
+    channel.subscriptions[record.subscription] = new_subscription(
         channel, record.subscription, record.cursor
     )
 
 
-def subscribed(
+def new_subscription(
     channel: Channel, name: str, cursor: int, durable: bool = True, acks: bool = True
 ) -> Subscription:
     """A new subscription from `cursor` on; delayed and prioritised messages there are placed."""

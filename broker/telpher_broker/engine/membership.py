@@ -11,7 +11,7 @@ from telpher.protocol.frames import Offsets
 from telpher.protocol.names import is_pattern
 
 from . import records as r
-from .apply import subscribed
+from .apply import new_subscription
 from .arguments import Arguments
 from .decide import (
     Held,
@@ -330,7 +330,7 @@ def _subscription(
     if name is None:
         check_subscriptions(turn, channel)
         cursor = position(channel, start)
-        subscription = subscribed(channel, ephemeral, cursor, durable=False, acks=acks)
+        subscription = new_subscription(channel, ephemeral, cursor, durable=False, acks=acks)
         channel.subscriptions[ephemeral] = subscription
         return subscription
     return durable_subscription(turn, channel, name, start)

@@ -15,7 +15,7 @@ from telpher.protocol.names import is_name, why_not_name
 
 from .. import records as r
 from ..arguments import Arguments, Verb
-from ..routing.patterns import why_not_pattern
+from ..routing.patterns import why_not_key_pattern
 from ..security.access import require_admin
 from ..sessions import Session
 from ..state import Channel
@@ -166,7 +166,7 @@ def _quota(arguments: Arguments) -> Quota:
 
 def _check_subject(subject: str) -> None:
     kind, colon, pattern = subject.partition(":")
-    fault = why_not_pattern(pattern)
+    fault = why_not_key_pattern(pattern)
     if kind not in KINDS or (kind == CONNECTION) == bool(colon) or (colon and not pattern):
         fault = "it may be connection, channel:NAME, user:NAME or namespace:NAME, where a NAME may"
         fault += " be a pattern of * and #"

@@ -16,7 +16,7 @@ from telpher.protocol.frames import Options
 
 from .hashring import WEIGHT_MAX, HashRing
 from .headers import ALL, Criteria, HeaderIndex, Headers, why_not_criteria
-from .patterns import PATTERN_BYTES_MAX, Patterns, why_not_pattern
+from .patterns import PATTERN_BYTES_MAX, Patterns, why_not_key_pattern
 
 DIRECT: Final = "direct"
 TOPIC: Final = "topic"
@@ -68,7 +68,7 @@ def why_not_binding(kind: str, key: str, arguments: Options) -> str | None:
     if kind in (DIRECT, TOPIC):
         if len(key) > PATTERN_BYTES_MAX:
             return f"a binding's key has at most {PATTERN_BYTES_MAX} characters"
-        return why_not_pattern(key) if kind == TOPIC else None
+        return why_not_key_pattern(key) if kind == TOPIC else None
     if key:
         return f"a {kind} exchange does not look at keys; bind without one"
     if kind == HEADERS:

@@ -19,8 +19,8 @@ PATTERN_BYTES_MAX: Final = 255
 T = TypeVar("T")
 
 
-def why_not_pattern(text: str) -> str | None:
-    """What is wrong with `text` as a pattern, for an error message; None when nothing is."""
+def why_not_key_pattern(text: str) -> str | None:
+    """What is wrong with `text` as a pattern of keys, for an error message; None if nothing is."""
     if len(text) > PATTERN_BYTES_MAX:
         return f"a pattern has at most {PATTERN_BYTES_MAX} characters, this one has {len(text)}"
     for word in words_of(text):
