@@ -297,6 +297,17 @@ def test_a_part_of_a_letters_batch_says_its_own_offset(driver: Driver) -> None:
     assert seen == [(0, 0), (1, 1), (2, 2)]
 
 
+def test_the_latest_letter_of_a_key_says_its_own_offset(driver: Driver) -> None:
+    session, consumer = begun(driver, dead_letter="dead")
+    driver.call(session, "declare", channel="dead", kind="topic", config={"compact": True})
+    batch = make_batch([b"a", b"b"], keys=("one", "two"))
+    driver.publish(session, "jobs", batch=batch)
+    nack(driver, session, consumer, (0, 2), dead_letter=True)
+    for offset, key in enumerate(("one", "two")):
+        (part,) = driver.call(session, "latest", channel="dead", key=key)["parts"]
+        assert (part[0], part[4]["dead"]["offset"]) == (offset, offset)
+
+
 def test_errors_survive_attempts_and_restarts(driver: Driver) -> None:
     session, consumer = begun(driver, max_attempts=3, dead_letter="dead")
     driver.publish(session, "jobs", b"a")

@@ -227,15 +227,10 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
             high = min(end, stored.end, low + count)
             if low >= high or size > BROWSE_BYTES:
                 break
-            batch = turn.cut(stored, low, high)
-            about = stored.about_from(low)
-            parts.append(
-                (low, attempt, stored.published_ms, batch)
-                if about is None
-                else (low, attempt, stored.published_ms, batch, about)
-            )
+            part = turn.part(stored, low, high, attempt)
+            parts.append(part)
             count -= high - low
-            size += len(batch)
+            size += len(part[3])
             reached = high
     return {"parts": parts, "next": reached}
 
@@ -257,9 +252,7 @@ def _latest(turn: Turn, arguments: Arguments) -> Options:
     expires_ms = stored.expires_ms
     if expires_ms is not None and expires_ms <= turn.now_ms:
         return {"parts": ()}
-    about = () if stored.about is None else (stored.about,)
-    batch = turn.cut(stored, offset, offset + 1)
-    return {"parts": ((offset, 1, stored.published_ms, batch, *about),)}
+    return {"parts": (turn.part(stored, offset, offset + 1, attempt=1),)}
 
 
 def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
