@@ -216,14 +216,14 @@ def _browse(turn: Turn, arguments: Arguments) -> Options:
     count = arguments.integer("count", 1, 1000, default=100)
     arguments.done()
     if channel.kind != QUEUE and name is None:
-        pieces = [(channel.log.start, channel.log.next, 1)]
+        pieces = [(max(channel.log.start, start), channel.log.next, 1)]
     else:
-        pieces = _unsettled(subscription_of(channel, name))
+        pieces = subscription_of(channel, name).attempts_since(start)
     parts: list[Part] = []
     reached, size = start, 0
     for first, end, attempt in pieces:
-        for stored in channel.log.since(max(first, start)):
-            low = max(first, start, stored.first)
+        for stored in channel.log.since(first):
+            low = max(first, stored.first)
             high = min(end, stored.end, low + count)
             if low >= high or size > BROWSE_BYTES:
                 break
@@ -253,16 +253,6 @@ def _latest(turn: Turn, arguments: Arguments) -> Options:
     if expires_ms is not None and expires_ms <= turn.now_ms:
         return {"parts": ()}
     return {"parts": (turn.part(stored, offset, offset + 1, attempt=1),)}
-
-
-def _unsettled(subscription: Subscription) -> list[tuple[int, int, int]]:
-    """What is unsettled, as (first, end, the number of its next or current delivery)."""
-    pieces = [
-        (span.first, span.end, span.delivery if span.state == LEASED else span.attempt + 1)
-        for span in subscription.ranges
-    ]
-    pieces.append((subscription.cursor, subscription.channel.log.next, 1))
-    return pieces
 
 
 def _subscribe(turn: Turn, arguments: Arguments) -> Options:

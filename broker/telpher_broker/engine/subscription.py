@@ -355,6 +355,18 @@ class Subscription:
             found += self.present(max(first, self.cursor), end)
         return found
 
+    def attempts_since(self, start: int) -> list[tuple[int, int, int]]:
+        """What is unsettled from `start` on, as (first, end, its present or else next attempt)."""
+        found = [
+            (
+                max(span.first, start),
+                span.end,
+                span.delivery if span.state == LEASED else span.attempt + 1,
+            )
+            for span in self.ranges.over(start, self.cursor)
+        ]
+        return [*found, (max(self.cursor, start), self.channel.log.next, 1)]
+
     def held(self, consumer: Consumer, first: int, end: int) -> list[Span]:
         """The leased spans of this consumer that share an offset with `first` to `end`."""
         return [

@@ -58,13 +58,7 @@ def _letters(turn: Turn, arguments: Arguments) -> Options:
 
 def _from(channel: Channel, start: int) -> Iterator[tuple[Stored, int, int, int]]:
     """What is unsettled from `start` on, in pieces of one batch each, with the next attempt."""
-    queue = channel.subscriptions[""]
-    spans = [
-        (span.first, span.end, span.delivery if span.state == LEASED else span.attempt + 1)
-        for span in queue.ranges.over(start, queue.cursor)
-    ]
-    for first, end, attempt in [*spans, (queue.cursor, channel.log.next, 1)]:
-        first = max(first, start)
+    for first, end, attempt in channel.subscriptions[""].attempts_since(start):
         for stored in channel.log.since(first):
             low, high = max(stored.first, first), min(stored.end, end)
             if low >= high:
