@@ -150,10 +150,12 @@ ENGINE_ORDER = [
     "dispatch",
     "ticks",
     "descriptions",
+    "chunks",
     "routing.chunks",
     "failure.chunks",
     "uniqueness.chunks",
     "schemas.chunks",
+    "security.chunks",
     "dump",
     "engine",
 ]

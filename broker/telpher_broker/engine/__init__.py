@@ -4,9 +4,11 @@ Time, randomness and identity come in as arguments; records and effects come out
 what every message goes through. Read it in this order: `ranges` (offsets and where they stand),
 `log`, `subscription`, `sessions` (who is connected and consumes), `state`, `records`, `settings`,
 `apply` (records change state, and nothing else changes what is durable), `turn` (what one round
-works with), `arguments`, `decide`, `publication`, `publish`, `transact`, `membership`, `explain`,
-`calls`, `retention`, `dispatch`, `ticks`, `dump` (the state as a snapshot's chunks), and `engine`,
-which ties them.
+works with), `arguments`, `decide`, `publication`, `publish`, `destination` (where what the broker
+moves goes), `transact`, `membership`, `deletion`, `explain`, `calls`, `retention`, `dispatch`,
+`ticks`, `dump` (the state as a snapshot's `chunks`), and `engine`, which ties them. The others are
+small and used by these: `ordered`, `offset_set`, `memory`, `settlements`, `ports` (what the engine
+is given to call), `responders`, `parting`, `descriptions`.
 
 What only some channels use has a folder for each noun: `routing`, `schedules`, `order`, `failure`,
 `uniqueness`, `limits`, `schemas`, `security`. In each, files with the names `records`, `apply` and

@@ -21,7 +21,7 @@ from .routing.exchanges import Binding, Exchange
 from .routing.headers import Criteria
 from .schedules.schedule import Schedule
 from .schemas.apply import APPLY as APPLY_SCHEMAS
-from .security.apply import APPLY_SECURITY
+from .security.apply import APPLY as APPLY_SECURITY
 from .state import Channel, Place, Producer, State, View
 from .subscription import Subscription
 from .uniqueness.apply import APPLY as APPLY_UNIQUENESS

@@ -38,13 +38,14 @@ several channels share, the first has the bytes and the others have nil and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
 from telpher.protocol.frames import Options
 
+from .chunks import CHUNK_ROWS, grouped
 from .descriptions import summary_of
 from .failure import chunks as failure_chunks
 from .limits.quotas import Quota
@@ -52,27 +53,20 @@ from .log import Share, Stored
 from .memory import Place, size_of
 from .ranges import Span
 from .records import TRANSACTIONS
-from .routing.chunks import (
-    BINDINGS,
-    EXCHANGE,
-    FILTER,
-    FrozenExchanges,
-    load_bindings,
-    load_exchange,
-    load_filter,
-)
+from .routing import chunks as routing_chunks
+from .routing.chunks import FILTER, FrozenExchanges
 from .routing.headers import Criteria
 from .schedules.schedule import Schedule
 from .schemas import chunks as schema_chunks
 from .schemas.chunks import FrozenSchemas
-from .security.apply import frozen_security, load_security, readable_security
+from .security import chunks as security_chunks
+from .security.chunks import frozen_security, readable
 from .state import Channel, Producer, State
 from .subscription import Subscription
-from .uniqueness.chunks import IDENTITIES, FrozenIdentities, load_identities
+from .uniqueness import chunks as uniqueness_chunks
+from .uniqueness.chunks import FrozenIdentities
 from .uniqueness.fates import Fates
 
-CHUNK_BYTES: Final = 256 * 1024
-_CHUNK_ROWS: Final = 4096
 _BATCHES: Final = 3
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -80,19 +74,17 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 # What `describe` calls the chunks and their fields, and the fields of a batch.
 _NAMES: Final[dict[int, tuple[str, tuple[str, ...]]]] = {
     **failure_chunks.NAMES,
+    **routing_chunks.NAMES,
     **schema_chunks.NAMES,
+    **security_chunks.NAMES,
+    **uniqueness_chunks.NAMES,
     1: ("Header", ("next_channel",)),
     2: ("Channel", ("channel", "name", "channel_kind", "config", "next")),
     3: ("Batches", ("channel", "batches")),
     4: ("Subscription", ("channel", "name", "cursor", "missed", "spans")),
     5: ("Producers", ("producers",)),
-    EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
-    BINDINGS: ("Bindings", ("exchange", "bindings")),
-    15: ("Quotas", ("quotas",)),
-    FILTER: ("Filter", ("channel", "name", "headers", "match")),
-    10: ("Security", ("decoy_key", "namespaces", "users", "tokens")),
     7: ("Schedules", ("schedules",)),
-    IDENTITIES: ("Identities", ("channel", "dedup_ids", "unique_keys")),
+    15: ("Quotas", ("quotas",)),
 }
 _BATCH_NAMES: Final = ("first", "end", "published_ms", "properties", "batch", "about", "share")
 
@@ -187,7 +179,7 @@ class Frozen:
         """The chunks, and which batches are in each, as they are and as rows."""
         yield _bytes((1, self._next_channel)), (), ()
         for tables in self._security:
-            yield _bytes((10, *tables)), (), ()
+            yield _bytes(tables), (), ()
         if self._quotas:
             yield _bytes((15, self._quotas)), (), ()
         for number in list(self._channels):
@@ -195,7 +187,7 @@ class Frozen:
             if isinstance(channel, Channel):
                 channel = _freeze_channel(channel)
             yield _bytes((2, *channel[:5])), (), ()
-            for entries in _entry_groups(channel.entries):
+            for entries in grouped(chain.from_iterable(channel.entries), _bytes_of):
                 rows = [self._row(entry) for entry in entries]
                 yield _bytes((_BATCHES, channel.number, rows)), entries, rows
             for subscription in channel.subscriptions:
@@ -210,9 +202,9 @@ class Frozen:
         for fields in self._transfers:
             yield _bytes(fields), (), ()
         while self._producers:
-            names = list(islice(self._producers, _CHUNK_ROWS))
+            names = list(islice(self._producers, CHUNK_ROWS))
             yield _bytes((5, [self._producer_row(name) for name in names])), (), ()
-        for schedules in _schedule_groups(sorted(self._schedules)):
+        for schedules in grouped(sorted(self._schedules), lambda one: len(one.batch)):
             yield _bytes((7, schedules)), (), ()
 
     def _producer_row(self, name: bytes) -> ProducerRow:
@@ -291,7 +283,7 @@ def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[st
     if name == "Producers":
         fields["producers"] = [(row[0].hex(), *row[1:]) for row in fields["producers"]]
     if name == "Security":
-        fields = readable_security(fields)
+        fields = readable(fields)
     return {"chunk": name, **fields}
 
 
@@ -350,39 +342,14 @@ def _freeze_producer(name: bytes, producer: Producer) -> ProducerRow:
     return (name, producer.source, producer.last_ms, recent)
 
 
-def _entry_groups(chunks: list[list[Stored]]) -> Iterator[list[Stored]]:
-    """The batches in groups that make a chunk each."""
-    group: list[Stored] = []
-    size = 0
-    for entries in chunks:
-        for entry in entries:
-            group.append(entry)
-            size += size_of(entry.batch)
-            if size >= CHUNK_BYTES or len(group) >= _CHUNK_ROWS:
-                yield group
-                group, size = [], 0
-    if group:
-        yield group
-
-
-def _schedule_groups(schedules: list[Schedule]) -> Iterator[list[Schedule]]:
-    """The schedules in groups that make a chunk each."""
-    group: list[Schedule] = []
-    size = 0
-    for schedule in schedules:
-        group.append(schedule)
-        size += len(schedule.batch)
-        if size >= CHUNK_BYTES or len(group) >= _CHUNK_ROWS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _bytes_of(stored: Stored) -> int:
+    return size_of(stored.batch)
 
 
 def _subscription_chunks(channel: int, frozen: _FrozenSubscription) -> Iterator[bytes]:
     name, cursor, missed, spans, failures, passed, wanted = frozen
-    for index in range(0, len(spans) or 1, _CHUNK_ROWS):
-        flat = [number for row in spans[index : index + _CHUNK_ROWS] for number in row]
+    for index in range(0, len(spans) or 1, CHUNK_ROWS):
+        flat = [number for row in spans[index : index + CHUNK_ROWS] for number in row]
         yield _bytes((4, channel, name, cursor, missed, flat))
     for fields in failure_chunks.failures(channel, name, failures, passed):
         yield _bytes(fields)
@@ -459,16 +426,14 @@ def _load_schedules(state: State, rows: tuple[tuple[Any, ...], ...]) -> None:
 
 _LOAD: Final[dict[int, Any]] = {
     **failure_chunks.LOAD,
+    **routing_chunks.LOAD,
     **schema_chunks.LOAD,
+    **security_chunks.LOAD,
+    **uniqueness_chunks.LOAD,
     1: _load_header,
     2: _load_channel,
     4: _load_subscription,
     5: _load_producers,
-    EXCHANGE: load_exchange,
-    BINDINGS: load_bindings,
-    FILTER: load_filter,
-    10: load_security,
     7: _load_schedules,
-    IDENTITIES: load_identities,
     15: _load_quotas,
 }

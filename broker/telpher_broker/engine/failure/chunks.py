@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
+from ..chunks import CHUNK_ROWS
 from ..ranges import Failure
 from ..state import State
 from ..subscription import Subscription
@@ -13,7 +14,6 @@ from .transfer import Transfer
 
 FAILURES: Final = 13
 TRANSFERS: Final = 14
-_CHUNK_ROWS: Final = 4096
 
 # What is known of a failure, and the offsets that have it.
 Row = tuple[str, int, str, tuple[int, ...]]
@@ -47,10 +47,10 @@ def failures(
     channel: int, name: str, found: list[Row], passed_over: list[int]
 ) -> Iterator[tuple[Any, ...]]:
     """The chunks of a subscription's failures, and of what was settled without an ack."""
-    for index in range(0, len(found), _CHUNK_ROWS):
-        yield FAILURES, channel, name, found[index : index + _CHUNK_ROWS], ()
-    for index in range(0, len(passed_over), 2 * _CHUNK_ROWS):
-        yield FAILURES, channel, name, (), passed_over[index : index + 2 * _CHUNK_ROWS]
+    for index in range(0, len(found), CHUNK_ROWS):
+        yield FAILURES, channel, name, found[index : index + CHUNK_ROWS], ()
+    for index in range(0, len(passed_over), 2 * CHUNK_ROWS):
+        yield FAILURES, channel, name, (), passed_over[index : index + 2 * CHUNK_ROWS]
 
 
 def transfers(state: State) -> list[tuple[Any, ...]]:

@@ -12,14 +12,20 @@ from typing import Any, Final
 
 from telpher.protocol.frames import Options
 
+from ..chunks import CHUNK_ROWS
 from ..state import State
 from .exchanges import Binding, Exchange
 from .headers import Criteria
 
-_CHUNK_ROWS: Final = 4096
 EXCHANGE: Final = 6
 BINDINGS: Final = 11
 FILTER: Final = 16
+# What `describe` calls the chunks and their fields.
+NAMES: Final = {
+    EXCHANGE: ("Exchange", ("exchange", "name", "exchange_kind", "config", "alternate", "next")),
+    BINDINGS: ("Bindings", ("exchange", "bindings")),
+    FILTER: ("Filter", ("channel", "name", "headers", "match")),
+}
 
 # (exchange, name, kind, config, alternate, next), and its bindings.
 _Frozen = tuple[tuple[int, str, str, Options, int, int], list[Binding]]
@@ -45,8 +51,8 @@ class FrozenExchanges:
         for fields, _ in frozen:
             yield (EXCHANGE, *fields)
         for fields, bindings in frozen:
-            for start in range(0, len(bindings), _CHUNK_ROWS):
-                some = bindings[start : start + _CHUNK_ROWS]
+            for start in range(0, len(bindings), CHUNK_ROWS):
+                some = bindings[start : start + CHUNK_ROWS]
                 yield BINDINGS, fields[0], [(one.target, one.key, one.arguments) for one in some]
 
 
@@ -62,23 +68,27 @@ def _freeze(exchange: Exchange) -> _Frozen:
     return fields, list(exchange)
 
 
-def load_exchange(
+def _load_exchange(
     state: State, number: int, name: str, kind: str, config: Options, alternate: int, following: int
 ) -> None:
-    """An exchange without its bindings."""
     exchange = Exchange(number, name, kind, config, alternate)
     exchange.next = following
     state.exchanges.add(exchange)
 
 
-def load_bindings(state: State, number: int, rows: tuple[tuple[int, str, Options], ...]) -> None:
-    """Some bindings of an exchange."""
+def _load_bindings(state: State, number: int, rows: tuple[tuple[int, str, Options], ...]) -> None:
     for target, key, arguments in rows:
         name = state.name_of(target)
         assert name is not None
         state.exchanges.bind(number, Binding.of(target, key, arguments), name)
 
 
-def load_filter(state: State, number: int, name: str, headers: Options, match: str) -> None:
-    """The filter of a subscription that is there."""
+def _load_filter(state: State, number: int, name: str, headers: Options, match: str) -> None:
     state.subscription(number, name).filter = Criteria.of(headers, match)
+
+
+LOAD: Final[dict[int, Any]] = {
+    EXCHANGE: _load_exchange,
+    BINDINGS: _load_bindings,
+    FILTER: _load_filter,
+}

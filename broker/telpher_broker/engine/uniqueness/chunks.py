@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from ..chunks import CHUNK_ROWS
 from ..state import Channel, State
 from .dedup import DedupWindow, Remembered
 from .uniques import Holder, UniqueRow, Uniques
 
 IDENTITIES: Final = 8
-_CHUNK_ROWS: Final = 4096
+# What `describe` calls the chunk and its fields.
+NAMES: Final = {IDENTITIES: ("Identities", ("channel", "dedup_ids", "unique_keys"))}
 
 
 class FrozenIdentities(NamedTuple):
@@ -35,22 +37,21 @@ class FrozenIdentities(NamedTuple):
         for run in self.remembered:
             group.append(run)
             count += len(run.ids)
-            if count >= _CHUNK_ROWS:
+            if count >= CHUNK_ROWS:
                 yield IDENTITIES, number, group, ()
                 group, count = [], 0
         if group:
             yield IDENTITIES, number, group, ()
-        while rows := tuple(islice(self.uniques, _CHUNK_ROWS)):
+        while rows := tuple(islice(self.uniques, CHUNK_ROWS)):
             yield IDENTITIES, number, (), rows
 
 
-def load_identities(
+def _load_identities(
     state: State,
     number: int,
     runs: tuple[tuple[Any, ...], ...],
     uniques: tuple[UniqueRow, ...],
 ) -> None:
-    """Add what a chunk holds."""
     channel = state.numbered[number]
     if runs:
         channel.dedup = channel.dedup or DedupWindow()
@@ -60,3 +61,6 @@ def load_identities(
         channel.uniques = channel.uniques or Uniques()
         for key, *holder in uniques:
             channel.uniques.take(key, Holder._make(holder))
+
+
+LOAD: Final = {IDENTITIES: _load_identities}
