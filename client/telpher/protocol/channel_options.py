@@ -59,7 +59,7 @@ class Number:
 
     def allowed(self) -> str:
         """See `Domain`."""
-        return f"{self.least:g} to {self.most:,}, whole or not"
+        return f"{self.least:g} to {self.most:,.15g}, whole or not"
 
     def has(self, value: Any) -> bool:
         """See `Domain`."""

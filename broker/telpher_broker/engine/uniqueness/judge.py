@@ -335,14 +335,15 @@ def _named(holders: Iterable[Holder]) -> str:
 def sweep(turn: Turn, channel: Channel) -> None:
     """Forget ids and free keys whose time is over, now and then; set the alarm for the next."""
     window, uniques = channel.dedup, channel.uniques
-    if window is not None and window.oldest_ms is not None:
+    if window is not None:
         window_ms = 1000 * channel.config.get("dedup_seconds", DEDUP_SECONDS)
-        forget_ms = turn.now_ms - window_ms
-        if window.oldest_ms <= forget_ms:
+        forget_ms, oldest_ms = turn.now_ms - window_ms, window.oldest_ms
+        if oldest_ms is not None and oldest_ms <= forget_ms:
             turn.commit(r.Deduplicated(channel.number, forget_ms, turn.now_ms, 0, ()))
         _look_again(turn, channel, window.oldest_ms, window_ms)
-    if uniques is not None and uniques.next_end_ms is not None:
-        if uniques.next_end_ms <= turn.now_ms:
+    if uniques is not None:
+        end_ms = uniques.next_end_ms
+        if end_ms is not None and end_ms <= turn.now_ms:
             turn.commit(r.UniquesFreed(channel.number, turn.now_ms))
         _look_again(turn, channel, uniques.next_end_ms, 0)
 
