@@ -58,6 +58,22 @@ def test_leased_to_whom_and_until_when(driver: Driver) -> None:
     assert "whose connection broke" in told["text"]
 
 
+def test_times_are_told_in_units_that_fit_them(driver: Driver) -> None:
+    session = driver.connect()
+    for seconds in (90, 150, 9_000, 259_200):
+        driver.publish(session, "jobs", b"a", properties={"delay_ms": seconds * 1000})
+    found = [explained(driver, session, offset)["text"] for offset in range(4)]
+    assert [text.removesuffix(" more: it was published for then") for text in found] == [
+        "delayed for 90.0 s",
+        "delayed for 2.5 min",
+        "delayed for 2.5 h",
+        "delayed for 3.0 days",
+    ]
+    driver.call(session, "cancel_scheduled", channel="jobs", offsets=(3, 4))
+    driver.pass_time(7_200_000)
+    assert explained(driver, session, 3)["text"] == "was cancelled 2.0 h ago"
+
+
 def test_delayed_until(driver: Driver) -> None:
     session = driver.connect()
     driver.publish(session, "jobs", b"a", properties={"delay_ms": 5000})

@@ -163,7 +163,7 @@ def _expired(turn: Turn, place: Place) -> Options | None:
         return None
     if place.span is None and not place.is_tail:
         return None
-    text = f"expired {(turn.now_ms - stored.expires_ms) / 1000:.1f} s ago; it is not delivered"
+    text = f"expired {_lasting((turn.now_ms - stored.expires_ms) / 1000)} ago; it is not delivered"
     return {"state": "expired", "text": text}
 
 
@@ -177,7 +177,7 @@ def _delayed(turn: Turn, place: Place) -> Options | None:
         why = "it was moved to then"
     if span.attempt:
         why = f"attempt {span.attempt} was given back or failed"
-    text = f"delayed for {max(seconds, 0):.1f} s more: {why}"
+    text = f"delayed for {_lasting(max(seconds, 0))} more: {why}"
     return {"state": "delayed", "text": text, "due_ms": span.due_ms, "attempt": span.attempt}
 
 
@@ -199,6 +199,14 @@ def _ready(turn: Turn, place: Place) -> Options | None:
     return told | {"text": "; ".join((text, *reasons))}
 
 
+def _lasting(seconds: float) -> str:
+    """A time in a unit that people can imagine it in: `39.6 s`, `2.5 h`."""
+    for unit, of_seconds in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * of_seconds:
+            return f"{seconds / of_seconds:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
@@ -217,7 +225,7 @@ def _settled(turn: Turn, place: Place) -> Options:
     policy = subscription.channel.policy
     if state == "dead" and policy is not None and policy.dead_letter is not None:
         told["dead_letter"] = policy.dead_letter
-    return told | {"text": f"{words} {ago:.1f} s ago"}
+    return told | {"text": f"{words} {_lasting(ago)} ago"}
 
 
 # By the reason of a settlement: the state, and it in words.
@@ -226,10 +234,10 @@ SETTLED: Final[dict[r.Reason, tuple[str, str]]] = {
     r.Reason.EXPIRED: ("expired", "expired"),
     r.Reason.PURGED: ("purged", "purged"),
     r.Reason.DEAD_LETTERED: ("dead", "became a dead letter"),
-    r.Reason.CANCELLED: ("cancelled", "was cancelled before its time"),
+    r.Reason.CANCELLED: ("cancelled", "was cancelled"),
     r.Reason.DROPPED: ("dropped", "was dropped for a bound of the channel"),
     r.Reason.MOVED: ("moved", "was moved to another channel"),
-    r.Reason.FILTERED: ("filtered", "was passed over: the subscription's filter does not want it"),
+    r.Reason.FILTERED: ("filtered", "was passed over by the subscription's filter"),
     r.Reason.REPLACED: ("replaced", "was replaced by a later one with the same unique key"),
 }
 
