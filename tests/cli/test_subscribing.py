@@ -68,9 +68,9 @@ def test_a_filter_is_set_and_taken_away(on_broker: Command, name: str) -> None:
     assert on_broker("consume", name, "--subscription", "s", "--ack").out == "3\n"
     result = on_broker("subscribe", name, "s", "--header", "region=us", "--any")
     assert (result.code, "no filter" in result.err) == (ExitCode.REFUSED, True)
-    assert (
-        on_broker("filter", name, "s", "--header", "size:=1").out == "s wants messages with size\n"
-    )
+    several = ("--header", "size:=1", "--header", "region=eu", "--header", "urgent")
+    told = on_broker("filter", name, "s", *several, "--any").out
+    assert told == "s wants messages with size:=1 or region=eu or urgent\n"
 
 
 def test_a_pattern_is_not_looked_at_without_a_subscription(on_broker: Command, name: str) -> None:

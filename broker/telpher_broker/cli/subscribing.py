@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -77,5 +78,14 @@ def filter(topic: str, name: str, headers: Headers, is_any: bool, url: str | Non
         await bus.set_filter(topic, name, wanted, match=_match(is_any))
 
     with_bus(url, work)
-    told = "all messages" if wanted is None else f"messages with {' '.join(wanted)}"
+    joint = " or " if is_any else " and "
+    told = "all messages" if wanted is None else f"messages with {joint.join(map(_told, headers))}"
     click.echo(f"{name} wants {told}")
+
+
+def _told(header: tuple[str, Any]) -> str:
+    """A header as it is written at the command line."""
+    name, value = header
+    if value is None:
+        return name
+    return f"{name}={value}" if isinstance(value, str) else f"{name}:={json.dumps(value)}"
