@@ -131,9 +131,16 @@ def test_bytes_that_are_no_frames_are_the_peers_fault(session, data):
     assert "broke the protocol" in str(session.fault)
 
 
-@pytest.mark.parametrize(("value", "fault"), [(1 << 64, ValueError), (object(), TypeError)])
-def test_a_call_that_cannot_be_sent_is_its_callers_fault_alone(session, value, fault):
-    with pytest.raises(fault):
+@pytest.mark.parametrize(
+    ("value", "fault", "text"),
+    [
+        (1 << 64, ValueError, "more than 64 bits"),
+        ("\udcff", ValueError, "no text that UTF-8 can hold"),
+        (object(), TypeError, "object"),
+    ],
+)
+def test_a_call_that_cannot_be_sent_is_its_callers_fault_alone(session, value, fault, text):
+    with pytest.raises(fault, match=text):
         session.call("inspect", {"offset": value}, None)
     session.cut()
     session.begin(2.0)

@@ -75,6 +75,8 @@ def encode(frame: Frame) -> bytes:
         body: bytes = _pack((NUMBERS[type(frame)], *frame))
     except OverflowError:
         raise ValueError("an integer is of more than 64 bits") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object!r:.100} is no text that UTF-8 can hold") from None
     return LENGTH.pack(len(body)) + body
 
 
