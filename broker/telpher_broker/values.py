@@ -138,7 +138,8 @@ def _scaled(text: str, units: Mapping[str, int]) -> int:
     """The amount in `text`, in the base unit."""
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
-        raise ValueError("not a whole number" + (" with a unit" if units else ""))
+        of_units = f", with a unit if you like: {', '.join(units)}" if units else ""
+        raise ValueError(f"write a whole number{of_units}")
     amount, unit = match.groups()
     factors = {name.casefold(): factor for name, factor in units.items()}
     if unit and unit.casefold() not in factors:

@@ -113,6 +113,12 @@ def test_a_request(on_broker: Command, broker_url: str, name: str) -> None:
         responder.communicate()
 
 
+def test_a_time_that_is_none_is_told_how_to_write_one(on_broker: Command, name: str) -> None:
+    result = on_broker("publish", name, "x", "--delay", "soon")
+    assert result.code == ExitCode.USAGE
+    assert "'soon': write a whole number, with a unit if you like: d, h, min, s, ms" in result.err
+
+
 def test_a_request_that_nobody_answers(on_broker: Command, name: str) -> None:
     result = on_broker("request", name, "x", "--fail-fast")
     assert result.code == ExitCode.REFUSED

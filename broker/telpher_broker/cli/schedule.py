@@ -33,7 +33,7 @@ def schedule() -> None:
     """
 
 
-@schedule.command("set")
+@schedule.command("set", short_help="Make a schedule, or change the one of this name.")
 @click.argument("name")
 @click.argument("expression")
 @click.argument("channel")
@@ -98,7 +98,7 @@ def show(name: str, count: int, url: str | None, as_json: bool) -> None:
     _show(with_bus(url, lambda bus: bus.schedule(name, count=count)), as_json)
 
 
-@schedule.command()
+@schedule.command(short_help="Let the schedule NAME rest.")
 @click.argument("name")
 @url_option
 def pause(name: str, url: str | None) -> None:

@@ -69,7 +69,7 @@ def _declare(turn: Turn, arguments: Arguments) -> Options:
         raise Refusal(
             "channel_differs",
             f"{name!r} is a {channel.kind} with {channel.config or 'no configuration'}; "
-            "declare it alike, or change it with the verb configure",
+            "declare it alike, or change it with configure",
         )
     turn.use(channel)
     return inspect(channel)

@@ -115,7 +115,7 @@ def _check_part(turn: Turn, part: str, kind: str, config: Options) -> None:
         raise Refusal(
             "channel_differs",
             f"{part!r} is a {channel.kind} with {channel.config or 'no configuration'}; "
-            "give what it has, change it with the verb configure, or choose another name",
+            "give what it has, change it with configure, or choose another name",
         )
 
 

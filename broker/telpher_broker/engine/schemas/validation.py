@@ -111,4 +111,4 @@ def compiled(turn: Turn, channel: Channel, schema: object, code: str) -> Check:
     try:
         return compile_schema(schema)
     except ValueError as error:
-        raise Refusal(code, f"the schema of {channel.name!r} is none: {error}") from None
+        raise Refusal(code, f"the schema of {channel.name!r} is no JSON Schema: {error}") from None
