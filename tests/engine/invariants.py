@@ -182,6 +182,12 @@ def check_subscription(subscription: Subscription) -> None:
     assert leased == {s.first: s.end for s in subscription.ranges if s.state == LEASED}
     assert len(set(map(id, subscription.waiting))) == len(subscription.waiting)
     assert all(c.waiting and c in subscription.consumers for c in subscription.waiting)
+    partition = subscription.channel.config.get("partition")
+    if partition is not None:
+        assert sum(bool(consumer.leases) for consumer in subscription.consumers) <= 1
+        members = sorted({c.member for c in subscription.consumers if c.session is not None})
+        owner = members[partition % len(members)] if members else None
+        assert owner == (subscription.owner and subscription.owner.member)
 
 
 def check_ranges(ranges: Ranges) -> None:

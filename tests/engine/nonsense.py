@@ -57,7 +57,8 @@ CHANNELS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "table.b": (TOPIC, {"compact": True, "key_order": True, "ttl_seconds": 2}),
 }
 EXCHANGES: Final = ("route.direct", "route.topic", "route.fanout", "route.headers", "route.hash")
-NAMES: Final = (*CHANNELS, *EXCHANGES, "absent", "made")
+PARTS: Final = ("parted.0", "parted.1")
+NAMES: Final = (*CHANNELS, *EXCHANGES, "parted", *PARTS, "absent", "made")
 PATTERNS: Final = ("news.*", "#", "table.#", "*.a")
 KEYS: Final = ("a", "b", "", "news.a", "x" * 1024)
 HEADERS: Final[tuple[dict[str, Any] | None, ...]] = (
@@ -172,6 +173,7 @@ VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "namespace": ("acme", "default", "a.b"),
     "offset": SMALL,
     "offsets": OFFSETS,
+    "partitions": (1, 2, 3, 0, 1025),
     "pattern": ("#", "news.*", "plain", "**"),
     "paused": (False, True),
     "permission": (*PERMISSIONS, "all"),
@@ -220,6 +222,8 @@ ARGUMENTS: Final[dict[str, str]] = {
     "unbind": "exchange! target! keys headers match weight",
     "bindings": "exchange! start limit",
     "route": "exchange! key headers",
+    "partition": "channel! kind! partitions! config",
+    "partitions": "channel!",
     "quotas": "",
     "quota_set": "name! subject! algorithm limit! window_ms burst unit at_limit",
     "quota_delete": "name!",
@@ -294,6 +298,9 @@ class Nonsense:
             arguments["config"] = self.random.choice(
                 ({"alternate": self.random.choice(NAMES)}, {"header": "kind"}, {"x": 1})
             )
+        if verb == "partition" and self.random.random() < 0.7:
+            arguments |= {"channel": "parted", "kind": QUEUE}
+            arguments.pop("config", None)
         if verb == "user_add" and self.random.random() < 0.7:
             arguments = {"user": self.random.choice(PLACE_OF_USERS[:4]), "verifier": VERIFIER}
             arguments["first"] = self.is_first
@@ -364,6 +371,7 @@ class Nonsense:
             "acks": (True, False),
             "exclusive": (True, False),
             "fence": (True, False),
+            "member": (b"m" * 16, b"n" * 16),
             "start": STARTS,
             "filter": VALUES["filter"][:4],
             "more": (1,),
@@ -372,7 +380,7 @@ class Nonsense:
             if self.random.random() < (0.02 if name == "more" else 0.2):
                 is_absurd = self.random.random() < self.absurd
                 options[name] = self.random.choice(ABSURD if is_absurd else values)
-        where = self.random.choice((*CHANNELS, *PATTERNS, "made"))
+        where = self.random.choice((*CHANNELS, *PARTS, *PATTERNS, "made"))
         name = self.random.choice((None, "s", "t"))
         if CHANNELS.get(where, (QUEUE, {}))[0] == QUEUE and where not in PATTERNS:
             name = None

@@ -65,6 +65,7 @@ class Attack:
             EXCHANGES, ("direct", "topic", "fanout", "headers", "consistent-hash"), strict=True
         ):
             self.driver.call(session, "declare_exchange", exchange=name, kind=kind)
+        self.driver.call(session, "partition", channel="parted", kind="queue", partitions=2)
         circle = zip(EXCHANGES, (*EXCHANGES[1:], EXCHANGES[0]), strict=True)
         for name, target in [*circle, *((name, self.random.choice(NAMES)) for name in EXCHANGES)]:
             how: dict[str, Any] = {"keys": ("a",)} if name in EXCHANGES[:2] else {}
