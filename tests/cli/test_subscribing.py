@@ -46,6 +46,14 @@ def test_a_feed_is_configured_and_explained_by_its_name(on_broker: Command, name
     assert "is not a name" in on_broker("configure", f"{name}@s", "--backoff", "fixed").err
 
 
+def test_an_option_is_taken_away_by_the_name_of_its_flag(on_broker: Command, name: str) -> None:
+    on_broker("declare", name, "--limit-count", "3", "--retain-count", "2")
+    result = on_broker("configure", name, "--unset", "limit-count")
+    assert result.out == f"queue {name}: retain_count=2\n"
+    result = on_broker("configure", name, "--unset", "retain_cuont")
+    assert (result.code, "did you mean 'retain_count'?" in result.err) == (ExitCode.REFUSED, True)
+
+
 def test_a_number_that_cannot_be_sent_is_a_fault_of_one_line(on_broker: Command, name: str) -> None:
     on_broker("declare", name)
     result = on_broker("explain", name, str(1 << 64))

@@ -155,6 +155,11 @@ def test_a_wrong_configuration_changes_nothing(driver: Driver) -> None:
     )
     records = len(driver.journal)
     driver.call(session, "configure", channel="news", config={"retain_count": 2})
+    refused = driver.call(session, "configure", channel="news", config={"retain_cuont": None})
+    assert (refused.code, refused.text) == (
+        "bad_request",
+        "a topic has no configuration 'retain_cuont'; did you mean 'retain_count'?",
+    )
     assert len(driver.journal) == records
 
 

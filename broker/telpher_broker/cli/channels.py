@@ -116,9 +116,10 @@ def declare(
 def configure(channel: str, unset: tuple[str, ...], url: str | None, **config: Any) -> None:
     """Change options of CHANNEL while it lives; those not named stay as they are.
 
-    Options are named in --unset as in the protocol: retain_seconds.
+    Options are named in --unset as their flags or as in the protocol: retain-seconds,
+    retain_seconds.
     """
-    changes = dict.fromkeys(unset) | config_of(config)
+    changes = dict.fromkeys(name.replace("-", "_") for name in unset) | config_of(config)
     if not changes:
         raise click.UsageError("name an option to change, or --unset one")
     found = with_bus(url, lambda bus: bus.configure(channel, **changes))

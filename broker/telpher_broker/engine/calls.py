@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from telpher.protocol import frames as f
-from telpher.protocol.channel_options import FEED, OPTIONS, QUEUE, TOPIC, why_not_config
+from telpher.protocol.channel_options import (
+    FEED,
+    OPTIONS,
+    QUEUE,
+    TOPIC,
+    why_no_option,
+    why_not_config,
+)
 from telpher.protocol.frames import Options, Part
 from telpher.protocol.names import is_pattern
 
@@ -79,6 +86,11 @@ def _configure(turn: Turn, arguments: Arguments) -> Options:
     channel = channel_of(turn, arguments.text("channel"))
     changes = arguments.options("config")
     arguments.done()
+    # What is taken away is not in what is checked below.
+    for option in changes:
+        unknown = why_no_option(channel.kind, option)
+        if unknown is not None:
+            raise Refusal("bad_request", unknown)
     config = {
         name: value for name, value in (channel.config | changes).items() if value is not None
     }

@@ -339,6 +339,18 @@ def _instead(kind: str, name: Any) -> str:
     return f"did you mean {alike[0]!r}?" if alike else "telpher declare --help lists what there is"
 
 
+def why_no_option(kind: str, name: Any) -> str | None:
+    """Why a `kind` has no option of this name, for an error message; None if it has.
+
+    >>> why_no_option("queue", "retain-seconds")
+    "a queue has no configuration 'retain-seconds'; did you mean 'retain_seconds'?"
+    """
+    option = OPTIONS.get(name)
+    if option is not None and kind in option.kinds:
+        return None
+    return f"a {kind} has no configuration {name!r:.40}; {_instead(kind, name)}"
+
+
 def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     """What is wrong with the configuration of a `kind`, for an error message; None if nothing is.
 
@@ -346,9 +358,10 @@ def why_not_config(kind: str, config: dict[str, Any]) -> str | None:
     'ttl_seconds is 0; it may be 1 to 3153600000'
     """
     for name, value in config.items():
-        option = OPTIONS.get(name)
-        if option is None or kind not in option.kinds:
-            return f"a {kind} has no configuration {name!r:.40}; {_instead(kind, name)}"
+        unknown = why_no_option(kind, name)
+        if unknown is not None:
+            return unknown
+        option = OPTIONS[name]
         if not option.domain.has(value):
             return f"{name} is {value!r:.40}; it may be {option.domain.allowed()}"
         if option.needs is not None and option.needs not in config:
