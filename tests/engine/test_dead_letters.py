@@ -602,7 +602,7 @@ def test_a_snapshot_of_failures_is_of_one_moment(driver: Driver) -> None:
 def test_letters_beyond_the_end_are_not_deleted(driver: Driver) -> None:
     session = driver.connect()
     driver.publish(session, "jobs", b"a", b"b")
-    for offsets in [(2, 3), (2**63, 2**64 - 1)]:
+    for offsets in [(2**63, 2**64 - 1), (2, 3)]:
         told = driver.call(session, "delete_letters", channel="jobs", offsets=offsets)
         assert told == {"deleted": 0, "next": None}
     assert driver.call(session, "delete_letters", channel="jobs", offsets=(1, 9))["deleted"] == 1
