@@ -378,3 +378,15 @@ def test_a_feed_that_is_made_while_a_snapshot_is_written_reads_on() -> None:
     driver.end_snapshot(frozen)
     consumer = driver.consume(session, "prices.*", "s", prefetch=10)
     assert heard(driver, consumer) == [b"1", b"2"]
+
+
+def test_a_feed_does_not_begin_where_numbers_end(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="news.a", kind="topic")
+    for offset in (2**62 + 1, 2**64 - 1):
+        options = {"prefetch": 1, "start": offset}
+        ((_, refused),) = driver.send(session, f.Consume(offset, "news.*", "s", options))
+        assert refused.code == "bad_request"
+    driver.consume(session, "news.*", "s", prefetch=5, start=2**62)
+    assert isinstance(driver.publish(session, "news.a", b"a", b"b"), f.Confirm)
+    driver.check_replay(range(len(driver.journal)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from telpher.protocol.frames import Offsets, Options
 
 from .sessions import Session
 from .turn import Refusal, Turn
+
+# What is asked for by offset may become the number of a message, which leaves room to count on.
+_OFFSET_MAX: Final = 2**62
 
 
 class Arguments:
@@ -139,7 +142,7 @@ class Arguments:
     def start(self, name: str, default: str = "latest") -> Any:
         """A position in a log: "earliest", "latest", an offset, {"time_ms": t}."""
         value = self._fields.pop(name, default)
-        if value in ("earliest", "latest") or (type(value) is int and value >= 0):
+        if value in ("earliest", "latest") or (type(value) is int and 0 <= value <= _OFFSET_MAX):
             return value
         if type(value) is dict and list(value) == ["time_ms"] and type(value["time_ms"]) is int:
             return value
