@@ -12,6 +12,7 @@ import pytest
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher_broker.engine.schemas import verbs as schema_verbs
+from telpher_broker.engine.schemas.document import Document, unfolded_parts
 from telpher_broker.schemas import compile_schema, schema_compiler
 
 from .driver import PORTS, Driver, answer_of, delivered, make_batch
@@ -276,3 +277,41 @@ def test_a_check_stops_at_what_it_is_asked_for() -> None:
     assert len(check([b"1"] * 5, 2)) == 2
     assert check([b'"2026-01-31"'], 1) == []
     assert check([b'"soon"'], 1)
+
+
+def chain(length: int) -> dict[str, Any]:
+    """Definitions that each name the next one twice: short, and 2^length when unfolded."""
+    links = {
+        f"d{index}": {"anyOf": [{"$ref": f"#/$defs/d{index + 1}"}] * 2} for index in range(length)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**links, f"d{length}": {"const": 1}}}
+
+
+def test_a_short_schema_that_takes_for_ever_is_refused(driver: Driver) -> None:
+    session = driver.connect()
+    for name in ("other", "another", "trees"):
+        driver.call(session, "declare", channel=name, kind="queue")
+    assert set_schema(driver, session, chain(8), "other") == {"version": 1}
+    refused = set_schema(driver, session, chain(40), "another")
+    assert refused.code == "bad_schema"
+    assert "parts when its references are followed; it may have 5000" in refused.text
+    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}
+    assert set_schema(driver, session, tree, "trees") == {"version": 1}
+
+
+def test_references_by_name_are_few(driver: Driver) -> None:
+    session = driver.connect()
+    schema = {"$defs": {"a": {"$anchor": "a"}}, "allOf": [{"$ref": "#a"}] * 9}
+    refused = set_schema(driver, session, schema)
+    assert refused.code == "bad_schema"
+    assert "9 references by anchor" in refused.text
+
+
+def test_what_a_schema_unfolds_to() -> None:
+    assert unfolded_parts(Document(True)) == 0
+    assert unfolded_parts(Document({"type": "string"})) == 1
+    assert unfolded_parts(Document(chain(1))) == 1 + (3 + 2 * 1)
+    assert unfolded_parts(Document(chain(60))) > 2**60
+    circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
+    assert unfolded_parts(Document({"$ref": "#/$defs/a", "$defs": circle})) == 3 + 1
+    assert unfolded_parts(Document({"$ref": "#/nowhere", "$id": "x", "a": {"$id": "y"}})) == 2

@@ -49,9 +49,11 @@ class Document:
 
     def resolve(self, reference: object) -> Part | None:
         """Where a JSON pointer into this document leads; None for any other reference."""
-        if not self._is_followed or not isinstance(reference, str):
-            return None
-        if reference != "#" and not reference.startswith("#/"):
+        return self.pointed_at(reference) if self._is_followed else None
+
+    def pointed_at(self, reference: object) -> Part | None:
+        """The same, as if no `$id` inside the document could lead it elsewhere."""
+        if not isinstance(reference, str) or (reference != "#" and reference[:2] != "#/"):
             return None
         schema, path = self.root, []
         for step in unquote(reference).split("/")[1:]:
@@ -101,6 +103,57 @@ class Document:
         return parts
 
 
+def unfolded_parts(document: Document) -> int:
+    """How many maps a schema has when each `$ref` stands for what it leads to: a validator may have
+    to look at them all for one value. A reference that leads back into itself counts once.
+
+    A chain of definitions that each name the next one twice is short and unfolds to 2^n.
+    """
+    known: dict[str, int] = {}
+    under_way: set[str] = set()
+    stack = ["#"]
+    while stack:
+        reference = stack[-1]
+        target = document.pointed_at(reference)
+        own, references = _own_parts(None if target is None else target.schema)
+        waiting = [one for one in references if one not in known and one not in under_way]
+        if reference in known or (reference in under_way and not waiting):
+            known.setdefault(reference, own + sum(known.get(one, 1) for one in references))
+            under_way.discard(stack.pop())
+        else:
+            under_way.add(reference)
+            stack += dict.fromkeys(waiting)
+    return known["#"]
+
+
+def references_by_name(root: Schema) -> int:
+    """How many references of a schema are no JSON pointer into it: their ways are not followed."""
+    named = ("$dynamicRef", "$recursiveRef")
+    return sum(
+        name in named or (name == "$ref" and isinstance(value, str) and value[:2] not in _POINTERS)
+        for name, value in entries(root)
+    )
+
+
+def _own_parts(schema: Schema) -> tuple[int, list[str]]:
+    """How many maps stand in a schema, and every reference there; its definitions count where they
+    are referred to."""
+    count, references, stack = 0, [], [schema]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            count += 1
+            reference = value.get("$ref")
+            if isinstance(reference, str):
+                references.append(reference)
+            stack += (inner for name, inner in value.items() if name not in _DEFINITIONS)
+        elif isinstance(value, list):
+            stack += value
+    return count, references
+
+
+_POINTERS: Final = frozenset({"#", "#/"})
+_DEFINITIONS: Final = frozenset({"$defs", "definitions"})
 _TAKEN_OUT: Final = frozenset({"$ref", "allOf", "anyOf", "oneOf"}) | UNEVALUATED
 
 

@@ -14,10 +14,13 @@ from ..decide import channel_of
 from ..state import Channel
 from ..turn import Refusal, Turn
 from .compatibility import BACKWARD, Problem, problems
-from .document import equal
+from .document import Document, equal, references_by_name, unfolded_parts
 from .schemas import Schemas, SchemaVersion
 from .validation import compiled
 
+# What a validator may have to look at for one value, with references followed.
+PARTS_MAX: Final = 5000
+NAMED_REFERENCES_MAX: Final = 8
 SCHEMA_BYTES_MAX: Final = 64 * 1024
 VERSIONS_MAX: Final = 100
 _PROBLEMS_SHOWN: Final = 3
@@ -100,8 +103,27 @@ def _given(turn: Turn, arguments: Arguments) -> tuple[Channel, Any, str]:
         raise Refusal(
             "bad_schema", f"the schema of {channel.name!r} is not JSON: {error}"
         ) from None
+    _check_cost(channel, schema)
     compiled(turn, channel, schema, "bad_schema")
     return channel, schema, text
+
+
+def _check_cost(channel: Channel, schema: Any) -> None:
+    """Refuse what is short and takes a validator for ever: nothing else goes on meanwhile."""
+    parts = unfolded_parts(Document(schema))
+    if parts > PARTS_MAX:
+        raise Refusal(
+            "bad_schema",
+            f"the schema of {channel.name!r} has {parts:.3g} parts when its references are "
+            f"followed; it may have {PARTS_MAX}: let definitions refer to fewer others",
+        )
+    named = references_by_name(schema)
+    if named > NAMED_REFERENCES_MAX:
+        raise Refusal(
+            "bad_schema",
+            f"the schema of {channel.name!r} has {named} references by anchor, $id or $dynamicRef; "
+            f"it may have {NAMED_REFERENCES_MAX}: refer by JSON pointer, as in '#/$defs/customer'",
+        )
 
 
 def _schemas(channel: Channel) -> Schemas:
