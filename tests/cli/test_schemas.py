@@ -52,7 +52,7 @@ def test_explain(on_broker: Command, name: str) -> None:
     out = on_broker("explain", name, "0").out
     assert out.startswith(f"{name} 0: in the log, published 20")
     assert out.endswith("  ready, behind nothing; no consumer is connected\n")
-    assert "delayed for 3" in on_broker("explain", name, "1").out
+    assert "delayed for 60.0 min more" in on_broker("explain", name, "1").out
     on_broker("consume", name, "--ack", "--count", "1")
     assert "  acknowledged " in on_broker("explain", name, "0").out
     (row,) = on_broker("explain", name, "0", "--json").rows
