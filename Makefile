@@ -5,7 +5,12 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.telpher-installed
 CONFIG ?=
 
-.PHONY: help setup run demo test lint check bench docs constraints clean
+# For `make torture`: which programme, how much of it, from which seed.
+NAME ?=
+SIZE ?=
+SEED ?= 1
+
+.PHONY: help setup run demo test lint check torture bench docs constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,7 +38,11 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test  ## lint and tests
+check: lint test  ## lint, tests, and the short form of everything that tries the guarantees
+	$(BIN)/python -m tests.torture --short
+
+torture: setup  ## try the guarantees at length (hours); NAME=kills SEED=7 SIZE=50 for one alone
+	$(BIN)/python -m tests.torture $(NAME) --seed $(SEED) $(if $(SIZE),--size $(SIZE))
 
 bench: setup  ## measure everything and write docs/benchmarks.md (half an hour; see python -m bench --help)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench,bench-peers]'

@@ -1,0 +1,1 @@
+"""One module for each programme; it ends in `PROGRAMME`. All modules here are found."""
