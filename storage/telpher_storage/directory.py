@@ -25,11 +25,19 @@ def adopt_directory(files: Files, path: Path) -> None:
     mode = files.directory_mode(path)
     if mode is None:
         files.make_directory(path)
-        files.sync_directory(path.parent)
         return
     refuse_foreign(files, path)
     if mode & 0o077:
         files.restrict(path, 0o700)
+
+
+def sync_name(files: Files, path: Path) -> None:
+    """Put the directory's own name on the disk: who made it may not have lived to. OSError.
+
+    A parent that we may not read is of somebody who made the directory for us.
+    """
+    with contextlib.suppress(PermissionError):
+        files.sync_directory(path.parent)
 
 
 def refuse_foreign(files: Files, path: Path) -> None:

@@ -39,6 +39,7 @@ from .directory import (
     remove_names,
     set_aside,
     settle_increment,
+    sync_name,
 )
 from .file_header import increment_name, snapshot_name
 from .files import NO_SPACE, READ, Files
@@ -116,6 +117,7 @@ class FileLog:
     def _recover(self) -> Recovery:
         manifest = load_manifest(self._files, self._path)
         if manifest is None:
+            sync_name(self._files, self._path)
             manifest = Manifest(secrets.token_bytes(8))
             replace_small(self._files, self._path, MANIFEST, encode_manifest(manifest))
         clean = load_clean(self._files, self._path, manifest)
