@@ -113,6 +113,17 @@ def test_a_time_at_the_very_start_is_not_missed(driver: Driver) -> None:
     assert fired(driver.journal) == [START_MS + 1000]
 
 
+@pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
+def test_what_was_missed_takes_nothing_along_that_was_not(driver: Driver, catch_up: str) -> None:
+    """A start at the very time that follows a missed one; and a first tick that comes late."""
+    begun(driver, catch_up=catch_up)
+    driver.now_ms += 2000
+    driver.restart()
+    driver.advance(1000)
+    made_up = [] if catch_up == "skip" else [START_MS + 1000]
+    assert fired(driver.journal) == [*made_up, START_MS + 2000, START_MS + 3000]
+
+
 def test_a_pause_misses_nothing(driver: Driver) -> None:
     session, _ = begun(driver, catch_up="all")
     driver.pass_time(1500)

@@ -55,12 +55,14 @@ def fire(turn: Turn) -> None:
 
 def _fire(turn: Turn, schedule: Schedule) -> None:
     is_missed = schedule.due_ms < turn.started_ms
+    # What is due from the start on is not missed, however late the first tick is.
+    missed_until_ms = turn.started_ms - 1
     if is_missed and not _is_made_up_for(turn, schedule):
-        _fired(turn, schedule, 0, None, turn.now_ms)
+        _fired(turn, schedule, 0, None, missed_until_ms)
         return
     failure = _publish(turn, schedule)
     is_each = not is_missed or schedule.catch_up == ALL
-    _fired(turn, schedule, turn.now_ms, failure, schedule.due_ms if is_each else turn.now_ms)
+    _fired(turn, schedule, turn.now_ms, failure, schedule.due_ms if is_each else missed_until_ms)
 
 
 def _is_made_up_for(turn: Turn, schedule: Schedule) -> bool:
