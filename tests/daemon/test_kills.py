@@ -18,7 +18,7 @@ import telpher
 
 from .process import DaemonProcess
 
-KILLS = int(os.environ.get("TELPHER_KILLS", "6"))
+KILLS = int(os.environ.get("TELPHER_KILLS", "3"))
 SEED = int(os.environ.get("TELPHER_SEED", "1"))
 QUEUE = "ledger"
 

@@ -19,7 +19,7 @@ import telpher
 
 from .process import DaemonProcess, environment
 
-KILLS = int(os.environ.get("TELPHER_KILLS", "6"))
+KILLS = int(os.environ.get("TELPHER_KILLS", "3"))
 SEED = int(os.environ.get("TELPHER_SEED", "1"))
 SOURCE, TARGET, ODD = "in", "out", "out.odd"
 
