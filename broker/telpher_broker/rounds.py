@@ -147,7 +147,7 @@ class Rounds:
         engine.tick()
         taken = engine.take_round()
         if taken.records:
-            engine.written(self._storage.append(taken.records))
+            engine.written(self._storage.append(taken.records, engine.now_ms))
             engine.set_disk_full(self._storage.full)
             self._appended()
         if self._sync_always:

@@ -200,9 +200,11 @@ class Storage(Protocol):
         Raises `StorageLocked`, `StorageDamaged`, or `StorageError` for a directory not ours.
         """
 
-    def append(self, records: Sequence[bytes]) -> list[Position]:
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
         """Write the records as one block; it has reached the system on return. Blocks, no sync.
 
+        `time_ms` is kept with the block, so that a point in time can be found again: ms since
+        1970 by the caller's clock, never less than the last time; 0 if it has none.
         Returns where each lies: an empty list if `keeps_records` is False. After a crash either
         all records of a block are recovered or none. Raises ValueError when a block of 4 GiB or
         more is asked for.

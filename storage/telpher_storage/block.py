@@ -2,7 +2,7 @@
 
 docs/storage.md is the format's definition; this is its only encoder and decoder.
 
-    header (60 bytes) | table: (u32 length, u32 CRC-32C) per record | the records' bytes
+    header (68 bytes) | table: (u32 length, u32 CRC-32C) per record | the records' bytes
 
 Invariant: every byte of a block is covered by exactly one checksum. The header's covers the
 header, which holds the table's; the table holds each record's.
@@ -16,29 +16,47 @@ from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
-MAGIC = b"\xf5TB\x01"  # 0xf5 occurs in no UTF-8 text; the last byte is the block version
+MAGIC = b"\xf5TB"  # 0xf5 occurs in no UTF-8 text; the block version follows
+BLOCK_VERSION = 2
 MAX_BODY_BYTES = 2**32 - 1
 
-_HEADER = struct.Struct(">4s8sIIQQQIIII")
-_UNSUMMED = struct.Struct(">4s8sIIQQQIII")
+_LAYOUTS = {1: struct.Struct(">3sB8sIIQQQIIII"), BLOCK_VERSION: struct.Struct(">3sB8sIIQQQQIIII")}
+_UNSUMMED = struct.Struct(">3sB8sIIQQQQIII")
 _CHECKSUM = struct.Struct(">I")
 _PAIR = struct.Struct(">II")
-HEADER_BYTES = _HEADER.size
+_TIME = 7  # the field's place, where version 1 has none
+HEADER_BYTES = _LAYOUTS[BLOCK_VERSION].size
+HEADER_BYTES_MIN = _LAYOUTS[1].size
 ENTRY_BYTES = _PAIR.size
 
 
 class BlockHeader(NamedTuple):
-    """The fields in their order on the disk, without magic and header checksum."""
+    """The fields in their order on the disk, without magic and header checksum.
 
+    `time_ms` is 0 where it is not known: nobody told, or the version is 1.
+    """
+
+    version: int
     directory: bytes
     generation: int
     epoch: int
     offset: int
     first_record: int
     synced_record: int
+    time_ms: int
     record_count: int
     body_bytes: int
     table_checksum: int
+
+    @property
+    def header_bytes(self) -> int:
+        """How long the header itself is."""
+        return _LAYOUTS[self.version].size
+
+    @property
+    def block_bytes(self) -> int:
+        """How long the block is: header, table and records."""
+        return self.header_bytes + self.body_bytes
 
 
 def encode_table(records: Sequence[bytes]) -> tuple[bytes, list[int]]:
@@ -55,18 +73,23 @@ def encode_table(records: Sequence[bytes]) -> tuple[bytes, list[int]]:
 
 
 def encode_header(header: BlockHeader) -> bytes:
+    """The bytes of a header of the version that is written."""
     unsummed = _UNSUMMED.pack(MAGIC, *header)
     return unsummed + _CHECKSUM.pack(crc32c(unsummed))
 
 
 def decode_header(data: bytes, at: int = 0) -> BlockHeader | None:
     """The header at `at`, or None if there is no whole and intact one."""
-    end = at + HEADER_BYTES
-    if len(data) < end or data[at : at + 4] != MAGIC:
+    if data[at : at + 3] != MAGIC or len(data) < at + HEADER_BYTES_MIN:
         return None
-    _, *fields, checksum = _HEADER.unpack_from(data, at)
-    if crc32c(data[at : end - 4]) != checksum:
+    layout = _LAYOUTS.get(data[at + 3])
+    if layout is None or len(data) < at + layout.size:
         return None
+    _, *fields, checksum = layout.unpack_from(data, at)
+    if crc32c(data[at : at + layout.size - 4]) != checksum:
+        return None
+    if fields[0] == 1:
+        fields.insert(_TIME, 0)
     return BlockHeader(*fields)
 
 

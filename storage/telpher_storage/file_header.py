@@ -13,7 +13,8 @@ from google_crc32c import value as crc32c
 
 INCREMENT = b"I"
 SNAPSHOT = b"S"
-VERSION = 1
+VERSION = 2
+VERSIONS_READ = (1, VERSION)
 
 _MAGIC = b"TELPHER"
 _HEADER = struct.Struct(">7scI8sQQQI")

@@ -41,7 +41,7 @@ from .directory import (
     settle_increment,
     sync_name,
 )
-from .file_header import increment_name, snapshot_name
+from .file_header import VERSION, increment_name, snapshot_name
 from .files import NO_SPACE, READ, Files
 from .increment import Increment
 from .lock import DirectoryLock
@@ -77,7 +77,7 @@ class FileLog:
         self._left: list[str] = []
         self._current: Increment | None = None
         self._prepared: Increment | None = None
-        self._cut: tuple[int, int] | None = None
+        self._cut: tuple[int, int, int] | None = None
         self._readers: dict[int, int] = {}
         self._retired: set[int] = set()
         self._sizes: dict[int, int] = {}
@@ -85,6 +85,7 @@ class FileLog:
         self._busy = False
         self._closed = False
         self._failure: BaseException | None = None
+        self._time_ms = 0
         self._snapshots = self._blocks = self._records = self._bytes = 0
 
     @property
@@ -153,12 +154,13 @@ class FileLog:
     def _begin(self, log: LogRecovery) -> None:
         """Cut the torn tail, make what was read durable, and take over with a new epoch.
 
+        Where the last increment is of an earlier version, the log goes on in a new one.
         The order matters. What a killed process wrote may be only in memory, so it is synced
         before the manifest claims it; files go after the manifest has stopped naming them.
         """
         cut = log.cut
         kept = self._manifest.increments
-        self.next_record = log.next_record
+        self.next_record, self._time_ms = log.next_record, log.time_ms
         if cut is not None:
             kept = kept[: kept.index(cut.file) + 1]
         for generation in kept:
@@ -167,13 +169,13 @@ class FileLog:
             self._sizes[generation] = size
         increments, next_file = kept, self._manifest.next_file
         remove_names(self._files, self._path, self._left)
-        if self.keeps_records and not kept:
+        if self.keeps_records and (not kept or log.version < VERSION):
             self._current = self._create_increment(next_file)
             left = self._readers.pop(next_file, None)
             if left is not None:  # of a first attempt that found no space
                 close_quietly(self._files, left)
             self._readers[next_file] = self._current.fd
-            increments, next_file = (next_file,), next_file + 1
+            increments, next_file = (*kept, next_file), next_file + 1
         self._write_manifest(
             replace(
                 self._manifest,
@@ -215,14 +217,17 @@ class FileLog:
 
     # Appending
 
-    def append(self, records: Sequence[bytes]) -> list[Position]:
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
         current = self._current
         if self._failure is not None or not self._ready:
             self._refuse()
+        self._time_ms = time_ms
         if current is None or not records:
             self.next_record += len(records)
             return []
-        parts, positions = current.encode(records, self.next_record, self._syncer.upto, self.epoch)
+        parts, positions = current.encode(
+            records, self.next_record, self._syncer.upto, self.epoch, time_ms
+        )
         last = positions[-1]
         length_bytes = last.offset + last.length - current.size
         try:

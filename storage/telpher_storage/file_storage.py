@@ -104,7 +104,7 @@ class FileStorage(FileLog):
         elif self.keeps_records:
             raise StorageError("cut() comes after prepare_snapshot()")
         first_kept = self._current.generation if self._current else self._manifest.next_file
-        self._cut = (self.next_record, first_kept)
+        self._cut = (self.next_record, first_kept, self._time_ms)
         return self.next_record
 
     async def write_snapshot(self, upto: int, chunks: Iterable[bytes]) -> SnapshotReport:
@@ -112,15 +112,15 @@ class FileStorage(FileLog):
         if self._cut is None or self._cut[0] != upto:
             raise StorageError(f"no cut was made at record {upto}")
         with self._alone():
-            return await self._write_snapshot(upto, chunks, self._cut[1])
+            return await self._write_snapshot(upto, chunks, *self._cut[1:])
 
     async def _write_snapshot(
-        self, upto: int, chunks: Iterable[bytes], first_kept: int
+        self, upto: int, chunks: Iterable[bytes], first_kept: int, time_ms: int
     ) -> SnapshotReport:
         started = perf_counter()
         generation = self._manifest.next_file
         writer = SnapshotWriter(
-            self._files, self._path, self._manifest.directory, generation, self.epoch, upto
+            self._files, self._path, self._manifest.directory, generation, self.epoch, upto, time_ms
         )
         try:
             await self._write_chunks(writer, iter(chunks))

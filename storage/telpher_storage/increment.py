@@ -12,7 +12,14 @@ from pathlib import Path
 from google_crc32c import value as crc32c
 
 from .api import Position
-from .block import HEADER_BYTES, MAX_BODY_BYTES, BlockHeader, encode_header, encode_table
+from .block import (
+    BLOCK_VERSION,
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    BlockHeader,
+    encode_header,
+    encode_table,
+)
 from .file_header import (
     INCREMENT,
     VERSION,
@@ -60,7 +67,7 @@ class Increment:
         return cls(files, fd, directory, generation)
 
     def encode(
-        self, records: Sequence[bytes], first: int, synced: int, epoch: int
+        self, records: Sequence[bytes], first: int, synced: int, epoch: int, time_ms: int
     ) -> tuple[list[bytes], list[Position]]:
         """The parts of the next block in order, and where each record will lie."""
         table, checksums = encode_table(records)
@@ -69,12 +76,14 @@ class Increment:
             raise ValueError(f"a block of {body_bytes} bytes is over the limit of 4 GiB")
         header = encode_header(
             BlockHeader(
+                BLOCK_VERSION,
                 self._directory,
                 self.generation,
                 epoch,
                 self.size,
                 first,
                 synced,
+                time_ms,
                 len(records),
                 body_bytes,
                 crc32c(table),

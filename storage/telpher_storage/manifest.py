@@ -29,6 +29,7 @@ from .files import CREATE, READ, Files
 MANIFEST = "manifest"
 MANIFEST_TEMPORARY = "manifest.new"
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
+_FIRST_LINE = b"telpher manifest 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     lines = [
-        "telpher manifest 1",
+        _FIRST_LINE.decode(),
         f"directory {manifest.directory.hex()}",
         f"epoch {manifest.epoch}",
         f"next-file {manifest.next_file}",
@@ -68,6 +69,14 @@ def decode_manifest(data: bytes) -> Manifest | None:
     except (ValueError, IndexError):
         return None
     return manifest if encode_manifest(manifest) == data else None
+
+
+def is_newer_manifest(data: bytes) -> bool:
+    """Whether it is intact, and of a format that only later versions of Telpher read."""
+    lines, _, last = data.rpartition(b"checksum ")
+    first = lines.split(b"\n")[0]
+    is_whole = last == b"%08x\n" % crc32c(lines)
+    return is_whole and first.startswith(b"telpher manifest ") and first != _FIRST_LINE
 
 
 def _parse(lines: list[str]) -> Manifest:

@@ -109,7 +109,7 @@ class MemoryStorage(_Counting):
         self._open = True
         yield from ()
 
-    def append(self, records: Sequence[bytes]) -> list[Position]:
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:  # noqa: ARG002
         self._check()
         self.next_record += len(records)
         return []
@@ -176,7 +176,7 @@ class MemoryRecordsStorage(_Counting):
         kept += data
         return Position(file, len(kept) - len(data), len(data), crc32c(data))
 
-    def append(self, records: Sequence[bytes]) -> list[Position]:
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:  # noqa: ARG002
         self._check()
         self._log += records
         self.next_record += len(records)

@@ -13,7 +13,9 @@ from google_crc32c import value as crc32c
 
 from .api import Entry, Position
 from .block import (
+    ENTRY_BYTES,
     HEADER_BYTES,
+    HEADER_BYTES_MIN,
     MAGIC,
     BlockHeader,
     decode_header,
@@ -59,6 +61,7 @@ class BlockReader:
         self.offset = FILE_HEADER_BYTES
         self.expected = 0
         self.epoch = 0
+        self.time_ms = 0
         self._epoch_max = epoch_max
         self._files = files
         self._fd = fd
@@ -95,8 +98,8 @@ class BlockReader:
             if entries is None:
                 self._damaged("the block's content does not match its checksums")
                 return
-            self.epoch = header.epoch
-            self.offset += HEADER_BYTES + header.body_bytes
+            self.epoch, self.time_ms = header.epoch, header.time_ms
+            self.offset += header.block_bytes
             self.expected += header.record_count
             yield entries
 
@@ -138,15 +141,16 @@ class BlockReader:
 
     def _entries(self, header: BlockHeader) -> list[Entry] | None:
         """The records of the block at `offset`; None unless all of them are intact."""
-        length = HEADER_BYTES + header.body_bytes
+        length = header.block_bytes
         if self.offset + length > self.size:
             return None
         at = self.data(self.offset, length)
         buffer = self._buffer
-        table = decode_table(header, buffer, at + HEADER_BYTES)
+        at += header.header_bytes
+        table = decode_table(header, buffer, at)
         if table is None:
             return None
-        start = at + HEADER_BYTES + 8 * header.record_count
+        start = at + ENTRY_BYTES * header.record_count
         shift = self._buffer_offset
         generation = self.generation
         entries: list[Entry] = []
@@ -173,8 +177,8 @@ class BlockReader:
 
         Searches for the magic, so it goes on over any damage at the speed of a memory search.
         """
-        while offset + HEADER_BYTES <= self.size:
-            at = self.data(offset, HEADER_BYTES)
+        while offset + HEADER_BYTES_MIN <= self.size:
+            at = self.data(offset, HEADER_BYTES_MIN)
             found = self._buffer.find(MAGIC, at)
             if found < 0:
                 offset = max(self._buffer_offset + len(self._buffer) - len(MAGIC) + 1, offset + 1)

@@ -18,13 +18,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
 
-from .api import Entry, RecoveryReport, StorageDamaged
+from .api import Entry, RecoveryReport, StorageDamaged, StorageError
 from .clean import CLEAN, CleanMarker, decode_clean
 from .file_header import (
     FILE_HEADER_BYTES,
     INCREMENT,
     SNAPSHOT,
     VERSION,
+    VERSIONS_READ,
     FileHeader,
     decode_file_header,
     increment_name,
@@ -33,7 +34,7 @@ from .file_header import (
 )
 from .files import READ, Files
 from .footer import FOOTER_BYTES, decode_footer
-from .manifest import MANIFEST, Manifest, decode_manifest, read_small
+from .manifest import MANIFEST, Manifest, decode_manifest, is_newer_manifest, read_small
 from .reader import BlockReader, Damage
 
 
@@ -48,7 +49,11 @@ class Cut:
 
 
 class LogRecovery:
-    """The log of one manifest. After `records` is exhausted, `cut` and `next_record` hold."""
+    """The log of one manifest.
+
+    After `records` is exhausted, these hold: `cut`, `next_record`, the `version` of the last
+    increment that is kept, and `time_ms`, when the last block was written (0: it does not tell).
+    """
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class LogRecovery:
         self.manifest = manifest
         self.next_record = manifest.upto
         self.cut: Cut | None = None
+        self.version = VERSION
+        self.time_ms = 0
         self.report = report
         self._files = files
         self._directory = directory
@@ -81,6 +88,7 @@ class LogRecovery:
             for entries in reader.blocks(reader.size - FOOTER_BYTES):
                 self.report.snapshot_chunks += len(entries)
                 yield from entries
+            self.time_ms = reader.time_ms
             if reader.damage is not None:
                 raise self.damaged(reader.damage)
             if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:
@@ -105,14 +113,26 @@ class LogRecovery:
         manifest = self.manifest
         return BlockReader(self._files, fd, name, manifest.directory, generation, manifest.epoch)
 
-    def check_header(self, fd: int, name: str, kind: bytes, generation: int) -> None:
-        """Raises `StorageDamaged` unless the file begins with just the header it should."""
+    def check_header(self, fd: int, name: str, kind: bytes, generation: int) -> int:
+        """The version of the file, which begins with just the header it should.
+
+        Raises `StorageDamaged` if it does not.
+
+        And `StorageError` for a version that is newer than all that are read.
+        """
         upto = self.manifest.upto if kind == SNAPSHOT else 0
         header = decode_file_header(self._files.read(fd, FILE_HEADER_BYTES, 0))
         if header is None:
             self.refuse(name, 0, "the file header is damaged")
-        if header != FileHeader(kind, VERSION, self.manifest.directory, generation, upto):
+        if header.version > VERSION:
+            raise StorageError(
+                f"{self._directory / name} is of format {header.version}, and this version of "
+                f"Telpher reads up to {VERSION}. Nothing was changed. Start the newer version"
+            )
+        expected = FileHeader(kind, header.version, self.manifest.directory, generation, upto)
+        if header != expected or header.version not in VERSIONS_READ:
             self.refuse(name, 0, f"another file was put in its place: {describe(header)}")
+        return header.version
 
     def records(self) -> Iterator[Entry]:
         """The records after the snapshot. Raises `StorageDamaged` where the rule says refuse."""
@@ -120,13 +140,14 @@ class LogRecovery:
         for index, generation in enumerate(self.manifest.increments):
             name = increment_name(generation)
             with OpenFile(self._files, self._directory, name) as fd:
-                self.check_header(fd, name, INCREMENT, generation)
+                self.version = self.check_header(fd, name, INCREMENT, generation)
                 reader = self.reader(fd, name, generation)
                 reader.expected = self.next_record
                 for entries in reader.blocks():
                     self.report.records += len(entries)
                     yield from entries
                 self.next_record = reader.expected
+                self.time_ms = reader.time_ms or self.time_ms
                 self.report.bytes_read += reader.offset
                 if reader.damage is not None:
                     self._judge(index, reader, reader.damage)
@@ -237,12 +258,20 @@ def describe(header: FileHeader) -> str:
 
 
 def load_manifest(files: Files, directory: Path) -> Manifest | None:
-    """The manifest, None in a directory that has none and no data. Raises `StorageDamaged`."""
+    """The manifest, None in a directory that has none and no data. Raises `StorageDamaged`.
+
+    And `StorageError` for one of a newer format.
+    """
     data = read_small(files, directory / MANIFEST)
     if data is None:
         if any(parse_name(name) or name == CLEAN for name in files.list(directory)):
             raise StorageDamaged(directory, MANIFEST, 0, "it is missing, but data files are there")
         return None
+    if is_newer_manifest(data):
+        raise StorageError(
+            f"{directory / MANIFEST} is of a newer format. Nothing was changed. "
+            "Start the newer version of Telpher"
+        )
     manifest = decode_manifest(data)
     if manifest is None:
         raise StorageDamaged(directory, MANIFEST, 0, "its content does not match its checksum")

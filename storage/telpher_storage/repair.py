@@ -23,6 +23,7 @@ from .file_header import (
     INCREMENT,
     SNAPSHOT,
     VERSION,
+    VERSIONS_READ,
     FileHeader,
     decode_file_header,
     encode_file_header,
@@ -279,11 +280,10 @@ class _Repair:
         reader.expected = expected
         for _ in reader.blocks():
             pass
-        header = encode_file_header(
-            FileHeader(INCREMENT, VERSION, manifest.directory, reader.generation, 0)
-        )
-        if self._files.read(fd, FILE_HEADER_BYTES, 0) != header:
-            self._headers.append((reader.name, header))
+        found = decode_file_header(self._files.read(fd, FILE_HEADER_BYTES, 0))
+        wanted = FileHeader(INCREMENT, VERSION, manifest.directory, reader.generation, 0)
+        if found not in [wanted._replace(version=version) for version in VERSIONS_READ]:
+            self._headers.append((reader.name, encode_file_header(wanted)))
             size = FILE_HEADER_BYTES
             self._report.dropped.append(Dropped(reader.name, 0, size, "file header made anew"))
         if reader.damage is None:

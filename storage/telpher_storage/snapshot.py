@@ -10,7 +10,7 @@ from pathlib import Path
 from google_crc32c import value as crc32c
 
 from .api import Position
-from .block import HEADER_BYTES, BlockHeader, encode_header, encode_table
+from .block import BLOCK_VERSION, HEADER_BYTES, BlockHeader, encode_header, encode_table
 from .directory import close_quietly
 from .file_header import SNAPSHOT, VERSION, FileHeader, encode_file_header, snapshot_name
 from .files import CREATE, Files
@@ -22,7 +22,14 @@ class SnapshotWriter:
     """One snapshot in the making. Every method raises OSError."""
 
     def __init__(
-        self, files: Files, path: Path, directory: bytes, generation: int, epoch: int, upto: int
+        self,
+        files: Files,
+        path: Path,
+        directory: bytes,
+        generation: int,
+        epoch: int,
+        upto: int,
+        time_ms: int,
     ) -> None:
         self.generation = generation
         self.positions: list[Position] = []
@@ -33,6 +40,7 @@ class SnapshotWriter:
         self._directory = directory
         self._epoch = epoch
         self._upto = upto
+        self._time_ms = time_ms
 
     def write(self, chunks: list[bytes]) -> None:
         """Append the chunks as one block."""
@@ -40,12 +48,14 @@ class SnapshotWriter:
         table, checksums = encode_table(chunks)
         body_bytes = len(table) + sum(map(len, chunks))
         header = BlockHeader(
+            BLOCK_VERSION,
             self._directory,
             self.generation,
             self._epoch,
             self.size,
             len(self.positions),
             0,
+            self._time_ms,
             len(chunks),
             body_bytes,
             crc32c(table),

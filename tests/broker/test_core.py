@@ -38,7 +38,7 @@ class WatchedStorage(MemoryRecordsStorage):
         self.fail_at = ""
         self.is_quick = False
 
-    def append(self, records: Sequence[bytes]) -> list[Position]:
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
         self.events.append("append")
         if self.fail_at == "append":
             raise StorageFailed("the disk has failed")
