@@ -10,6 +10,7 @@ go that means taking and clearing the same pages for each of them: a fifth of th
 
 from __future__ import annotations
 
+import ctypes
 import gc
 
 # A young pass after so many new objects, a middle one after so many young ones, and so on.
@@ -22,6 +23,13 @@ _LARGEST_BLOCK_BYTES = 16 * 1024 * 1024
 def keep_memory() -> None:
     """Let the allocator keep some free memory, by giving back a block that was never written."""
     bytes(_LARGEST_BLOCK_BYTES)
+
+
+def give_back() -> None:
+    """Let the system have all pages that nothing is on; 75 ms for a gigabyte. glibc only."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def calm() -> None:

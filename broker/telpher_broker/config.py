@@ -161,6 +161,14 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
         value = option.kind.show(settings.message_bytes_max)
         reason = f"does not fit into a frame with its envelope; frame_bytes_max is {limit}"
         yield Fault(option.name, sources[option.name], value, reason)
+    for low, high in (
+        ("memory_low_bytes", "memory_high_bytes"),
+        ("disk_free_low_bytes", "disk_free_high_bytes"),
+    ):
+        floor, ceiling = getattr(settings, low), getattr(settings, high)
+        if floor and ceiling and floor >= ceiling:
+            show = BY_NAME[low].kind.show
+            yield Fault(low, sources[low], show(floor), f"is not below {high}, {show(ceiling)}")
     for address in settings.listen:
         if not (settings.may_be_reached or address.is_loopback):
             yield Fault(

@@ -80,6 +80,8 @@ class ClientConnection:
         self._sendable = trio.Event()
         self._emptied = trio.Event()
         self.is_member = False
+        # Not read from for now, for the broker's own reasons.
+        self.is_paused = False
         self.broken = False
 
     @property

@@ -36,6 +36,7 @@ from .persist import Persistence
 from .rounds import Gone, Rounds
 from .schemas import schema_compiler
 from .version import SERVER
+from .watermarks import Alarms, memory_marks
 
 log = get_logger()
 
@@ -63,6 +64,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
     level_max = Level.RECEIVED
     if storage.keeps_records:
         level_max = Level.FSYNCED if storage.syncs else Level.WRITTEN
+    marks = memory_marks(settings)
     level = level_max if settings.fsync == "always" else min(level_max, Level.WRITTEN)
     return EngineSettings(
         batch_bytes_max=settings.frame_bytes_max - FRAME_OVERHEAD_BYTES,
@@ -70,7 +72,9 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         level=level,
         level_max=level_max,
         journal=storage.keeps_records,
-        memory_limit_bytes=settings.memory_limit,
+        memory_limit_bytes=settings.memory_limit
+        if marks is None
+        else min(settings.memory_limit, marks[0] // 2),
         create_channels=settings.create_channels,
         channels_max=settings.channels_max,
         exchanges_max=settings.exchanges_max,
@@ -85,6 +89,7 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         output_bytes_max=settings.output_bytes_max,
         waiting_bytes_max=settings.waiting_bytes_max,
         waiting_bytes_total=settings.waiting_bytes_total,
+        wait_when_full=settings.when_full == "wait",
         ephemeral_backlog_bytes=settings.ephemeral_backlog_bytes,
         producer_expiry_ms=settings.producer_expiry_seconds * 1000,
     )
@@ -124,7 +129,8 @@ class Broker:
         self.engine = Engine(
             engine_settings(settings, storage), Ports(storage.read, _next_time, schema_compiler())
         )
-        self.persistence = Persistence(settings, storage, self.engine)
+        self.alarms = Alarms(settings, storage, self.engine, lambda: self._rounds.wake())
+        self.persistence = Persistence(settings, storage, self.engine, self.alarms)
         self._authentication = Authentication(
             self.engine.state.security, settings.authentication == "required"
         )
@@ -138,6 +144,7 @@ class Broker:
             storage,
             sync_always=waits_for_sync,
             speak=self._speak,
+            came=self.alarms.came,
             appended=self.persistence.appended,
         )
         self._draining = False
@@ -285,8 +292,11 @@ class Broker:
                 for frames in _split(received):
                     if self._take(connection, frames):
                         return True
-                    if self._rounds.inbox_bytes > self.settings.input_bytes_max:
-                        await self._rounds.taken()
+                    # The answer to a CALL may be large: it is said before more is read.
+                    is_call = bool(frames) and type(frames[-1]) is f.Call
+                    group = self._rounds.last_group if is_call else 0
+                    if self._is_pressed(group):
+                        await self._relief(connection, group)
                     if connection.is_sending:
                         await connection.room()
                     elif frames is not received:
@@ -305,6 +315,19 @@ class Broker:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("connection broke", peer=connection.peer)
         return False
+
+    def _is_pressed(self, group: int) -> bool:
+        """Whether no more may be read: too much is pending, or that group has not been said."""
+        rounds = self._rounds
+        return rounds.pending_bytes > self.settings.input_bytes_max or rounds.groups_said < group
+
+    async def _relief(self, connection: ClientConnection, group: int) -> None:
+        """Wait until more may be read. Who is not listened to is not silent."""
+        connection.is_paused = True
+        while self._is_pressed(group):
+            await self._rounds.moved()
+        connection.is_paused = False
+        connection.heard_at = trio.current_time()
 
     def _take(self, connection: ClientConnection, received: list[Frame]) -> bool:
         """Answer what is the connection's own, pass on what is the engine's."""
@@ -400,7 +423,10 @@ class Broker:
                 connection.hang_up()
         elif self.engine.is_ended(connection.number):
             connection.hang_up()
-        elif now - connection.heard_at > 2 * connection.heartbeat_seconds:
+        elif (
+            not connection.is_paused
+            and now - connection.heard_at > 2 * connection.heartbeat_seconds
+        ):
             log.warning(
                 "peer is silent; connection dropped",
                 peer=connection.peer,
@@ -440,6 +466,7 @@ class Broker:
             "fsync": self.settings.fsync,
             "uptime_seconds": round(trio.current_time() - self._began, 3),
             "connections": len(self._connections),
+            "alarms": self.alarms.statistics(),
             "engine": self.engine.statistics(),
             "storage": self.persistence.statistics(),
         }

@@ -142,6 +142,40 @@ class Settings:
         "is read back from the log when it is delivered (batches under 1 KiB stay in memory all "
         "the same); without a log, everything stays.",
     )
+    memory_high_bytes: int = _option(
+        "Limits",
+        values.size(0, 1024 * GIB),
+        0,
+        "Resident memory at which an alarm is raised and publishes stop; consuming goes on. "
+        "memory_limit is at most half of it. 0: six tenths of what the machine or the control "
+        "group has.",
+    )
+    memory_low_bytes: int = _option(
+        "Limits",
+        values.size(0, 1024 * GIB),
+        0,
+        "Resident memory at which that alarm is cleared. 0: four fifths of memory_high_bytes.",
+    )
+    disk_free_low_bytes: int = _option(
+        "Limits",
+        values.size(0, 1024 * 1024 * GIB),
+        0,
+        "Free disk at which an alarm is raised and publishes stop; consuming goes on. 0: at the "
+        "reserve only, when reserve_bytes are left.",
+    )
+    disk_free_high_bytes: int = _option(
+        "Limits",
+        values.size(0, 1024 * 1024 * GIB),
+        0,
+        "Free disk at which that alarm is cleared. 0: a quarter above disk_free_low_bytes.",
+    )
+    when_full: str = _option(
+        "Limits",
+        values.choice("refuse", "wait"),
+        "refuse",
+        "What a publish does during an alarm: it is refused with memory_full or disk_full, or "
+        "waits for the end of it, as far as waiting_bytes_max goes.",
+    )
     frame_bytes_max: int = _option(
         "Limits", values.size(64 * KIB, GIB), 16 * MIB, "The largest frame that is accepted."
     )

@@ -19,6 +19,7 @@ from .engine.dump import Frozen
 from .engine.engine import Engine
 from .logs import get_logger
 from .options import Settings
+from .watermarks import Alarms
 
 log = get_logger()
 
@@ -36,10 +37,13 @@ _STEP_SECONDS: Final = 0.002
 class Persistence:
     """The background work of one broker's storage."""
 
-    def __init__(self, settings: Settings, storage: Storage, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, storage: Storage, engine: Engine, alarms: Alarms
+    ) -> None:
         self._settings = settings
         self._storage = storage
         self._engine = engine
+        self._alarms = alarms
         self._snapshot_under_way = trio.Lock()
         self._saved_records = 0
         self._saved_at = 0.0
@@ -49,7 +53,7 @@ class Persistence:
         self._last: dict[str, Any] = {}
 
     async def run(self) -> None:
-        """Once a second: sync if the policy says so, look at the space, save if it is time; that
+        """Once a second: sync if the policy says so, look for alarms, save if it is time; that
         also as soon as the log has outgrown its content.
         """
         self._saved_at = trio.current_time()
@@ -60,12 +64,13 @@ class Persistence:
                 self._outgrown = trio.Event()
                 with trio.move_on_after(_SECOND):
                     await self._outgrown.wait()
-                self._engine.set_disk_full(self._storage.poll_space())
+                self._alarms.look()
                 if not self._snapshot_under_way.locked() and self._is_due():
                     nursery.start_soon(self._snapshot_by_rule)
 
     def appended(self) -> None:
-        """A block was written; it may have made the log outgrow its content."""
+        """A block was written; it may have made the log outgrow its content, or filled the disk."""
+        self._alarms.appended()
         self._blocks += 1
         if self._blocks < _LOOK_EVERY_BLOCKS:
             return

@@ -25,6 +25,8 @@ Speak = Callable[[list[Effect]], None]
 
 # With more to say than this, others are under way too, and gather while a thread syncs.
 _FEW_EFFECTS: Final = 4
+# What a request takes beside the batches that it brings, and its answer until it is said, about.
+_FRAME_BYTES: Final = 512
 
 
 class Gone:
@@ -38,8 +40,9 @@ class Rounds:
     """The one writer of the engine and its journal.
 
     `speak` gets the effects of a round when they may be said. With `sync_always` that is after
-    a sync, for all of them. `appended` is called after each block. A round is synchronous: between
-    two awaits of any task, the state and the journal agree.
+    a sync, for all of them. `came` is told how many bytes each round has taken, `appended` is
+    called after each block. A round is synchronous: between two awaits of any task, the state and
+    the journal agree.
     """
 
     def __init__(
@@ -49,17 +52,22 @@ class Rounds:
         *,
         sync_always: bool,
         speak: Speak,
+        came: Callable[[int], None],
         appended: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._storage = storage
         self._sync_always = sync_always
         self._speak = speak
+        self._came = came
         self._appended = appended
         self._inbox: list[tuple[int, ClientFrame | Gone]] = []
         self._work = trio.Event()
-        self._taken: trio.Event | None = None
+        self._moved: trio.Event | None = None
         self._unsynced: list[Effect] = []
+        self._unsynced_bytes = self._syncing_bytes = 0
+        # How many groups have had their sync and were said.
+        self.groups_said = 0
         self._sync_wanted = trio.Event()
         self._is_syncing = False
         self._failure: Exception | None = None
@@ -67,16 +75,17 @@ class Rounds:
         self._timer = trio.CancelScope()
         self._wall_ms = 0
         self._began = 0.0
-        self.inbox_bytes = 0
+        self._inbox_bytes = 0
 
     # -- from the connections
 
     def put(self, session: int, frame: ClientFrame | Gone) -> None:
         """Something has arrived; a round must follow, by `wake` or `at_once`."""
+        self._inbox_bytes += _FRAME_BYTES
         if type(frame) is f.Publish:
-            self.inbox_bytes += len(frame.batch)
+            self._inbox_bytes += len(frame.batch)
         elif type(frame) is f.Transact:
-            self.inbox_bytes += sum([len(batch) for _, batch in frame.publishes])
+            self._inbox_bytes += sum([len(batch) for _, batch in frame.publishes])
         self._inbox.append((session, frame))
 
     def wake(self) -> None:
@@ -97,11 +106,26 @@ class Rounds:
             self._failure = error
             self.wake()
 
-    async def taken(self) -> None:
-        """Wait for the next round to take the inbox."""
-        if self._taken is None:
-            self._taken = trio.Event()
-        await self._taken.wait()
+    @property
+    def pending_bytes(self) -> int:
+        """What has arrived and has not been answered, as its round or the sync is still to come."""
+        return self._inbox_bytes + self._unsynced_bytes + self._syncing_bytes
+
+    @property
+    def last_group(self) -> int:
+        """The number of the last group of effects that waits for a sync; `groups_said`: none."""
+        return self.groups_said + self._is_syncing + bool(self._unsynced)
+
+    async def moved(self) -> None:
+        """Wait until some of what is pending has moved on."""
+        if self._moved is None:
+            self._moved = trio.Event()
+        await self._moved.wait()
+
+    def _has_moved(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     # -- the core task
 
@@ -143,36 +167,36 @@ class Rounds:
     def _round(self) -> None:
         engine = self._engine
         engine.at(self.now_ms())
-        self._hand_over()
+        came_bytes = self._hand_over()
         engine.tick()
         taken = engine.take_round()
         if taken.records:
             engine.written(self._storage.append(taken.records, engine.now_ms))
-            engine.set_disk_full(self._storage.full)
             self._appended()
+        self._came(came_bytes)
         if self._sync_always:
-            self._line_up(taken.effects + taken.synced_effects)
+            self._line_up(taken.effects + taken.synced_effects, came_bytes)
         else:
             self._speak(taken.effects)
-            self._line_up(taken.synced_effects)
+            self._line_up(taken.synced_effects, came_bytes)
         if taken.more or not engine.is_idle:
             self.wake()
         self._set_timer()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self) -> int:
+        """Give the engine what has arrived; how many bytes that was."""
         inbox, self._inbox = self._inbox, []
-        self.inbox_bytes = 0
+        came_bytes, self._inbox_bytes = self._inbox_bytes, 0
         engine = self._engine
         for session, frame in inbox:
             if type(frame) is Gone:
                 engine.disconnect(session, frame.orderly)
             else:
                 engine.handle(session, frame)  # type: ignore[arg-type]
-        if self._taken is not None:
-            self._taken.set()
-            self._taken = None
+        self._has_moved()
+        return came_bytes
 
-    def _line_up(self, effects: list[Effect]) -> None:
+    def _line_up(self, effects: list[Effect], came_bytes: int) -> None:
         if not effects:
             return
         # Never past others who wait: what is said keeps its order.
@@ -181,6 +205,7 @@ class Rounds:
             self._speak(effects)
             return
         self._unsynced += effects
+        self._unsynced_bytes += came_bytes
         self._sync_wanted.set()
 
     async def _sync_in_line(self) -> None:
@@ -189,10 +214,14 @@ class Rounds:
             await self._sync_wanted.wait()
             self._sync_wanted = trio.Event()
             effects, self._unsynced = self._unsynced, []
+            self._syncing_bytes, self._unsynced_bytes = self._unsynced_bytes, 0
             self._is_syncing = True
             await self._storage.sync()
             self._is_syncing = False
+            self._syncing_bytes = 0
+            self.groups_said += 1
             self._speak(effects)
+            self._has_moved()
 
     def _set_timer(self) -> None:
         alarm_ms = self._engine.next_alarm_ms()

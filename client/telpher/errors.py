@@ -167,6 +167,10 @@ class DiskFull(Refused):
     """The broker's disk is nearly full; publishing resumes by itself when there is space."""
 
 
+class MemoryFull(Refused):
+    """The broker's memory is short; publishing resumes by itself when consumers have taken some."""
+
+
 class NotUnique(Refused):
     """Another message has the key that this one was to have alone; the text says which."""
 
@@ -317,6 +321,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "sequence_too_old": SequenceTooOld,
     "durability_unavailable": DurabilityUnavailable,
     "disk_full": DiskFull,
+    "memory_full": MemoryFull,
     "schema_violation": SchemaViolation,
     "bad_schema": BadSchema,
     "incompatible_schema": IncompatibleSchema,

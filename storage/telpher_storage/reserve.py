@@ -34,7 +34,9 @@ class Reserve:
             self._adopt(wanted)
         if self.bytes < wanted and self.free_bytes >= 2 * wanted:
             self._make(wanted)
-        self.full = self.bytes < wanted or self.free_bytes < wanted
+        # It takes more to be over it than to be within it: so it does not flap.
+        is_short = self.free_bytes < (2 * wanted if self.full else wanted)
+        self.full = self.bytes < wanted or is_short
         return self.full
 
     def _adopt(self, wanted: int) -> None:

@@ -555,3 +555,31 @@ async def test_who_waits_for_room_is_answered_by_an_orderly_stop() -> None:
             assert isinstance(refused, f.Refused)
             assert (refused.request, refused.code) == (3, "draining")
             await peer.say(f.Goodbye(0))
+
+
+async def test_while_a_sync_hangs_no_more_is_taken_than_may_be_gathered() -> None:
+    """Nothing of it is confirmed, so nothing else stops who publishes."""
+    storage = WatchedStorage()
+    async with house(storage, fsync="always", input_bytes_max=64 * 1024) as place:
+        peer, other = await place.peer(), await place.peer()
+        await peer.say(publish(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert storage.events == ["append", "sync"]
+        body = b"x" * 10_000
+        async with trio.open_nursery() as nursery:
+
+            async def flood(who: Peer, first: int) -> None:
+                for request in range(first, first + 100):
+                    await who.say(publish(request, body))
+                    await trio.testing.wait_all_tasks_blocked()
+
+            nursery.start_soon(flood, peer, 2)
+            nursery.start_soon(flood, other, 2)
+            with trio.move_on_after(5):
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            taken = place.broker.engine.statistics()["published_bytes"]
+            assert 64 * 1024 < taken < 2 * 64 * 1024 + 10 * len(body)
+            storage.gate.set()
+        confirmed = [await peer.hear() for _ in range(101)]
+        assert [frame.request for frame in confirmed] == list(range(1, 102))
+        assert place.broker.engine.statistics()["published"] == 201

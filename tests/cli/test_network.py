@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -241,6 +242,10 @@ def test_bodies_that_are_no_text_in_json(on_broker: Command, name: str) -> None:
 
 def test_stats_snapshot_and_rewrite(on_broker: Command) -> None:
     assert "uptime_seconds" in on_broker("stats").out
+    metrics = on_broker("stats", "--format", "prometheus").out.splitlines()
+    assert metrics[0].startswith('telpher_info{server="telpher')
+    assert "telpher_alarms_memory_alarm 0" in metrics
+    assert all(re.fullmatch(r"telpher_\w+(\{.*\})? [0-9.]+", line) for line in metrics)
     assert on_broker("stats", "--json").rows[0]["connections"] >= 1
     assert on_broker("snapshot").out.startswith("snapshot written: ")
     assert {"records", "bytes", "seconds"} <= set(on_broker("rewrite", "--json").rows[0])

@@ -31,6 +31,14 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
+def test_marks_that_are_the_wrong_way_round_are_a_fault() -> None:
+    (fault,) = faults(memory_low_bytes="2GiB", memory_high_bytes="1GiB")
+    assert "memory_low_bytes" in fault
+    assert "is not below memory_high_bytes, 1GiB" in fault
+    assert faults(disk_free_low_bytes="1GiB", disk_free_high_bytes="1GiB")
+    assert load(flags={"memory_high_bytes": "1GiB"}).settings.memory_low_bytes == 0
+
+
 def test_nothing_given_is_the_defaults() -> None:
     configuration = load()
     assert configuration.settings == Settings()

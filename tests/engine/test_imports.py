@@ -111,6 +111,7 @@ ENGINE_ORDER = [
     "turn",
     "arguments",
     "limits.lines",
+    "limits.shortage",
     "security.access",
     "uniqueness.judge",
     "decide",

@@ -95,8 +95,8 @@ def _table(before: _Sample, now: _Sample, limit: int, stats: dict[str, Any]) -> 
     found = rates(before, now)
     busiest = sorted(found, key=lambda name: (-sum(found[name]), name))[:limit]
     connections = stats.get("connections", "?")
-    title = f"channels: {len(found)}  connections: {connections}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    title = f"channels: {len(found)}  connections: {connections}{_alarms(stats)}"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     table.add_column("channel")
     for name in ("in/s", "settled/s", "ready", "delayed", "leased", "consumers", "bytes"):
         table.add_column(name, justify="right")
@@ -107,6 +107,15 @@ def _table(before: _Sample, now: _Sample, limit: int, stats: dict[str, Any]) -> 
         figures = [*map("{:,.0f}".format, found[name]), *map("{:,}".format, sums)]
         table.add_row(Text(escape(name)), *figures, f"{channel.bytes:,}")
     return table
+
+
+def _alarms(stats: dict[str, Any]) -> str:
+    """Which alarms are up, and for how long."""
+    return "".join(
+        f"  ALARM: {name}, {alarm['alarm_seconds']:.0f} s"
+        for name, alarm in stats.get("alarms", {}).items()
+        if alarm["alarm"]
+    )
 
 
 _SUMMED = ("ready", "delayed", "leased", "consumers")

@@ -26,6 +26,7 @@ from .dispatch import dispatch, wake_keys
 from .dump import Frozen, load, loaded
 from .failure.failures import nack
 from .limits.lines import refuse_all
+from .limits.shortage import DISK_FULL, set_shortage
 from .membership import (
     cancel,
     connect,
@@ -101,11 +102,13 @@ class Engine:
         return self._turn.now_ms
 
     def set_disk_full(self, full: bool) -> None:
-        """Refuse publishes, also those that wait, or take them again."""
-        turn = self._turn
-        if full and not turn.disk_full:
-            refuse_all(turn, "disk_full", "the disk is nearly full; publish when there is space")
-        turn.disk_full = full
+        """The last of the disk is in use, or not any more; as `set_shortage`."""
+        text = "the disk is nearly full; it takes some again when there is space" if full else None
+        set_shortage(self._turn, DISK_FULL, text)
+
+    def set_shortage(self, code: str, text: str | None) -> None:
+        """Refuse publishes with this code and text, or let them wait; None: take them again."""
+        set_shortage(self._turn, code, text)
 
     def connect(self, session: int, identity: Identity = ANYBODY) -> None:
         """A connection has opened under this number, which is not used again."""
@@ -277,6 +280,11 @@ class Engine:
         """How many bytes of batches the logs hold: about what a snapshot will have."""
         return self.state.memory.body_bytes
 
+    @property
+    def memory_bytes(self) -> int:
+        """How many of those are in memory."""
+        return self.state.memory.memory_bytes
+
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and sizes now."""
         return {
@@ -288,5 +296,5 @@ class Engine:
             "sessions": len(self.state.sessions),
             "producers": len(self.state.producers),
             "body_bytes": self.body_bytes,
-            "memory_bytes": self.state.memory.memory_bytes,
+            "memory_bytes": self.memory_bytes,
         }

@@ -21,6 +21,7 @@ from .decide import channel_for_use
 from .limits.bounds import check_room
 from .limits.lines import Postponed, begin, expect, join, move, step
 from .limits.metering import Dropped, check_meters, drop, meter_channel, take
+from .limits.shortage import hold
 from .publication import Portion as Portion
 from .publication import Publication as Publication
 from .publication import fed
@@ -106,12 +107,9 @@ def prepare(turn: Turn, session: Session, name: str, batch: bytes) -> Publicatio
 
 
 def _checked(turn: Turn, name: str, batch: bytes) -> batches.Summary:
-    """A batch that anybody may see, and that there is space for on the disk."""
-    if turn.disk_full:
-        raise Refusal(
-            "disk_full",
-            f"the disk is nearly full; {name!r:.80} takes messages when there is space",
-        )
+    """A batch that anybody may see, and that the broker has room for."""
+    if turn.shortages or turn.shortage_gate.lines:
+        hold(turn, name)
     if len(batch) > turn.settings.batch_bytes_max:
         raise Refusal(
             "batch_too_large",

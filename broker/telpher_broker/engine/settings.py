@@ -40,6 +40,7 @@ class EngineSettings:
     output_bytes_max: int = 4 * 1024 * 1024
     waiting_bytes_max: int = 32 * 1024 * 1024
     waiting_bytes_total: int = 256 * 1024 * 1024
+    wait_when_full: bool = False
     ephemeral_backlog_bytes: int = 64 * 1024 * 1024
     dedup_ids_max: int = 10_000_000
     producer_expiry_ms: int = 7 * 86_400_000

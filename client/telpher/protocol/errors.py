@@ -93,6 +93,7 @@ CODES: Final[dict[str, str]] = {
     "schema_unavailable": "The broker cannot check by the channel's schema; the text says why.",
     "wrong_content_type": "The channel takes other content types; the text names them.",
     "disk_full": "The disk is nearly full; publishing resumes by itself when there is space.",
+    "memory_full": "The broker's memory is short; publishing resumes by itself when it is not.",
     "busy": "The same administrative work is under way; try again when it is done.",
     "not_unique": "Another message has the unique key, and keeps it; the text says which.",
     "draining": "The broker is shutting down; reconnect.",

@@ -25,6 +25,7 @@ from ..decide import (
     split_held,
     watch,
 )
+from ..limits.shortage import DISK_FULL
 from ..sessions import Consumer, Session
 from ..turn import Refusal, Turn
 from .dead_letters import MAX_ATTEMPTS, REJECTED, bury
@@ -61,8 +62,8 @@ def _reject(turn: Turn, consumer: Consumer, held: Held, error: str | None) -> No
             f"{channel.name!r} has no dead_letter where rejected messages go; "
             "configure one, or acknowledge what nobody needs",
         )
-    if turn.disk_full:
-        raise Refusal("disk_full", "the disk is nearly full; dead letters need space")
+    if DISK_FULL in turn.shortages:
+        raise Refusal(DISK_FULL, "the disk is nearly full; dead letters need space")
     if held:
         bury(turn, consumer.subscription, [span[:2] for span in held], REJECTED, error)
         watch(turn, consumer.subscription, True, count_of(held))
@@ -84,7 +85,7 @@ def fail(
     subscription = consumer.subscription
     channel, policy = subscription.channel, subscription.channel.policy
     # Letters take space; while there is none, messages wait for their next attempt instead.
-    most = policy.max_attempts if policy is not None and not turn.disk_full else 0
+    most = policy.max_attempts if policy is not None and DISK_FULL not in turn.shortages else 0
     for attempt, ranges in by_attempt(held).items():
         if 0 < most <= attempt:
             bury(turn, subscription, ranges, MAX_ATTEMPTS, error)

@@ -17,6 +17,7 @@ from telpher.protocol.frames import Options, Part, flatten
 from .. import records as r
 from ..arguments import Arguments, Verb
 from ..decide import row
+from ..limits.shortage import DISK_FULL
 from ..log import Stored
 from ..publication import Portion
 from ..publish import forward
@@ -122,8 +123,8 @@ def _edit(turn: Turn, arguments: Arguments) -> Options:
     key = arguments.optional_text("key")
     headers = arguments.optional_options("headers")
     arguments.done()
-    if turn.disk_full:
-        raise Refusal("disk_full", "the disk is nearly full; a changed letter needs space")
+    if DISK_FULL in turn.shortages:
+        raise Refusal(DISK_FULL, "the disk is nearly full; a changed letter needs space")
     stored = _found(channel, offset)
     columns = batches.decode(turn.cut(stored, offset, offset + 1))
     keys = columns.keys if key is None else (key,)

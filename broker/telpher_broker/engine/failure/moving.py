@@ -39,7 +39,7 @@ _STEP_BATCHES: Final = 1000
 _STEP_BYTES: Final = 1024 * 1024
 # A rate is kept over so long, and not message by message.
 _STEP_MS: Final = 50
-_DISK_FULL_RETRY_MS: Final = 1000
+_SHORTAGE_RETRY_MS: Final = 1000
 
 
 class _Taken:
@@ -63,8 +63,8 @@ def step(turn: Turn, transfer: Transfer) -> None:
     if channel is None or (subscription is None and transfer.subscription is not None):
         _end(turn, transfer)
         return
-    if turn.disk_full:
-        turn.set_alarm(transfer, turn.now_ms + _DISK_FULL_RETRY_MS)
+    if turn.shortages:
+        turn.set_alarm(transfer, turn.now_ms + _SHORTAGE_RETRY_MS)
         return
     allowed = _allowed(turn, transfer)
     if allowed > 0:

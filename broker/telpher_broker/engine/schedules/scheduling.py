@@ -39,7 +39,7 @@ _NOBODY: Final = Session(0, 0)
 def fire(turn: Turn) -> None:
     """Publish what is due, and set the alarm for what is due next."""
     calendar = turn.state.calendar
-    if turn.disk_full:
+    if turn.shortages:
         # It is late then, but not missed.
         turn.set_alarm(calendar, turn.now_ms + _RETRY_MS)
         return
