@@ -59,7 +59,9 @@ class Admission:
             self._nursery.start_soon(self._run, stream)
         elif self._refusing < REFUSALS_MAX:
             if not self._refusing:
-                log.warning("turning connections away", connections_max=self._connections_max)
+                log.seldom(
+                    "warning", "turning connections away", connections_max=self._connections_max
+                )
             self._refusing += 1
             self._nursery.start_soon(self._refuse, stream)
         else:
@@ -88,7 +90,7 @@ class Admission:
                 await inside.do_handshake()
             except trio.BrokenResourceError as error:
                 reason = getattr(error.__cause__, "reason", None) or "it broke"
-                log.warning("no TLS from a connection", peer=peer.name, reason=reason)
+                log.seldom("warning", "no TLS from a connection", peer=peer.name, reason=reason)
                 return
         if not opening.cancelled_caught:
             await self._serve(inside, peer._replace(subject=subject_of(inside.getpeercert())))
@@ -107,7 +109,7 @@ class Admission:
     def _report(self, error: Exception, peer: str) -> None:
         place = _place(error)
         if place in self._known_faults:
-            log.error("a connection failed again", peer=peer, error=repr(error))
+            log.seldom("error", "a connection failed again", peer=peer, error=repr(error))
         else:
             self._known_faults.add(place)
             log.error("a connection failed: this is a bug", peer=peer, exc_info=error)

@@ -104,6 +104,11 @@ class ClientConnection:
         self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
         return frames
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a frame is held that has not arrived whole."""
+        return self.protocol.unfinished_bytes
+
     def say(self, frame: Frame) -> None:
         """Put a frame into what the next `flush` sends; who has ended the session hears no more."""
         if self.protocol.state is State.CLOSED:

@@ -30,11 +30,12 @@ from .engine.sessions import Identity
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
 from .listeners import Peer
-from .logs import get_logger
+from .logs import get_logger, say_withheld
 from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .schemas import schema_compiler
+from .unfinished import Unfinished
 from .version import SERVER
 from .watermarks import Alarms, memory_marks
 
@@ -135,6 +136,8 @@ class Broker:
             self.engine.state.security, settings.authentication == "required"
         )
         self._connections: dict[int, ClientConnection] = {}
+        # One frame always fits.
+        self._unfinished = Unfinished(max(settings.input_bytes_max, settings.frame_bytes_max))
         self._next_session = 1
         waits_for_sync = settings.fsync == "always" and storage.syncs
         # Several who wait for a sync gather for it; at once, each would get one for itself.
@@ -267,6 +270,7 @@ class Broker:
 
     def _forget(self, connection: ClientConnection, orderly: bool) -> None:
         del self._connections[connection.number]
+        self._unfinished.forget(connection)
         if connection.is_member:
             self._rounds.put(connection.number, Gone(orderly))
             self._rounds.wake()
@@ -286,6 +290,8 @@ class Broker:
                 received = await connection.receive()
                 if received is None:
                     return False
+                if connection.unfinished_bytes or connection in self._unfinished:
+                    self._keep_within_budget(connection)
                 if not connection.is_member:
                     await self._introduce(connection, received)
                     continue
@@ -303,7 +309,8 @@ class Broker:
                         await trio.lowlevel.checkpoint()
         except RemoteProtocolError as error:
             is_turned_away = isinstance(error, TurnedAway)
-            log.warning(
+            log.seldom(
+                "warning",
                 "turned away" if is_turned_away else "connection broke the protocol",
                 peer=connection.peer,
                 client=connection.client or None,
@@ -328,6 +335,23 @@ class Broker:
             await self._rounds.moved()
         connection.is_paused = False
         connection.heard_at = trio.current_time()
+
+    def _keep_within_budget(self, connection: ClientConnection) -> None:
+        """Close connections while the unfinished frames of all hold more than they may."""
+        for victim in self._unfinished.note(connection, trio.current_time()):
+            log.seldom(
+                "warning",
+                "unfinished frames beyond the budget; connection dropped",
+                peer=victim.peer,
+                client=victim.client or None,
+                bytes=victim.unfinished_bytes,
+            )
+            victim.dismiss(
+                "limit_reached",
+                "the unfinished frames of all connections hold more than input_bytes_max = "
+                f"{self.settings.input_bytes_max}; send this one again, with smaller batches",
+            )
+            victim.hang_up()
 
     def _take(self, connection: ClientConnection, received: list[Frame]) -> bool:
         """Answer what is the connection's own, pass on what is the engine's."""
@@ -396,6 +420,7 @@ class Broker:
             "producer_window": PRODUCER_WINDOW,
             "lease_ms": self.settings.lease_ms,
             "transaction_publishes_max": self.settings.transaction_publishes_max,
+            "request_bytes_max": min(f.REQUEST_BYTES_MAX, self.settings.frame_bytes_max),
             "broker": self._identity,
         }
         if identity.user is not None:
@@ -412,6 +437,7 @@ class Broker:
         """Drop who has gone silent, and ping who has heard nothing from us for a while."""
         while True:
             await trio.sleep(_WATCH_SECONDS)
+            say_withheld()
             now = trio.current_time()
             for connection in list(self._connections.values()):
                 self._watch(connection, now)
@@ -427,7 +453,8 @@ class Broker:
             not connection.is_paused
             and now - connection.heard_at > 2 * connection.heartbeat_seconds
         ):
-            log.warning(
+            log.seldom(
+                "warning",
                 "peer is silent; connection dropped",
                 peer=connection.peer,
                 client=connection.client,

@@ -1,9 +1,10 @@
 """Logs on standard error: for people on a terminal, as JSON elsewhere; never one per message.
 
-Two rules carry this file:
+Three rules carry this file:
 
 1. A line is a line: whatever strings go in, no control character comes out (`escape`).
 2. Logging never fails: a closed or full standard error costs lines and not the broker.
+3. What clients bring about is logged with `seldom`, so many lines a minute (`sparing`).
 
 JSON lines have `time` (UTC), `level`, `event` and the event's own fields; a traceback is in
 `exception`. On a terminal a traceback follows its line, each of its lines after a `|`.
@@ -15,12 +16,14 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
 
 from .escape import escape
+from .sparing import Sparing
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
@@ -44,7 +47,8 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     terminal = (stream or sys.stderr).isatty()
     human = form == "human" or (form == "auto" and terminal)
     colour = human and terminal and not os.environ.get("NO_COLOR")
-    global _output
+    global _output, _sparing
+    _sparing = Sparing()
     _output = _Output(_LEVELS[level], _Human(colour) if human else json.dumps, stream)
     # Other libraries speak through the standard library's logging.
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
@@ -72,6 +76,11 @@ class Logger:
         """What somebody should look at now."""
         _log("error", event, fields)
 
+    def seldom(self, level: str, event: str, **fields: Any) -> None:
+        """What others bring about as often as they like; `code` in `fields` tells causes apart."""
+        if _sparing.may_write((event, str(fields.get("code", ""))), time.monotonic()):
+            _log(level, event, fields)
+
     def exception(self, event: str, **fields: Any) -> None:
         """An error, with the traceback of the exception that is being handled."""
         _log("error", event, {**fields, "exc_info": sys.exception()})
@@ -80,6 +89,15 @@ class Logger:
 def get_logger() -> Logger:
     """The logger: `log.info("what happened", field=value)`. Usable before configure()."""
     return _LOGGER
+
+
+def say_withheld() -> None:
+    """Say how many lines `seldom` has not written, when their minute is over; to be called often.
+
+    It is a warning, whatever they were."""
+    for (event, code), lines, seconds in _sparing.due(time.monotonic()):
+        fields = {"event_withheld": event, "code": code or None}
+        _log("warning", "more of the same", {**fields, "lines": lines, "seconds": round(seconds)})
 
 
 def _log(level: str, event: str, fields: Event) -> None:
@@ -98,8 +116,8 @@ def _log(level: str, event: str, fields: Event) -> None:
 
 def _safe(level: str, event: str, fields: Event, error: BaseException | None) -> Event:
     """The whole event, in its order, with no control character in it."""
-    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    safe: Event = {"time": time, "level": level, "event": escape(event)}
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    safe: Event = {"time": at, "level": level, "event": escape(event)}
     for name, value in fields.items():
         if isinstance(value, (bool, int, float)):
             safe[escape(name)] = value
@@ -118,10 +136,10 @@ class _Human:
         self._colour = colour
 
     def __call__(self, event: Event) -> str:
-        time, level, what = (event.pop(name) for name in ("time", "level", "event"))
+        at, level, what = (event.pop(name) for name in ("time", "level", "event"))
         exception = event.pop("exception", None)
         fields = "".join(f"  {name}={_field(row)}" for name, row in event.items())
-        lines = [f"{time[:23]}Z {self._tint(level)} {what}{fields}"]
+        lines = [f"{at[:23]}Z {self._tint(level)} {what}{fields}"]
         if exception is not None:
             lines += [f"    | {line}" for line in exception.split("\n")]
         return "\n".join(lines)
@@ -147,3 +165,4 @@ class _Forward(logging.Handler):
 
 _LOGGER: Final = Logger()
 _output = _Output(_LEVELS["info"], _Human(colour=False), None)
+_sparing = Sparing()

@@ -220,7 +220,7 @@ class Settings:
     )
     transaction_publishes_max: int = _option(
         "Limits",
-        values.number(1, 100_000),
+        values.number(1, 10_000),
         1000,
         "The most batches that one transaction may publish; its bytes are bounded as a frame's.",
     )
@@ -246,7 +246,9 @@ class Settings:
         "Limits",
         values.size(64 * KIB, 16 * GIB),
         64 * MIB,
-        "What may be gathered from all connections for one block; reading pauses above this.",
+        "What may be gathered from all connections for one block, and, apart from that, what "
+        "unfinished frames may hold: above it reading pauses, and connections are closed, "
+        "first those that have held the most for the longest.",
     )
     waiting_bytes_max: int = _option(
         "Limits",

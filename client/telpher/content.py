@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX, PROPERTY_BOUNDS
+from telpher.protocol.batch import (
+    HEADER_NAME_CHARACTERS_MAX,
+    HEADER_TYPES,
+    HEADERS_BYTES_MAX,
+    HEADERS_MAX,
+    KEY_BYTES_MAX,
+    PROPERTY_BOUNDS,
+    bytes_of_headers,
+)
 from telpher.protocol.frames import Level
 from telpher.protocol.names import is_feed, is_name, is_pattern, why_not_name, why_not_pattern
 
@@ -19,6 +27,8 @@ Body = bytes | bytearray | memoryview
 LevelName = Literal["received", "written", "fsynced"]
 Properties = tuple[tuple[str, int], ...]
 
+# What a message may have beside those that the client adds, for an identity or a request.
+GIVEN_HEADERS_MAX: Final = HEADERS_MAX - 8
 _NONE: Final = (None, None, None, None)
 
 _KEY_TYPES: Final = {str, type(None)}
@@ -74,9 +84,18 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if headers is None:
         return None
     copy = dict(headers)
+    if len(copy) > GIVEN_HEADERS_MAX:
+        raise ValueError(
+            f"a message has at most {GIVEN_HEADERS_MAX} headers, this one has {len(copy)}"
+        )
     for name, value in copy.items():
         if type(name) is not str:
             raise TypeError(f"a header's name is a string, not {type(name).__name__}")
+        if len(name) > HEADER_NAME_CHARACTERS_MAX:
+            raise ValueError(
+                f"header {name!r:.40} has a name of {len(name)} characters; "
+                f"it may have {HEADER_NAME_CHARACTERS_MAX}"
+            )
         if type(value) not in HEADER_TYPES:
             raise TypeError(
                 f"header {name!r} is {type(value).__name__}; "
@@ -89,6 +108,12 @@ def as_headers(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
         check_unicode("the header's name", name)
         if type(value) is str:
             check_unicode(f"header {name!r}:", value)
+    size = bytes_of_headers(copy)
+    if size > HEADERS_BYTES_MAX:
+        raise ValueError(
+            f"the headers have {size} bytes; they may have {HEADERS_BYTES_MAX}: "
+            "put what is large into the body"
+        )
     return copy
 
 
@@ -193,11 +218,3 @@ def as_filter(headers: Mapping[str, Any] | None, match: str) -> dict[str, Any] |
     if match not in ("all", "any"):
         raise ValueError(f"match={match!r}; it may be 'all' or 'any'")
     return {"headers": as_headers(headers), "match": match}
-
-
-def header_bytes(headers: dict[str, Any]) -> int:
-    """About how many bytes headers take in a batch."""
-    return sum(
-        len(name) + (len(value) if isinstance(value, (str, bytes)) else 8)
-        for name, value in headers.items()
-    )

@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple, cast
 import anyio
 
 from telpher.protocol import frames as f
-from telpher.protocol.batch import Columns, encode
+from telpher.protocol.batch import Columns, bytes_of_headers, encode
 
-from .content import LEVEL_NAMES, LevelName, Properties, header_bytes, too_large
+from .content import LEVEL_NAMES, LevelName, Properties, too_large
 from .errors import (
     MessageTooLarge,
     Refused,
@@ -87,7 +87,7 @@ class Waiting:
     def weight_bytes(self) -> int:
         """About how many bytes it takes in a batch."""
         weight = len(self.body) + len(self.key or "")
-        return weight + header_bytes(self.headers) if self.headers else weight
+        return weight + bytes_of_headers(self.headers) if self.headers else weight
 
 
 class Lane:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from telpher.protocol import frames as f
-from telpher.protocol.batch import Columns, decode, encode
+from telpher.protocol.batch import Columns, bytes_of_headers, decode, encode
 
 from .content import (
     Body,
@@ -22,7 +22,6 @@ from .content import (
     as_headers,
     as_key,
     as_keys,
-    header_bytes,
     too_large,
 )
 from .errors import Closed, PublishFailed, Refused, TelpherError
@@ -204,7 +203,7 @@ class Producer:
         if headers:
             self._headers.extend([None] * (waiting - len(self._headers)))
             self._headers.append(headers)
-            self._bytes += header_bytes(headers)
+            self._bytes += bytes_of_headers(headers)
 
     def _advance(self, *, even_if_small: bool = False) -> None:
         """Submit what has gathered if it may go; block further sends if it must go and may not."""

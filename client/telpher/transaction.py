@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import anyio
 
-from telpher.protocol.batch import Columns, encode
+from telpher.protocol.batch import Columns, bytes_of_headers, encode
 
 from .batch import BatchView
 from .content import (
@@ -29,7 +29,6 @@ from .content import (
     as_level,
     as_name,
     as_properties,
-    header_bytes,
     too_large,
 )
 from .errors import Closed, LeaseLost, LimitReached, Refused, TelpherError, Timeout
@@ -295,7 +294,7 @@ class Transaction:
         limits = self._session.limits
         if len(body) > limits.message_bytes_max:
             raise too_large(len(body), limits.message_bytes_max)
-        size = len(body) + 4 * len(key or "") + (2 * header_bytes(headers) if headers else 0)
+        size = len(body) + 4 * len(key or "") + (2 * bytes_of_headers(headers) if headers else 0)
         size += self._bytes + _MESSAGE_OVERHEAD_BYTES
         if size > limits.frame_bytes_max:
             raise LimitReached(

@@ -29,6 +29,7 @@ from telpher.protocol.connection import (
     Connection,
     Role,
 )
+from telpher.protocol.elements import check_elements
 from telpher.protocol.errors import RemoteProtocolError
 
 from .strategies import frames, values
@@ -225,3 +226,107 @@ def test_a_malformed_transaction_is_no_frame(settles: Any, publishes: Any) -> No
     frame = f.Transact(1, b"t" * 16, 1, None, settles, publishes)
     with pytest.raises(RemoteProtocolError, match=r"TRANSACT: (settles|publishes) are"):
         decode(encode(frame)[LENGTH.size :])
+
+
+def nested(depth: int, width: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value] + [0] * (width - 1)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "elements"),
+    [
+        ([], 0),
+        ([1, "a", b"b" * 300, None, 2.5, -1, -(1 << 40), 1 << 40, "x" * 70_000], 9),
+        ([{"a": [1, 2], "b": {}}, {}], 2 + 4 + 2),
+        (list(range(70_000)), 70_000),
+        ({str(n): n for n in range(20)}, 40),
+        (nested(50, 3), 150),
+    ],
+)
+def test_elements_are_counted_without_an_object_of_any(value: Any, elements: int) -> None:
+    data = msgpack.packb(value)
+    check_elements(data, elements)
+    check_elements(data + b"\xdd\xff\xff\xff\xff", elements)
+    if elements:
+        with pytest.raises(ValueError, match="more than"):
+            check_elements(data, elements - 1)
+
+
+@settings(CALM, max_examples=250)
+@given(st.binary(max_size=300))
+def test_counting_ends_for_any_bytes(data: bytes) -> None:
+    with suppress(ValueError):
+        check_elements(data, 1000)
+
+
+def open_server(frame_bytes_max: int = 1 << 24) -> Connection:
+    connection = Connection(Role.SERVER, frame_bytes_max)
+    connection.receive_data(encode(f.Hello(0, (1,), "t", {})))
+    connection.send(f.Welcome(0, 1, "s", {}))
+    return connection
+
+
+def array_of(count: int, element: bytes) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + element * count
+
+
+MIB = 1 << 20
+CALL_HEAD = b"\x94\x0f\x01\xa4list\x81\xa1a"
+TRANSACT_HEAD = b"\x98\x18\x01\xc4\x10" + b"p" * 16 + b"\x01\xc0"
+PUBLISH_HEAD = b"\x97\x03\x01\xa4jobs\xc0\x00\xc0"
+# Frames that an open session may send, which would become many times their size.
+HEAVY = {
+    "maps in a CALL": CALL_HEAD + array_of(MIB - 100, b"\x80"),
+    "claims in a CALL": CALL_HEAD + b"\xdd\x00\x0f\xff\x00" * 200_000,
+    "pairs in a CALL": CALL_HEAD + array_of(500_000, b"\x91\x90"),
+    "nil in a TRANSACT": TRANSACT_HEAD + array_of(16 * MIB - 100, b"\xc0") + b"\x90",
+    "chains in a TRANSACT": TRANSACT_HEAD + array_of(33_000, b"\x91" * 499 + b"\x90") + b"\x90",
+    "maps in a PUBLISH": PUBLISH_HEAD + array_of(16 * MIB - 100, b"\x80"),
+    "ranges in a SETTLE": b"\x96\x08\x01\x02\x00" + array_of(750_000, b"\x01") + b"\x00",
+}
+
+
+@pytest.mark.parametrize("body", HEAVY.values(), ids=HEAVY)
+def test_a_heavy_frame_is_refused_before_an_object_is_made(body: bytes) -> None:
+    data = framed(body)
+    connection = open_server()
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError) as caught:
+            connection.receive_data(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code in {"bad_frame", "frame_too_large"}
+    assert peak < 100_000
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 6, 7, 100])
+def test_a_long_frame_without_a_batch_is_refused_by_its_first_six_bytes(cut: int) -> None:
+    head = LENGTH.pack(f.REQUEST_BYTES_MAX + 1) + b"\x94\x0f"
+    connection = open_server()
+    with pytest.raises(RemoteProtocolError, match="request_bytes_max = 1048576"):
+        feed(connection, head + bytes(200), cut)
+    at_the_bound = LENGTH.pack(f.REQUEST_BYTES_MAX) + b"\x94\x0f"
+    feed(open_server(), at_the_bound + bytes(200), cut)
+
+
+@pytest.mark.parametrize("frame", [f.Publish(1, "a", None, 0, None, bytes(2 * MIB))])
+def test_a_frame_with_a_batch_may_be_long(frame: f.Frame) -> None:
+    for size in (5, 7, MIB):
+        connection = open_server()
+        data, got = encode(frame), []
+        head, rest = data[:size], data[size:]
+        got = connection.receive_data(head) + connection.receive_data(rest)
+        assert got == [frame]
+
+
+def test_a_client_takes_long_answers() -> None:
+    connection = Connection(Role.CLIENT, 1 << 24)
+    connection.send(f.Hello(0, (1,), "t", {}))
+    connection.receive_data(encode(f.Welcome(0, 1, "s", {})))
+    reply = f.Reply(1, {"keys": tuple(map(str, range(300_000)))})
+    assert connection.receive_data(encode(reply)) == [reply]

@@ -148,10 +148,20 @@ def joined(ranges: list[tuple[int, int]]) -> Offsets:
 
 def row(offsets: Offsets) -> list[tuple[int, int]]:
     """The pairs of a row from the wire, or a refusal."""
+    if len(offsets) > 2 * f.RANGES_MAX:
+        raise too_many_ranges(len(offsets) // 2)
     try:
         return f.pairs(offsets)
     except ValueError as error:
         raise Refusal("bad_request", str(error)) from None
+
+
+def too_many_ranges(count: int) -> Refusal:
+    """What is said to who names more ranges than one frame may."""
+    return Refusal(
+        "limit_reached",
+        f"{count} ranges of offsets; one frame may name {f.RANGES_MAX}: name the others in another",
+    )
 
 
 def consumer_of(session: Session, request: int) -> Consumer:

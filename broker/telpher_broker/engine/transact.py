@@ -13,7 +13,15 @@ from typing import Final
 from telpher.protocol import frames as f
 
 from . import records as r
-from .decide import Held, acknowledge, consumer_of, count_of, row, split_held
+from .decide import (
+    Held,
+    acknowledge,
+    consumer_of,
+    count_of,
+    row,
+    split_held,
+    too_many_ranges,
+)
 from .limits.lines import Postponed
 from .publication import Publication
 from .publish import level_of, prepare, store, stored_before
@@ -63,6 +71,9 @@ def _check_size(turn: Turn, frame: f.Transact) -> None:
 
 def _held(session: Session, frame: f.Transact) -> list[tuple[Consumer, Held]]:
     """Of each consumer what it is to acknowledge, all of which it must hold."""
+    ranges = sum([len(offsets) // 2 for _, offsets in frame.settles])
+    if ranges > f.RANGES_MAX:
+        raise too_many_ranges(ranges)
     acks: dict[int, tuple[Consumer, Held]] = {}
     for number, offsets in frame.settles:
         if number in acks:

@@ -8,8 +8,8 @@ once on entry and from then on moves the bytes. `docs/protocol.md`, "Batches", h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, product
+from collections.abc import Callable, Sequence
+from itertools import chain, islice, product
 from types import NoneType
 from typing import Any, Final, NamedTuple, cast
 
@@ -38,6 +38,10 @@ PROPERTY_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "on_conflict": (0, 3),
 }
 KEY_BYTES_MAX: Final = 1024
+# Of one message: how many headers, how long a name, how many bytes names and values together.
+HEADERS_MAX: Final = 128
+HEADER_NAME_CHARACTERS_MAX: Final = 255
+HEADERS_BYTES_MAX: Final = 256 * 1024
 # What the body is, as "application/json"; see the option content_types.
 CONTENT_TYPE: Final = "telpher-content-type"
 HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
@@ -45,6 +49,12 @@ HEADER_TYPES: Final = frozenset({str, bytes, int, float, bool, type(None)})
 _ROWS: Final = frozenset(
     product((int,), (dict, NoneType), (bytes,), (bytes, NoneType), (bytes, NoneType))
 )
+# The outer array has 5 elements, and the properties as many as there are names.
+_OUTER_ELEMENTS_MAX: Final = 32
+# What is nested in a column would become many times its size: from so many bytes on it is looked
+# for. A column that is longer is unpacked element by element, which takes twice as long.
+_NESTED_BYTES: Final = 32 * 1024
+_COLUMN_BYTES: Final = 2 * 1024 * 1024
 _BODY_TYPES: Final = {bytes}
 _ROW_TYPES: Final = {dict, NoneType}
 # What a column of headers has in it if a message has an identity.
@@ -170,16 +180,16 @@ def check(batch: bytes, limits: BatchLimits) -> Summary:
         _check_properties(properties)
     _check_bodies(bodies, count, limits.message_bytes_max)
     if keys is not None:
-        _check_keys(_column("keys", keys), count)
+        _check_keys(_untrusted("keys", keys, count))
     if headers is None:
         return Summary(count, properties, False)
-    _check_headers(_column("headers", headers), count)
+    _check_headers(headers, count)
     return Summary(count, properties, any(name in headers for name in _IDENTITIES))
 
 
 def _outer(batch: bytes) -> tuple[int, Properties, bytes, bytes | None, bytes | None]:
     try:
-        values = unpack(batch)
+        values = unpack(batch, _OUTER_ELEMENTS_MAX)
     except ValueError as error:
         raise BatchError("bad_batch", f"the batch is not msgpack: {error}") from None
     if type(values) is not tuple or len(values) != 5:
@@ -199,14 +209,75 @@ def _column(name: str, data: bytes) -> tuple[Any, ...]:
     return values
 
 
-def _check_length(name: str, values: tuple[Any, ...], count: int) -> None:
-    if len(values) != count:
-        raise BatchError("bad_batch", f"{len(values)} {name} in a batch of {count} messages")
+def _untrusted(name: str, data: bytes, count: int, entries_max: int = 0) -> Sequence[Any]:
+    """A column that should have `count` elements, which are plain or maps of so many entries."""
+    try:
+        if len(data) <= _NESTED_BYTES:
+            values = _at_once(data, count, entries_max, None, None)
+        else:
+            unpack_column = _at_once if len(data) <= _COLUMN_BYTES else _one_by_one
+            maps = count if entries_max else 0
+            values = unpack_column(data, count, entries_max, _counting(maps), _counting(1))
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        what = str(error) or type(error).__name__
+        raise BatchError("bad_batch", f"the column of {name} cannot be unpacked: {what}") from None
+    if type(values) is not tuple or len(values) != count:
+        has = f"{len(values)} elements" if type(values) is tuple else "no array"
+        raise BatchError(
+            "bad_batch", f"the column of {name} has {has}, in a batch of {count} messages"
+        )
+    return values
+
+
+_Hook = Callable[[Any], Any] | None
+
+
+def _at_once(data: bytes, count: int, entries_max: int, on_map: _Hook, on_array: _Hook) -> Any:
+    return msgpack.unpackb(
+        data,
+        use_list=False,
+        max_array_len=count,
+        max_map_len=entries_max,
+        max_ext_len=0,
+        object_hook=on_map,
+        list_hook=on_array,
+    )
+
+
+def _one_by_one(data: bytes, count: int, entries_max: int, on_map: _Hook, on_array: _Hook) -> Any:
+    """The same, of an array whose elements hold no array, and without an object for more than one
+    element beyond `count`."""
+    unpacker = msgpack.Unpacker(
+        use_list=False,
+        max_array_len=0,
+        max_map_len=entries_max,
+        max_ext_len=0,
+        max_buffer_size=len(data),
+        object_hook=on_map,
+        list_hook=on_array,
+    )
+    unpacker.feed(data)
+    claimed = unpacker.read_array_header()
+    values = tuple(islice(unpacker, count + 1))
+    return values if claimed == len(values) and unpacker.tell() == len(data) else None
+
+
+def _counting(most: int) -> Callable[[Any], Any]:
+    """A hook of msgpack's that lets so many arrays or maps through."""
+    left = most
+
+    def count(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("what is in it is nested")
+        return value
+
+    return count
 
 
 def _check_bodies(column: bytes, count: int, message_bytes_max: int) -> None:
-    bodies = _column("bodies", column)
-    _check_length("bodies", bodies, count)
+    bodies = _untrusted("bodies", column, count)
     if set(map(type, bodies)) != _BODY_TYPES:
         raise BatchError("bad_batch", "a body is bin, and nothing else")
     if len(column) <= message_bytes_max:
@@ -218,23 +289,42 @@ def _check_bodies(column: bytes, count: int, message_bytes_max: int) -> None:
         )
 
 
-def _check_keys(keys: tuple[Any, ...], count: int) -> None:
-    _check_length("keys", keys, count)
+def _check_keys(keys: Sequence[Any]) -> None:
     if not set(map(type, keys)) <= {str, type(None)}:
         raise BatchError("bad_batch", "a key is a string or nil")
     if max(len(key) if key else 0 for key in keys) > KEY_BYTES_MAX:
         raise BatchError("bad_batch", f"a key has at most {KEY_BYTES_MAX} characters")
 
 
-def _check_headers(headers: tuple[Any, ...], count: int) -> None:
-    _check_length("headers", headers, count)
+def _check_headers(column: bytes, count: int) -> None:
+    headers = _untrusted("headers", column, count, HEADERS_MAX)
     is_plain = set(map(type, headers)) <= _ROW_TYPES
     if is_plain:
         rows = [row for row in headers if row]
-        names, values = chain.from_iterable(rows), chain.from_iterable(map(dict.values, rows))
+        names, values = set(chain.from_iterable(rows)), chain.from_iterable(map(dict.values, rows))
         is_plain = set(map(type, names)) <= {str} and set(map(type, values)) <= HEADER_TYPES
     if not is_plain:
         raise BatchError("bad_batch", "headers are a map of strings to plain values, or nil")
+    if max(map(len, names), default=0) > HEADER_NAME_CHARACTERS_MAX:
+        raise BatchError(
+            "bad_batch", f"a header's name has at most {HEADER_NAME_CHARACTERS_MAX} characters"
+        )
+    if len(column) > HEADERS_BYTES_MAX and max(map(bytes_of_headers, rows), default=0) > (
+        HEADERS_BYTES_MAX
+    ):
+        raise BatchError(
+            "bad_batch",
+            f"the headers of a message have at most {HEADERS_BYTES_MAX} bytes; "
+            "put what is large into the body",
+        )
+
+
+def bytes_of_headers(headers: dict[str, Any]) -> int:
+    """About how many bytes the headers of one message take."""
+    return sum(
+        len(name) + (len(value) if isinstance(value, (str, bytes)) else 8)
+        for name, value in headers.items()
+    )
 
 
 def _check_properties(properties: dict[Any, Any]) -> None:

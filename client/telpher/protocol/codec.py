@@ -1,8 +1,9 @@
 """Frames to bytes and back: a length, then one msgpack array.
 
-Nothing is believed before it is checked: the length before anything is buffered for it, the shape
-before a frame is made of it. Extension types are off, and every size limit of the unpacker is set
-to what the frame could hold at the very most.
+Nothing is believed before it is checked: the length and the kind before anything is buffered, the
+number of values before an object is made of any, the shape before a frame is made of them.
+Extension types are off, and every size limit of the unpacker is set to what the frame could hold
+at the very most.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any, Final, cast
 
 import msgpack
 
+from .elements import COUNTED_BYTES, check_elements
 from .errors import RemoteProtocolError
 from .frames import (
+    BATCH_NUMBERS,
     NUMBERS,
     SHAPES,
     ConfirmEach,
@@ -32,6 +35,10 @@ from .frames import (
 
 LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = LENGTH.size
+# After so many, it is known which frame it is: the length, the array, the number.
+HEAD_BYTES: Final = LENGTH_BYTES + 2
+# The shortest frame: an array of a number and a request.
+BODY_BYTES_MIN: Final = 3
 # From this size on a batch is not copied into its frame.
 PIECE_BYTES: Final = 4096
 # https://github.com/msgpack/msgpack/blob/master/spec.md#bin-format-family
@@ -47,16 +54,19 @@ _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 def unpack(data: bytes | memoryview, elements_max: int | None = None) -> Any:
     """One msgpack value out of untrusted bytes; arrays become tuples.
 
-    An array or map may claim at most `elements_max` elements (absent: as many as there are bytes):
-    memory is set aside for what is claimed, at every depth.
+    An array or map may claim at most `elements_max` elements (absent: as many as there are bytes),
+    for memory is set aside for what is claimed, at every depth; in more than `COUNTED_BYTES`, all
+    together may.
 
     Raises ValueError for anything malformed, nested too deeply, over-long or of an extension type.
     """
     # What is not given has a safe default: strings and bins end where `data` ends, strings are
     # UTF-8, and keys of maps are strings or bins.
     elements = len(data)
-    if elements_max is not None and elements_max < elements:
-        elements = elements_max
+    if elements_max is not None:
+        if elements > COUNTED_BYTES:
+            check_elements(data, elements_max)
+        elements = min(elements, elements_max)
     try:
         return msgpack.unpackb(
             data,
@@ -143,7 +153,7 @@ def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
     try:
         values = unpack(body, elements_max)
     except ValueError as error:
-        raise RemoteProtocolError("bad_frame", f"not msgpack: {error}") from None
+        raise RemoteProtocolError("bad_frame", f"cannot be unpacked: {error}") from None
     if type(values) is not tuple or len(values) < 2 or type(values[0]) is not int:
         raise RemoteProtocolError("bad_frame", "a frame is an array: number, request, fields")
     kind = _KINDS.get(values[0])
@@ -242,20 +252,40 @@ _KINDS: Final[dict[int, _Kind]] = {
 class FrameReader:
     """Cuts a stream of bytes into frames, never holding more than one frame and one read.
 
-    `elements_max` bounds what an array or map in a frame may claim to hold; None: nothing but
-    the frame's length does.
+    `elements_max` bounds how many values a frame may have, as `unpack` does, `request_bytes_max`
+    the bytes of a frame that carries no batch; None: nothing but the frame's length does.
     """
 
-    def __init__(self, frame_bytes_max: int, elements_max: int | None = None) -> None:
+    def __init__(
+        self,
+        frame_bytes_max: int,
+        elements_max: int | None = None,
+        request_bytes_max: int | None = None,
+    ) -> None:
+        self.bound(frame_bytes_max, elements_max, request_bytes_max)
+        self._rest = bytearray()
+
+    def bound(
+        self,
+        frame_bytes_max: int,
+        elements_max: int | None = None,
+        request_bytes_max: int | None = None,
+    ) -> None:
+        """Let other bounds hold from the next frame on."""
         self.frame_bytes_max = frame_bytes_max
         self.elements_max = elements_max
-        self._rest = bytearray()
+        self.request_bytes_max = min(request_bytes_max or frame_bytes_max, frame_bytes_max)
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a frame is held that has not arrived whole."""
+        return len(self._rest)
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """The frames that `data` completes, in order; nothing of `data` itself is kept.
 
-        Raises RemoteProtocolError for a frame that is too long, as soon as its length is known,
-        or that is malformed.
+        Raises RemoteProtocolError for a frame that is too long, as soon as its length and its
+        number are known, or that is malformed.
         """
         frames: list[Frame] = []
         with memoryview(data) as view:
@@ -269,10 +299,12 @@ class FrameReader:
         """Give the frame that has begun what it lacks; returns how many bytes that were."""
         rest = self._rest
         taken = 0
-        if len(rest) < LENGTH_BYTES:
-            taken = LENGTH_BYTES - len(rest)
+        if len(rest) < HEAD_BYTES:
+            taken = HEAD_BYTES - len(rest)
             rest += view[:taken]
-            if len(rest) < LENGTH_BYTES:
+            if len(rest) < HEAD_BYTES:
+                if len(rest) >= LENGTH_BYTES:
+                    self._length_at(rest, 0)
                 return len(view)
         frame_bytes = LENGTH_BYTES + self._length_at(rest, 0)
         end = taken + frame_bytes - len(rest)
@@ -296,9 +328,22 @@ class FrameReader:
 
     def _length_at(self, source: bytearray | memoryview, position: int) -> int:
         length: int = LENGTH.unpack_from(source, position)[0]
+        if not BODY_BYTES_MIN <= length <= self.request_bytes_max:
+            self._judge(length, source[position + LENGTH_BYTES : position + HEAD_BYTES])
+        return length
+
+    def _judge(self, length: int, start: bytearray | memoryview) -> None:
+        """Refuse a length that no frame has, or none that begins so; `start` may be cut short."""
         if length > self.frame_bytes_max:
             raise RemoteProtocolError(
                 "frame_too_large",
                 f"a frame of {length} bytes; the limit here is {self.frame_bytes_max}",
             )
-        return length
+        if length < BODY_BYTES_MIN:
+            raise RemoteProtocolError("bad_frame", "a frame is an array: number, request, fields")
+        if len(start) > 1 and start[1] not in BATCH_NUMBERS:
+            raise RemoteProtocolError(
+                "frame_too_large",
+                f"a frame of {length} bytes that carries no batch; "
+                f"the limit here is request_bytes_max = {self.request_bytes_max}",
+            )

@@ -11,8 +11,10 @@ The life of a connection, for both sides:
 
 Who authenticates does so while it is greeted, by AUTHENTICATE and CHALLENGE in turn.
 Before `open` a frame may have at most `OPENING_FRAME_BYTES_MAX` bytes and an array or map in it
-`OPENING_ELEMENTS_MAX` elements. GOAWAY may come in any state, GOODBYE from `open` on. After GOAWAY
-the broker still answers what was asked before; after GOODBYE the client sends nothing more.
+`OPENING_ELEMENTS_MAX` elements; from then on a client's frame has at most `ELEMENTS_MAX` values,
+and without a batch `REQUEST_BYTES_MAX` bytes. GOAWAY may come in any state, GOODBYE from `open` on.
+After GOAWAY the broker still answers what was asked before; after GOODBYE the client sends nothing
+more.
 """
 
 from __future__ import annotations
@@ -86,6 +88,11 @@ class Connection:
         self._frame_bytes_max = frame_bytes_max
         self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX)
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a frame is held that has not arrived whole."""
+        return self._reader.unfinished_bytes
+
     def receive_data(self, data: bytes | memoryview) -> list[Frame]:
         """The frames that `data` completes, each allowed where it comes; `data` is not kept.
 
@@ -125,8 +132,10 @@ class Connection:
     def _advance(self, kind: type[Frame]) -> None:
         self._enter(_NEXT[kind])
         if self.state is State.OPEN:
-            self._reader.frame_bytes_max = self._frame_bytes_max
-            self._reader.elements_max = None
+            if self.role is Role.SERVER:
+                self._reader.bound(self._frame_bytes_max, f.ELEMENTS_MAX, f.REQUEST_BYTES_MAX)
+            else:
+                self._reader.bound(self._frame_bytes_max)
 
     def _enter(self, state: State) -> None:
         self.state = state

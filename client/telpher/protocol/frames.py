@@ -21,6 +21,12 @@ PROTOCOL_VERSION: Final = 1
 PRODUCER_WINDOW: Final = 32
 # How much of an error's text is kept with a message that failed; the rest is cut off.
 ERROR_CHARACTERS_MAX: Final = 1000
+# The most bytes of a client's frame that carries no batch, and the most values in any frame: each
+# becomes an object of many times its size.
+REQUEST_BYTES_MAX: Final = 1024 * 1024
+ELEMENTS_MAX: Final = 65_536
+# The most ranges of offsets that one frame of a client names; each is looked up.
+RANGES_MAX: Final = 10_000
 
 Offsets = tuple[int, ...]
 Options = dict[str, Any]
@@ -280,6 +286,8 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     26: (Challenge, (_BIN,)),
 }
 NUMBERS: Final[dict[type[Frame], int]] = {frame: number for number, (frame, _) in SHAPES.items()}
+# Of a client's frames, those that may be as long as frame_bytes_max.
+BATCH_NUMBERS: Final = frozenset({NUMBERS[Publish], NUMBERS[Transact]})
 
 
 def name_of(kind: type[Any]) -> str:

@@ -108,6 +108,7 @@ class ConsumerState:
         self.fenced = automatic
         self._serial = 0
         self._next: int | None = None
+        self._unnamed_from: int | None = None
         self._resumed = False
         self._runs: list[tuple[int, int]] = []
         self._run_first = self._run_end = -1
@@ -147,8 +148,14 @@ class ConsumerState:
         held = self.held.copy()
         for settling in self.settling.values():
             held.add_all(settling.offsets)
+        self._unnamed_from = None
         if held:
-            options["held"] = held.flat()
+            options["held"], unnamed = (
+                held.flat()[: 2 * f.RANGES_MAX],
+                held.flat()[2 * f.RANGES_MAX :],
+            )
+            # More than one frame may name: the broker gives it to others.
+            self._unnamed_from = unnamed[0] if unnamed else None
         return f.Consume(self.number, self.channel, self.subscription, options)
 
     def joined(self, result: dict[str, Any], now: float) -> None:
@@ -159,6 +166,8 @@ class ConsumerState:
         lost = result.get("lost") or ()
         if lost:
             self.lost(_checked_offsets(lost))
+        if self._unnamed_from is not None:
+            self.lost((self._unnamed_from, 1 << 63))
         if self.held:
             self._renew_due = now
             self.session.wake()
@@ -412,11 +421,11 @@ class ConsumerState:
     def _renew(self, now: float) -> None:
         self.flush()
         self._renew_due = now + self.lease_seconds / 3 if self.held else None
-        if self.held and self.session.may_ask:
-            session = self.session
-            session.ask(
-                Renewing(session.next_number(), self._renewed, self.number, self.held.flat())
-            )
+        if self.session.may_ask:
+            session, held = self.session, self.held.flat()
+            for start in range(0, len(held), 2 * f.RANGES_MAX):
+                offsets = held[start : start + 2 * f.RANGES_MAX]
+                session.ask(Renewing(session.next_number(), self._renewed, self.number, offsets))
 
     def _renewed(self, exchange: Exchange) -> None:
         if exchange.answer is not None and exchange.error is None and exchange.answer.lost:

@@ -62,6 +62,7 @@ class Limits(NamedTuple):
     producer_window: int = f.PRODUCER_WINDOW
     lease_ms: int = 60_000
     transaction_publishes_max: int = 1000
+    request_bytes_max: int = f.REQUEST_BYTES_MAX
 
 
 def _nothing() -> None:
@@ -212,12 +213,19 @@ class Session:
             self._send(exchange)
 
     def call(self, verb: str, arguments: dict[str, Any], on_done: Done) -> Exchange:
-        """Ask for an administrative verb; raises TypeError, ValueError for what cannot be sent."""
+        """Ask for an administrative verb; raises TypeError, ValueError, LimitReached for what
+        cannot be sent."""
         exchange = Calling(self.next_number(), on_done, verb, arguments)
-        # Before it is kept: it would fail again on each new connection.
-        encode(exchange.frame(self.now))
+        self._check_request(exchange.frame(self.now))
         self.ask(exchange)
         return exchange
+
+    def _check_request(self, frame: Frame) -> None:
+        """Before it is kept: it would fail again on each new connection."""
+        size, most = len(encode(frame)), self.limits.request_bytes_max
+        if size > most:
+            text = f"a request of {size} bytes; this broker takes request_bytes_max = {most}"
+            raise Refused.by_code("limit_reached", text)
 
     def window(self, channel: str, producer: bytes, limit: int) -> Window:
         """A new producer; `producer` is 16 random bytes."""
@@ -246,10 +254,10 @@ class Session:
         transacting.window.add(transacting)
 
     def join(self, consumer: ConsumerState, on_done: Done) -> Exchange:
-        """CONSUME; the answer to it is told to the consumer before `on_done`. Raises ValueError."""
+        """CONSUME; the answer to it is told to the consumer before `on_done`. Raises as `call`."""
         if self.ending is not None:
             raise self.ending
-        encode(consumer.consume_frame())
+        self._check_request(consumer.consume_frame())
         self.consumers[consumer.number] = consumer
         exchange = self.open[consumer.number] = Consuming(consumer, on_done)
         if self.may_ask:
