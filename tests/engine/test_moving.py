@@ -50,6 +50,21 @@ def test_letters_go_back_to_where_they_came_from(driver: Driver) -> None:
     driver.check_replay(range(0, len(driver.journal), 3))
 
 
+def test_a_rate_that_cuts_through_the_last_batch_leaves_nothing_behind(driver: Driver) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue", config={"dead_letter": "dead"})
+    consumer = driver.consume(session, "jobs", prefetch=4)
+    driver.publish(session, "jobs", *BODIES[:4])
+    nack(driver, session, consumer, (0, 4), error="boom", dead_letter=True)
+    driver.call(session, "declare", channel="again", kind="queue")
+    told = driver.call(session, "redrive", channel="dead", into="again", rate=1)
+    assert (told["moved"], told["running"]) == (1, True)
+    driver.pass_time(3000)
+    assert bodies_in(driver, "again") == BODIES[:4]
+    assert bodies_in(driver, "dead") == []
+    assert running(driver, session) == []
+
+
 def test_letters_of_one_cause_go_into_another_channel(driver: Driver) -> None:
     session = failed(driver, BODIES, [f"user {n} is gone" if n % 2 else "boom" for n in range(12)])
     groups = driver.call(session, "letter_groups", channel="dead")["groups"]

@@ -112,12 +112,14 @@ def _take(
 ) -> _Taken:
     taken = _Taken(transfer.reached)
     candidates = _candidates(channel, subscription, transfer)
-    for looked, (stored, low, high) in enumerate(candidates):
-        high = min(high, low + allowed - taken.moved)
+    for looked, (stored, low, end) in enumerate(candidates):
+        high = min(end, low + allowed - taken.moved)
         if low >= high or looked >= _STEP_BATCHES or taken.body_bytes >= _STEP_BYTES:
             return taken
         _take_one(turn, channel, transfer, taken, stored, low, high)
         taken.reached = high
+        if high < end:
+            return taken
     taken.reached = transfer.offsets[-1]
     return taken
 
