@@ -7,7 +7,7 @@ what was said. After every round it checks the invariants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from telpher_broker.engine import engine as engine_module
 from telpher_broker.engine.dispatch import PART_BYTES
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.engine import Engine, Round
+from telpher_broker.engine.memory import Place
 from telpher_broker.engine.ports import Ports
 from telpher_broker.engine.sessions import ANYBODY, Identity
 from telpher_broker.engine.settings import EngineSettings
@@ -102,13 +103,17 @@ class Driver:
 
     # -- what the daemon does ---------------------------------------------------------------
 
+    def keep(self, records: list[bytes]) -> Sequence[Place]:
+        """Write the block of a round; where its records are."""
+        return self.shelf.keep(records)
+
     def settle(self) -> Said:
         """Take rounds until there is nothing more to deliver; what was said, in order."""
         said: Said = []
         self.said = said
         for _ in range(10_000):
             taken = self.engine.take_round()
-            self.engine.written(self.shelf.keep(taken.records))
+            self.engine.written(self.keep(taken.records))
             check_engine(self.engine)
             self.journal += taken.records
             self.rounds.append(taken)
