@@ -297,19 +297,39 @@ def load_clean(files: Files, directory: Path, manifest: Manifest) -> CleanMarker
 def check_unlisted(files: Files, directory: Path, manifest: Manifest) -> list[str]:
     """Data files that the manifest does not name: left by a crash, to be removed.
 
-    Raises `StorageDamaged` for one with records in it that the manifest cannot know of: then the
-    manifest is an older one put back.
+    Raises `StorageDamaged` for one that a crash cannot leave beside this manifest: then it is an
+    older one put back.
     """
     left: list[str] = []
     for name in files.list(directory):
         parsed = parse_name(name)
         if parsed is None or parsed[1] in (*manifest.increments, manifest.snapshot):
             continue
-        kind, generation = parsed
-        if kind == INCREMENT and generation >= manifest.next_file:
-            with OpenFile(files, directory, name) as fd:
-                if files.size(fd) > FILE_HEADER_BYTES:
-                    text = f"{name} holds records that it does not know: an older manifest?"
-                    raise StorageDamaged(directory, MANIFEST, 0, text)
+        if parsed[1] >= manifest.next_file:
+            text = _unknown_to(manifest, files, directory, name)
+            if text is not None:
+                raise StorageDamaged(directory, MANIFEST, 0, f"{text}: an older manifest?")
         left.append(name)
     return left
+
+
+def _unknown_to(manifest: Manifest, files: Files, directory: Path, name: str) -> str | None:
+    """Why the manifest cannot be the one that this file came after, whatever crashed.
+
+    A crash leaves one file at most that has the next number: an increment without a block, or a
+    snapshot of the manifest's own epoch that was not yet named.
+    """
+    parsed = parse_name(name)
+    assert parsed is not None
+    kind, generation = parsed
+    if generation > manifest.next_file:
+        return f"{name} was made after files that it does not know"
+    with OpenFile(files, directory, name) as fd:
+        if kind == INCREMENT:
+            holds = files.size(fd) > FILE_HEADER_BYTES
+            return f"{name} holds records that it does not know" if holds else None
+        reader = BlockReader(files, fd, name, manifest.directory, generation, manifest.epoch)
+        header = reader.header_at(FILE_HEADER_BYTES)
+        if header is not None and header.epoch > manifest.epoch:
+            return f"{name} was written in epoch {header.epoch}"
+    return None

@@ -2,10 +2,13 @@
 
 The rule is the reader's: an exact prefix. What lies before the first damage stays, what lies
 after it is moved into a folder `damaged-N` of the directory, because records whose predecessors
-are missing cannot be replayed. A damaged snapshot therefore takes the log after it along.
+are missing cannot be replayed. A damaged snapshot therefore takes the log after it along. Two plans
+are made, one by the manifest that is there and one by the files alone, and the one that keeps more
+is carried out: a manifest may be an older one, or of another directory.
 
-Order, so that a crash in the middle leaves a directory that is refused and can be repaired again:
-copy what is to be cut, write the new manifest, then truncate and move.
+Order, so that a crash in the middle leaves a directory in which nothing is lost and that can be
+repaired again: copy what is to be cut, move what is to go, write the new manifest, then truncate.
+An open removes what the manifest does not name, so nothing that counts may be left there unnamed.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from .lock import DirectoryLock
 from .manifest import (
     MANIFEST,
     Manifest,
+    data_names,
     decode_manifest,
     encode_manifest,
     read_small,
@@ -89,7 +93,10 @@ def repair(directory: Path, files: Files | None = None) -> RepairReport:
         try:
             if _opens(files, directory):
                 return RepairReport(directory)
-            return _Repair(files, directory).run()
+            plans = [_Repair(files, directory, by_files) for by_files in (False, True)]
+            best = max(plans, key=lambda plan: plan.report.lost_from)
+            best.carry_out()
+            return best.report
         finally:
             lock.release()
     except OSError as error:
@@ -114,52 +121,60 @@ def _opens(files: Files, directory: Path) -> bool:
 
 
 class _Repair:
-    """One run. Methods up to `_plan` only read; `_carry_out` writes."""
+    """What is to be done, planned when it is made, which only reads; `carry_out` writes."""
 
-    def __init__(self, files: Files, path: Path) -> None:
+    def __init__(self, files: Files, path: Path, by_files: bool) -> None:
+        self.report = RepairReport(path)
         self._files = files
         self._path = path
-        self._report = RepairReport(path)
         self._aside: list[str] = []
         self._cut: tuple[str, int] | None = None
         self._headers: list[tuple[str, bytes]] = []
         self._epoch = 0
         self._highest = 0
+        self._manifest = self._plan(by_files)
 
-    def run(self) -> RepairReport:
-        manifest = self._plan()
-        self._carry_out(manifest)
-        return self._report
-
-    def _plan(self) -> Manifest:
-        manifest = self._usable_manifest() or self._rebuilt_manifest()
+    def _plan(self, by_files: bool) -> Manifest:
+        manifest = self._usable_manifest(by_files) or self._rebuilt_manifest()
         self._epoch = max(self._epoch, manifest.epoch)
         self._highest = max(self._highest, manifest.synced_record, manifest.upto)
         self._note_clean()
         manifest = self._checked_snapshot(manifest)
         manifest = self._checked_increments(manifest)
+        self._set_aside_unnamed(manifest)
         return self._renumbered(manifest)
 
-    def _usable_manifest(self) -> Manifest | None:
+    def _usable_manifest(self, by_files: bool) -> Manifest | None:
         """The one that is there, unless it is damaged or knows less than the files do."""
         data = read_small(self._files, self._path / MANIFEST)
-        manifest = None if data is None else decode_manifest(data)
-        if manifest is None:
-            if data is not None:
-                self._set_aside(MANIFEST, 0, len(data), "damaged; made anew from the files")
+        if data is None:
             return None
+        manifest = decode_manifest(data)
+        if manifest is None:
+            self._set_aside(MANIFEST, 0, len(data), "damaged; made anew from the files")
+            return None
+        text = "the files tell of more than it does; made anew from them" if by_files else ""
         try:
             check_unlisted(self._files, self._path, manifest)
         except StorageDamaged as damage:
-            self._set_aside(MANIFEST, 0, len(data or b""), damage.text)
-            self._epoch = manifest.epoch
-            return None
-        return manifest
+            text = damage.text
+        if not text:
+            return manifest
+        self._set_aside(MANIFEST, 0, len(data), text)
+        self._epoch = manifest.epoch
+        return None
 
     def _set_aside(self, name: str, offset: int, size: int, reason: str) -> None:
-        self._report.dropped.append(Dropped(name, offset, size, reason))
+        self.report.dropped.append(Dropped(name, offset, size, reason))
         if name not in self._aside:
             self._aside.append(name)
+
+    def _set_aside_unnamed(self, manifest: Manifest) -> None:
+        """What the new manifest does not name, the next open would remove."""
+        for name in self._files.list(self._path):
+            is_data = parse_name(name) is not None
+            if is_data and name not in data_names(manifest) and name not in self._aside:
+                self._set_aside(name, 0, self._size(name), "it is not part of the log")
 
     def _rebuilt_manifest(self) -> Manifest:
         """From the files: the newest whole snapshot, and all increments of that directory."""
@@ -217,10 +232,12 @@ class _Repair:
     def _checked_snapshot(self, manifest: Manifest) -> Manifest:
         if manifest.snapshot is None:
             return manifest
-        if self._snapshot_is_whole(manifest):
-            return manifest
         name = snapshot_name(manifest.snapshot)
-        self._report.snapshot_lost = True
+        if self._snapshot_is_whole(manifest):
+            with OpenFile(self._files, self._path, name) as fd:
+                self._note_epoch(self._reader(fd, name, manifest, manifest.snapshot))
+            return manifest
+        self.report.snapshot_lost = True
         if name in self._files.list(self._path):
             self._set_aside(name, 0, self._size(name), "the snapshot is damaged")
         return replace(manifest, snapshot=None, upto=0)
@@ -239,12 +256,11 @@ class _Repair:
             name = increment_name(generation)
             if name not in present:
                 broken = broken or f"{name} before it is missing"
-                self._report.missing.append(name)
+                self.report.missing.append(name)
                 continue
             with OpenFile(self._files, self._path, name) as fd:
-                reader = BlockReader(
-                    self._files, fd, name, manifest.directory, generation, EPOCH_MAX
-                )
+                reader = self._reader(fd, name, manifest, generation)
+                self._note_epoch(reader)
                 self._note_highest(reader)
                 reason = broken or self._covered(reader, expected, bool(kept))
                 if reason:
@@ -252,13 +268,19 @@ class _Repair:
                     continue
                 expected, broken = self._keep(manifest, fd, reader, expected)
                 kept.append(generation)
-        self._report.lost_from = expected
-        self._report.lost_to = max(self._highest, expected)
+        self.report.lost_from = expected
+        self.report.lost_to = max(self._highest, expected)
         return replace(manifest, increments=tuple(kept), synced_record=expected)
+
+    def _reader(self, fd: int, name: str, manifest: Manifest, generation: int) -> BlockReader:
+        return BlockReader(self._files, fd, name, manifest.directory, generation, EPOCH_MAX)
+
+    def _note_epoch(self, reader: BlockReader) -> None:
+        for _, header in reader.intact_blocks_after(FILE_HEADER_BYTES):
+            self._epoch = max(self._epoch, header.epoch)
 
     def _note_highest(self, reader: BlockReader) -> None:
         for _, header in reader.intact_blocks_after(FILE_HEADER_BYTES):
-            self._epoch = max(self._epoch, header.epoch)
             end = header.first_record + header.record_count
             self._highest = max(self._highest, header.synced_record, end)
 
@@ -285,11 +307,11 @@ class _Repair:
         if found not in [wanted._replace(version=version) for version in VERSIONS_READ]:
             self._headers.append((reader.name, encode_file_header(wanted)))
             size = FILE_HEADER_BYTES
-            self._report.dropped.append(Dropped(reader.name, 0, size, "file header made anew"))
+            self.report.dropped.append(Dropped(reader.name, 0, size, "file header made anew"))
         if reader.damage is None:
             return reader.expected, ""
         left = reader.size - reader.offset
-        self._report.dropped.append(Dropped(reader.name, reader.offset, left, reader.damage.text))
+        self.report.dropped.append(Dropped(reader.name, reader.offset, left, reader.damage.text))
         self._cut = (reader.name, reader.offset)
         return reader.expected, f"{reader.name} before it is damaged"
 
@@ -300,9 +322,10 @@ class _Repair:
         next_file = max([manifest.next_file, *(number + 1 for number in used)])
         return replace(manifest, epoch=self._epoch + 1, next_file=next_file)
 
-    def _carry_out(self, manifest: Manifest) -> None:
+    def carry_out(self) -> None:
+        """Do what is planned. Raises OSError."""
         folder = self._new_folder()
-        self._report.folder = self._path / folder
+        self.report.folder = self._path / folder
         if self._cut is not None:
             self._copy(folder, self._cut[0], self._cut[1], None)
         for name, _ in self._headers:
@@ -310,12 +333,12 @@ class _Repair:
         if MANIFEST in self._aside:
             self._copy(folder, MANIFEST, 0, None)
             self._aside.remove(MANIFEST)
-        replace_small(self._files, self._path, MANIFEST, encode_manifest(manifest))
+        set_aside(self._files, self._path, folder, self._aside)
+        replace_small(self._files, self._path, MANIFEST, encode_manifest(self._manifest))
         for name, header in self._headers:
             self._restore_header(name, header)
         if self._cut is not None:
             self._truncate(*self._cut)
-        set_aside(self._files, self._path, folder, self._aside)
 
     def _new_folder(self) -> str:
         names = self._files.list(self._path)

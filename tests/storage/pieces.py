@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from telpher_storage.block import HEADER_BYTES
 from telpher_storage.clean import CLEAN
 from telpher_storage.entries import entries
 from telpher_storage.file_header import FILE_HEADER_BYTES, increment_name, snapshot_name
@@ -41,6 +40,7 @@ class Block:
     """A block of records: where it is, its records, and what it claims to be synced."""
 
     start: int
+    header_end: int
     end: int
     first_record: int
     end_record: int
@@ -91,9 +91,16 @@ class Original:
         )
         found = []
         for start, header in reader.intact_blocks_after(FILE_HEADER_BYTES):
-            end = start + HEADER_BYTES + header.body_bytes
-            numbers = header.first_record, header.first_record + header.record_count
-            found.append(Block(start, end, *numbers, header.synced_record))
+            found.append(
+                Block(
+                    start,
+                    start + header.header_bytes,
+                    start + header.block_bytes,
+                    header.first_record,
+                    header.first_record + header.record_count,
+                    header.synced_record,
+                )
+            )
         disk.close(fd)
         return found
 
@@ -190,7 +197,7 @@ class Original:
         for later in self.increments[index:]:
             data, good = content.get(later, b""), self.content[later]
             for block in self.blocks[later]:
-                header = slice(block.start, block.start + HEADER_BYTES)
+                header = slice(block.start, block.header_end)
                 is_behind = later != name or block.start >= offset
                 if is_behind and data[header] == good[header]:
                     proven = max(proven, block.synced_record)

@@ -146,7 +146,7 @@ class StoredDriver(Driver):
         if not records:
             return []
         self.history.add(records)
-        return self.storage.append(records)
+        return self.storage.append(records, self.now_ms)
 
     def _sync_for(self, taken: Round) -> None:
         if taken.synced_effects:

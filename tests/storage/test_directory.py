@@ -182,11 +182,11 @@ def test_a_cut_needs_its_preparation(tmp_path: Path) -> None:
 
 def test_what_a_crash_left_is_removed(tmp_path: Path) -> None:
     build(tmp_path, "asS")
-    (tmp_path / "snapshot-0000000009").write_bytes(b"half")
+    (tmp_path / "snapshot-0000000004").write_bytes(b"half")
     (tmp_path / "increment-0000000001").write_bytes(b"retired")
     assert {found.kind for found in check(tmp_path).findings} == {"unlisted"}
     assert outcome(tmp_path)[0] == "whole"
-    assert not (tmp_path / "snapshot-0000000009").exists()
+    assert not (tmp_path / "snapshot-0000000004").exists()
     assert not (tmp_path / "increment-0000000001").exists()
 
 

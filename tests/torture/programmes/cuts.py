@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from random import Random
 
+from telpher_storage.clean import CLEAN, decode_clean
+from telpher_storage.file_header import parse_name
+from telpher_storage.manifest import MANIFEST
 from tests.storage.damages import (
     Damage,
     Judge,
@@ -23,7 +26,7 @@ from tests.storage.damages import (
 )
 from tests.storage.disk import Disk
 from tests.storage.everything import SETTINGS, everything, missing
-from tests.storage.pieces import WHOLE, Content, Original, Verdict
+from tests.storage.pieces import REFUSED, WHOLE, Content, Original, Verdict
 from tests.storage.stored import StoredDriver, determined, new_disk
 
 from ..programme import Figures, Programme
@@ -111,9 +114,29 @@ def _put_back(world: World, judge: Judge, seed: int) -> int:
 
 
 def _of_mixture(original: Original, older: Original, name: str, content: Content) -> Verdict:
+    """What must come of a file that was put into another directory than its own."""
+    everything = Verdict(REFUSED, original.end_record)
+    if name == MANIFEST:
+        return everything
+    if name == CLEAN:
+        return _of_marker(original, content) or everything
     if name not in original.content:
-        return Verdict(WHOLE, original.end_record)
+        parsed = parse_name(name)
+        is_newer = parsed is not None and parsed[1] >= original.manifest.next_file
+        return everything if is_newer else Verdict(WHOLE, original.end_record)
     return original.expected(content)
+
+
+def _of_marker(original: Original, content: Content) -> Verdict | None:
+    """One of an earlier epoch is void, and one of the same end is right."""
+    marker = decode_clean(content[CLEAN])
+    assert marker is not None
+    if marker.directory != original.manifest.directory or marker.epoch > original.manifest.epoch:
+        return None
+    without = {name: data for name, data in content.items() if name != CLEAN}
+    if marker.epoch < original.manifest.epoch or marker.next_record == original.end_record:
+        return original.expected(without)
+    return None
 
 
 def _figures(kinds: Counter[str], judge: Judge) -> Figures:
