@@ -2,7 +2,7 @@
 
 Knows nothing of messages. Read `api.py` for the contract, docs/storage.md for the bytes. What
 examines a directory is imported by its own name, and not at every start: `check.py`, `repair.py`,
-`entries.py`.
+`entries.py`, `backup.py`, `restore.py`.
 """
 
 from .api import (

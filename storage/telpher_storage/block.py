@@ -49,6 +49,11 @@ class BlockHeader(NamedTuple):
     table_checksum: int
 
     @property
+    def end(self) -> int:
+        """The number that comes after the last record."""
+        return self.first_record + self.record_count
+
+    @property
     def header_bytes(self) -> int:
         """How long the header itself is."""
         return _LAYOUTS[self.version].size

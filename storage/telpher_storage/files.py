@@ -106,6 +106,10 @@ class Files:
     def make_directory(self, directory: Path) -> None:
         os.mkdir(directory, 0o700)
 
+    def remove_directory(self, directory: Path) -> None:
+        """An empty one."""
+        os.rmdir(directory)
+
     def directory_mode(self, directory: Path) -> int | None:
         """Its permission bits, or None when there is no such directory."""
         try:

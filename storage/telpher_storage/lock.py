@@ -17,9 +17,9 @@ LOCK_NAME = "lock"
 class DirectoryLock:
     """Held from construction to `release`. Raises `StorageLocked`, OSError."""
 
-    def __init__(self, files: Files, directory: Path) -> None:
+    def __init__(self, files: Files, directory: Path, name: str = LOCK_NAME) -> None:
         self._files = files
-        self._fd = files.open(directory / LOCK_NAME, LOCK)
+        self._fd = files.open(directory / name, LOCK)
         if not files.try_lock(self._fd):
             owner = files.read(self._fd, 32, 0).decode("ascii", "replace").strip()
             files.close(self._fd)

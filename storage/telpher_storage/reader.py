@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
@@ -25,6 +26,13 @@ from .file_header import FILE_HEADER_BYTES
 from .files import Files
 
 READ_BYTES = 1024 * 1024
+
+
+class Block(NamedTuple):
+    """What an append wrote: the header, and the records with where they lie."""
+
+    header: BlockHeader
+    entries: list[Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,6 @@ class BlockReader:
         self.offset = FILE_HEADER_BYTES
         self.expected = 0
         self.epoch = 0
-        self.time_ms = 0
         self._epoch_max = epoch_max
         self._files = files
         self._fd = fd
@@ -80,8 +87,8 @@ class BlockReader:
             return 0
         return at
 
-    def blocks(self, end: int | None = None) -> Iterator[list[Entry]]:
-        """The entries of each intact block from `offset` on. `offset` and `expected` follow."""
+    def blocks(self, end: int | None = None) -> Iterator[Block]:
+        """Each intact block from `offset` on. `offset` and `expected` follow."""
         end = self.size if end is None else end
         while self.offset < end and self.damage is None:
             header = self.header_at(self.offset)
@@ -98,10 +105,10 @@ class BlockReader:
             if entries is None:
                 self._damaged("the block's content does not match its checksums")
                 return
-            self.epoch, self.time_ms = header.epoch, header.time_ms
+            self.epoch = header.epoch
             self.offset += header.block_bytes
             self.expected += header.record_count
-            yield entries
+            yield Block(header, entries)
 
     def header_at(self, offset: int) -> BlockHeader | None:
         at = self.data(offset, HEADER_BYTES)

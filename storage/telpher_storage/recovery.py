@@ -35,7 +35,7 @@ from .file_header import (
 from .files import READ, Files
 from .footer import FOOTER_BYTES, decode_footer
 from .manifest import MANIFEST, Manifest, decode_manifest, is_newer_manifest, read_small
-from .reader import BlockReader, Damage
+from .reader import Block, BlockReader, Damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Cut:
 class LogRecovery:
     """The log of one manifest.
 
-    After `records` is exhausted, these hold: `cut`, `next_record`, the `version` of the last
-    increment that is kept, and `time_ms`, when the last block was written (0: it does not tell).
+    After `records` or `blocks` is exhausted, these hold: `cut`, `next_record`, the `version` of
+    the last increment that is kept, and `time_ms`, when the last block was written (0: unknown).
     """
 
     def __init__(
@@ -78,6 +78,11 @@ class LogRecovery:
 
     def snapshot(self) -> Iterator[Entry]:
         """The chunks of the snapshot. Raises `StorageDamaged` for anything wrong with it."""
+        for block in self.snapshot_blocks():
+            yield from block.entries
+
+    def snapshot_blocks(self) -> Iterator[Block]:
+        """As `snapshot`, by blocks."""
         generation = self.manifest.snapshot
         if generation is None:
             return
@@ -85,10 +90,10 @@ class LogRecovery:
         with OpenFile(self._files, self._directory, name) as fd:
             reader, count = self._open_snapshot(fd, name, generation)
             self.report.bytes_read += reader.size
-            for entries in reader.blocks(reader.size - FOOTER_BYTES):
-                self.report.snapshot_chunks += len(entries)
-                yield from entries
-            self.time_ms = reader.time_ms
+            for block in reader.blocks(reader.size - FOOTER_BYTES):
+                self.report.snapshot_chunks += len(block.entries)
+                self.time_ms = block.header.time_ms
+                yield block
             if reader.damage is not None:
                 raise self.damaged(reader.damage)
             if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:
@@ -136,6 +141,11 @@ class LogRecovery:
 
     def records(self) -> Iterator[Entry]:
         """The records after the snapshot. Raises `StorageDamaged` where the rule says refuse."""
+        for block in self.blocks():
+            yield from block.entries
+
+    def blocks(self) -> Iterator[Block]:
+        """As `records`, by blocks."""
         end = (0, 0)
         for index, generation in enumerate(self.manifest.increments):
             name = increment_name(generation)
@@ -143,11 +153,11 @@ class LogRecovery:
                 self.version = self.check_header(fd, name, INCREMENT, generation)
                 reader = self.reader(fd, name, generation)
                 reader.expected = self.next_record
-                for entries in reader.blocks():
-                    self.report.records += len(entries)
-                    yield from entries
+                for block in reader.blocks():
+                    self.report.records += len(block.entries)
+                    self.time_ms = block.header.time_ms
+                    yield block
                 self.next_record = reader.expected
-                self.time_ms = reader.time_ms or self.time_ms
                 self.report.bytes_read += reader.offset
                 if reader.damage is not None:
                     self._judge(index, reader, reader.damage)

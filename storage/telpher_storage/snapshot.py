@@ -19,7 +19,10 @@ from .manifest import remove_if_there, write_all
 
 
 class SnapshotWriter:
-    """One snapshot in the making. Every method raises OSError."""
+    """One snapshot in the making. Every method raises OSError.
+
+    `time_ms` is what the blocks tell: when the last record was written that it covers.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class SnapshotWriter:
         self._directory = directory
         self._epoch = epoch
         self._upto = upto
-        self._time_ms = time_ms
+        self.time_ms = time_ms
 
     def write(self, chunks: list[bytes]) -> None:
         """Append the chunks as one block."""
@@ -55,7 +58,7 @@ class SnapshotWriter:
             self.size,
             len(self.positions),
             0,
-            self._time_ms,
+            self.time_ms,
             len(chunks),
             body_bytes,
             crc32c(table),

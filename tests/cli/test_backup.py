@@ -1,0 +1,105 @@
+"""backup, backups and restore, beside a real broker and from its remains."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from telpher_broker.exit_codes import ExitCode
+from tests.daemon.process import serving
+
+from .conftest import Command
+
+
+def bodies(command: Command, url: str) -> list[str]:
+    return command("consume", "jobs", "-n", "4", "--url", url).out.splitlines()
+
+
+def published(data: Path, command: Command) -> list[str]:
+    rows = command("dump", str(data), "--json", "--bodies").rows
+    return [row["batch"][0] for row in rows if row.get("record") == "Published"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+def test_a_broker_that_runs_is_backed_up_and_its_backup_served_as_it_is_and_restored(
+    tmp_path: Path, root: Path, command: Command
+) -> None:
+    with serving(tmp_path) as daemon:
+        for number in range(3):
+            command("publish", "jobs", f"body {number}", "--url", daemon.unix_url)
+        first = command("backup", str(root), "--data-dir", str(daemon.data))
+        assert first.code == ExitCode.OK
+        assert first.out.startswith(f"a new base: there was none\n{root / 'base-1'} has all")
+        command("publish", "jobs", "body 3", "--url", daemon.unix_url)
+        (report,) = command("backup", str(root), "--data-dir", str(daemon.data), "--json").rows
+        assert (report["base"], report["because"]) == (str(root / "base-1"), "")
+        again = command("backup", str(root), "--data-dir", str(daemon.data))
+        assert again.out.endswith(": nothing is new\n")
+        command("publish", "jobs", "body 4", "--url", daemon.unix_url)
+        daemon.kill()
+    assert command("check", str(root / "base-1")).out.endswith("is sound\n")
+    restored = command("restore", str(root), str(tmp_path / "new"))
+    assert restored.out.endswith(f"telpher serve --data-dir {tmp_path / 'new'}\n")
+    for directory in (root / "base-1", tmp_path / "new"):
+        with serving(tmp_path, "--data-dir", str(directory)) as daemon:
+            assert bodies(command, daemon.unix_url) == [f"body {number}" for number in range(4)]
+
+
+def test_a_point_in_time(tmp_path: Path, root: Path, command: Command) -> None:
+    with serving(tmp_path) as daemon:
+        command("publish", "jobs", "before", "--url", daemon.unix_url)
+        between = datetime.now(UTC).isoformat()
+        command("publish", "jobs", "after", "--url", daemon.unix_url)
+        command("backup", str(root), "--data-dir", str(daemon.data))
+    (base,) = command("backups", str(root), "--json").rows
+    result = command("restore", str(root), str(tmp_path / "then"), "--to-time", between)
+    assert result.code == ExitCode.OK
+    assert f"to {base['to']} of that backup" in result.out
+    assert published(tmp_path / "then", command) == ["before"]
+    # Channel, first message, delivery if any: the record that was asked for is the last one.
+    (report,) = command(
+        "restore", str(root), str(tmp_path / "one"), "--to-record", "1", "--json"
+    ).rows
+    assert report["record"] == 2
+    assert published(tmp_path / "one", command) == ["before"]
+
+
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, root: Path, command: Command) -> None:
+    with serving(tmp_path) as daemon:
+        command("publish", "jobs", "body", "--url", daemon.unix_url)
+        command("backup", str(root), "--data-dir", str(daemon.data))
+    data = tmp_path / "data"
+    for code, arguments in (
+        (ExitCode.DATA_DIR, ("backup", str(data / "in it"), "--data-dir", str(data))),
+        (ExitCode.DATA_DIR, ("backup", str(root), "--data-dir", str(tmp_path / "absent"))),
+        (ExitCode.DATA_DIR, ("restore", str(root), str(data))),
+        (ExitCode.DATA_DIR, ("restore", str(tmp_path), str(tmp_path / "new"))),
+        (ExitCode.DATA_DIR, ("restore", str(root), str(tmp_path / "new"), "--to-record", "99")),
+        (ExitCode.USAGE, ("backups", str(tmp_path / "absent"))),
+        (ExitCode.USAGE, ("restore", str(root), str(tmp_path / "new"), "--to-time", "teatime")),
+    ):
+        result = command(*arguments)
+        assert result.code == code, arguments
+        assert result.out == ""
+    both = ("--to-record", "1", "--to-time", "2026-01-01")
+    assert command("restore", str(root), str(tmp_path / "new"), *both).code == ExitCode.USAGE
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_list_of_backups(tmp_path: Path, root: Path, command: Command) -> None:
+    with serving(tmp_path) as daemon:
+        command("publish", "jobs", "body", "--url", daemon.unix_url)
+        for _ in range(2):
+            command("backup", str(root), "--data-dir", str(daemon.data), "--full")
+    titles, *rows = command("backups", str(root)).out.splitlines()
+    assert titles.split()[:3] == ["BASE", "FROM", "TO"]
+    assert [row.split()[0] for row in rows] == [str(root / "base-1"), str(root / "base-2")]
+    # One on which somebody has started a broker of another kind is listed all the same.
+    (root / "base-1" / "backup-0000000002").unlink()
+    assert command("backups", str(root)).code == ExitCode.OK
