@@ -163,6 +163,26 @@ async def test_a_killed_daemon_loses_nothing_and_stores_nothing_twice(tmp_path, 
 
 
 @pytest.mark.anyio
+async def test_an_ephemeral_subscriber_goes_on_after_a_kill(name):
+    with tempfile.TemporaryDirectory(prefix="telpher-") as directory:
+        daemon = Daemon(Path(directory))
+        daemon.start()
+        try:
+            async with telpher.connect(daemon.url) as bus:
+                await bus.declare_topic(name, retain_count=10)
+                async with bus.subscribe(name) as messages:
+                    await bus.publish(name, b"before")
+                    assert (await anext(messages)).body == b"before"
+                    daemon.stop(signal.SIGKILL)
+                    daemon.start()
+                    await bus.publish(name, b"after")
+                    assert (await anext(messages)).body == b"after"
+                    assert messages.missed == 0
+        finally:
+            daemon.stop()
+
+
+@pytest.mark.anyio
 async def test_a_block_left_by_an_exception_gives_its_leases_back_at_once(daemon, name):
     async def hold_and_fail():
         async with telpher.connect(daemon.url) as bus:

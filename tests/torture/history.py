@@ -178,12 +178,12 @@ class History:
         *,
         ordered: bool = True,
         told: bool = False,
-        start: int = 0,
+        start: int | None = 0,
     ) -> None:
         """A queue, or a subscription of a topic, owed what is stored from offset `start` on.
 
         `ordered` False: priorities or delays choose the order. `told`: an ephemeral subscriber; it
-        is owed each message or the word that it missed some.
+        is owed each message or the word that it missed some; `start` None: from its first one on.
         """
         if subscription in self._readers:
             raise ValueError(f"{subscription} reads already")
@@ -192,7 +192,7 @@ class History:
         for stream in self._of_channel.get(channel, ()):
             states = reader.states[stream.publisher] = bytearray(stream.states)
             for number, offset in enumerate(stream.offsets):
-                if _UNKNOWN < offset < start:
+                if _UNKNOWN < offset < (start or 0):
                     states[number] |= _LET_GO
         self._readers[subscription] = reader
         self._reading.setdefault(channel, []).append(reader)
@@ -206,7 +206,7 @@ class History:
         self._readers[subscription].left = True
 
     def missed(self, subscription: str, count: int) -> None:
-        """An ephemeral subscriber was told that it missed so many before what comes next."""
+        """An ephemeral subscriber was told that it missed so many, here or further on."""
         self._readers[subscription].missed += count
 
     # --- publishing
@@ -393,12 +393,12 @@ class History:
     def _check_gap(self, reader: _Reader, offset: int, count: int) -> None:
         """An ephemeral subscriber: offsets without gaps, but for those that it was told of."""
         expected = offset if reader.next is None else reader.next
-        if offset - expected > reader.missed:
+        gap = max(0, offset - expected)
+        if gap > reader.missed:
             text = f"{reader.name} got offset {offset} after {expected - 1}"
             text += f", and was told of {reader.missed} missed"
             self._found("skipped", text, reader.name, expected, offset)
-        if offset >= expected:
-            reader.missed = 0
+        reader.missed -= min(gap, reader.missed)
         reader.next = max(expected, offset + count)
 
     def _check_rest(self, reader: _Reader) -> None:

@@ -156,7 +156,9 @@ class ConsumerState:
             )
             # More than one frame may name: the broker gives it to others.
             self._unnamed_from = unnamed[0] if unnamed else None
-        return f.Consume(self.number, self.channel, self.subscription, options)
+        # An ephemeral subscription ended with its connection; the name that it had is the broker's.
+        name = None if self.automatic else self.subscription
+        return f.Consume(self.number, self.channel, name, options)
 
     def joined(self, result: dict[str, Any], now: float) -> None:
         """The REPLY to CONSUME came: what it calls lost is lost, what is left is renewed."""
