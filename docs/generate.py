@@ -93,7 +93,7 @@ FRAMES: Final[dict[str, tuple[f.Frame, ...]]] = {
     "settled": (f.Settled(5, (18, 19)),),
     "renew": (f.Renew(6, 2, (41, 42)),),
     "lost": (f.Lost(2, (41, 42)),),
-    "missed": (f.Missed(7, 1200),),
+    "missed": (f.Missed(7, 1200, 40_000, 41_200),),
     "cancel": (f.Cancel(8, 2),),
     "closed": (f.Closed(3, "channel_deleted", "channel 'orders' was deleted"),),
     "call": (f.Call(9, "declare", {"channel": "orders", "kind": "queue"}),),

@@ -18,7 +18,7 @@ from telpher.protocol.codec import encode, rest_of
 from telpher.protocol.connection import Connection, Role, State
 from telpher.protocol.frames import Frame
 
-from .engine.dispatch import PART_BYTES
+from .engine.turn import PART_BYTES
 from .listeners import Peer
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ class ClientConnection:
         self._said += self.protocol.send_pieces(frame)
         if type(frame) is f.Deliver:
             self._said_bodies += sum(len(part[3]) + PART_BYTES for part in frame.parts)
+        elif type(frame) is f.Missed:
+            self._said_bodies += PART_BYTES
 
     def flush(self) -> None:
         """Send what was said, as far as it goes without waiting; the rest is left to `drain`."""

@@ -26,7 +26,7 @@ class ConsumerStatistics(NamedTuple):
     """Counts since the consumer began, in messages.
 
     `waiting` were delivered and not taken, `held` are leased and unsettled, `missed` were dropped
-    before an ephemeral subscription could see them.
+    by the topic before this consumer had them.
     """
 
     delivered: int
@@ -105,8 +105,14 @@ class Consumer:
 
     @property
     def missed(self) -> int:
-        """How many messages an ephemeral subscription lost by lagging or a broken connection."""
+        """How many messages of a topic were dropped before this consumer had them, as it lagged or
+        its connection was broken."""
         return self.state.missed
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """Between which offsets, the end exclusive, the messages are that were missed last."""
+        return self.state.gap
 
     def statistics(self) -> ConsumerStatistics:
         """Counts since the consumer began."""

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from .bus import Bus
 
 
+def _closes(lagging: str) -> bool:
+    if lagging not in ("miss", "close"):
+        raise ValueError(f"lagging is {lagging!r}; it may be 'miss' or 'close'")
+    return lagging == "close"
+
+
 class Consuming:
     """What a Bus can consume with. Consumers that have pulled wait in `_pullers` for the next."""
 
@@ -72,6 +78,7 @@ class Consuming:
         fence: bool = False,
         filter: Mapping[str, Any] | None = None,
         match: Literal["all", "any"] = "all",
+        lagging: Literal["miss", "close"] = "miss",
     ) -> Consumer:
         """Consume a topic: under a `name` durably, with acks, shared with the other consumers of
         that name; without one alone and for as long as this lasts, where taken is settled.
@@ -81,8 +88,10 @@ class Consuming:
 
         `start` is where a new subscription begins: "earliest", "latest", an offset, or a datetime
         with a time zone. `filter`: only messages with all these headers, or any of them by `match`;
-        None as a value is any value. The other options are those of `consume`. `missed` of an
-        unnamed one counts what was dropped before it could see it.
+        None as a value is any value. The other options are those of `consume`.
+
+        Who lags so far that messages are dropped before it had them goes on behind the gap, and
+        finds them counted in `missed`; with `lagging="close"` it ends with Lagged instead.
 
             async with bus.subscribe("prices", name="billing", start="earliest") as messages: ...
         """
@@ -96,6 +105,7 @@ class Consuming:
             start=start_value(start),
             automatic=name is None,
             filter=as_filter(filter, match),
+            closes_when_lagging=_closes(lagging),
         )
 
     def consume_partitions(

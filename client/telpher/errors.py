@@ -138,6 +138,11 @@ class NoDeadLetter(Refused):
     """The channel has no dead_letter where a rejected message goes; configure one."""
 
 
+class Lagged(Refused):
+    """Messages of a topic were dropped before this consumer had them, which asked not to go on
+    then; the text says how many and which."""
+
+
 class LimitReached(Refused):
     """A declared limit of the broker is reached; the text names it."""
 
@@ -315,6 +320,7 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
     "consumer_exclusive": ConsumerExclusive,
     "unknown_transfer": UnknownTransfer,
     "no_dead_letter": NoDeadLetter,
+    "lagged": Lagged,
     "limit_reached": LimitReached,
     "quota_exceeded": QuotaExceeded,
     "unknown_quota": UnknownQuota,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telpher.errors import Closed, LeaseLost
+from telpher.errors import Closed, Lagged, LeaseLost
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.frames import pairs
@@ -20,7 +20,7 @@ from .scripted import LIMITS, batch
 class Pair:
     """A session with one consumer, and the broker's end of its connection."""
 
-    def __init__(self, *, automatic: bool = False, prefetch: int = 100) -> None:
+    def __init__(self, *, automatic: bool = False, prefetch: int = 100, **options: bool) -> None:
         self.session = Session(client="t", heartbeat_seconds=1000, frame_bytes_max=1 << 26)
         self.now = 0.0
         self.connect()
@@ -32,6 +32,7 @@ class Pair:
             token=b"t" * 16,
             lease_seconds=30.0,
             automatic=automatic,
+            **options,
         )
         self.session.join(self.state, lambda _: None)
         (self.consume,) = self.heard()
@@ -210,8 +211,32 @@ def test_an_ephemeral_subscription_settles_what_is_taken_and_counts_a_gap():
     assert consume.options["acks"] is True
     pair.deliver(15, 1)
     assert pair.state.missed == 3
-    pair.say(f.Missed(pair.state.number, 4))
+    assert pair.state.gap == (12, 15)
+    pair.say(f.Missed(pair.state.number, 4, 20, 24))
     assert pair.state.missed == 7
+    assert pair.state.gap == (20, 24)
+
+
+def test_one_that_is_not_to_lag_ends_at_a_gap():
+    pair = Pair(automatic=True, closes_when_lagging=True)
+    assert pair.consume.options["lagging"] == "close"
+    pair.deliver(10, 2)
+    pair.state.take()
+    pair.session.cut()
+    pair.connect()
+    pair.deliver(12, 1)
+    assert pair.state.ended is None
+    pair.session.cut()
+    pair.connect()
+    pair.heard()
+    pair.deliver(15, 1)
+    assert isinstance(pair.state.ended, Lagged)
+    assert "2 messages of 'jobs' between the offsets 13 and 15" in str(pair.state.ended)
+    assert not pair.state.deliveries
+    assert isinstance(pair.heard()[-1], f.Cancel)
+    other = Pair(closes_when_lagging=True)
+    other.say(f.Closed(other.state.number, "lagged", "4 messages"))
+    assert isinstance(other.state.ended, Lagged)
 
 
 def test_the_end_is_told_to_every_late_ack():

@@ -16,13 +16,13 @@ from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher.protocol.frames import Offsets, ServerFrame
 from telpher_broker.engine import engine as engine_module
-from telpher_broker.engine.dispatch import PART_BYTES
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.memory import Place
 from telpher_broker.engine.ports import Ports
 from telpher_broker.engine.sessions import ANYBODY, Identity
 from telpher_broker.engine.settings import EngineSettings
+from telpher_broker.engine.turn import PART_BYTES
 from telpher_broker.schemas import compile_schema
 
 from .invariants import check_engine
@@ -268,13 +268,11 @@ def delivered(said: Said, consumer: int | None = None) -> list[tuple[int, int, b
 
 
 def delivered_bytes(said: Said, session: int) -> int:
-    """What the deliveries to a session take of its window."""
-    return sum(
-        len(part[3]) + PART_BYTES
-        for number, frame in said
-        if number == session and isinstance(frame, f.Deliver)
-        for part in frame.parts
-    )
+    """What the deliveries to a session take of its window, and what it is told that it missed."""
+    mine = [frame for number, frame in said if number == session]
+    parts = [part for frame in mine if isinstance(frame, f.Deliver) for part in frame.parts]
+    told = sum(isinstance(frame, f.Missed) for frame in mine)
+    return sum(len(part[3]) + PART_BYTES for part in parts) + told * PART_BYTES
 
 
 def small_rounds(monkeypatch: pytest.MonkeyPatch, size: int) -> None:

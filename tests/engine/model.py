@@ -12,9 +12,9 @@ from typing import Any
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.engine.dispatch import PART_BYTES
 from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.ranges import LEASED
+from telpher_broker.engine.turn import PART_BYTES
 
 Expected = tuple[Any, ...]
 
@@ -55,6 +55,7 @@ class Consumer:
     token: bytes | None
     fetch: tuple[int, int] | None = None  # (request, deadline)
     got: int = 0
+    missed: int = 0
 
 
 @dataclass
@@ -255,6 +256,8 @@ class Model:
                 if consumer.prefetch:
                     consumer.credit -= 1
         if former is not None:
+            if former.sub is sub:
+                consumer.missed = former.missed
             if former.session is not None:
                 self._closed(former, "resumed_elsewhere")
             self.leave(former)
@@ -424,8 +427,11 @@ class Model:
                 self._delivered(session, frame, delivered)
             elif isinstance(frame, f.Missed):
                 consumer = self.consumer(session, frame.request)
-                assert frame.messages == consumer.sub.missed > 0
-                consumer.sub.missed = 0
+                assert frame.messages == consumer.missed > 0
+                assert frame.first < frame.end <= consumer.sub.channel.start
+                consumer.missed = 0
+                self.windows[session] -= PART_BYTES
+                self.largest[session] = max(self.largest.get(session, 0), PART_BYTES)
             elif isinstance(frame, f.Lost):
                 assert (session, frame.request) not in lost, "one LOST a round"
                 lost[session, frame.request] = offsets_of(frame.offsets)
@@ -446,7 +452,7 @@ class Model:
     def _delivered(self, session: int, frame: f.Deliver, delivered: dict[Sub, list[int]]) -> None:
         consumer = self.consumer(session, frame.request)
         sub = consumer.sub
-        assert not (sub.missed and not sub.durable), "what was missed is told first"
+        assert not consumer.missed, "what was missed is told first"
         lines = []
         for first, attempt, published_ms, batch in frame.parts:
             columns = batches.decode(batch)
@@ -534,12 +540,18 @@ class Model:
         for sub in channel.subs.values():
             gone = [o for o in sub.places if o < channel.start]
             holders = {c: {o for o in gone if sub.places[o].consumer is c} for c in sub.consumers}
-            sub.missed += sum(not sub.places[offset].attempt for offset in gone)
+            self._miss(sub, sum(not sub.places[offset].attempt for offset in gone))
             for offset in gone:
                 del sub.places[offset]
             for consumer, held in holders.items():
                 if held:
                     self._lose(consumer, held)
+
+    def _miss(self, sub: Sub, count: int) -> None:
+        """Its consumers are to be told, each of them."""
+        sub.missed += count
+        for consumer in sub.consumers:
+            consumer.missed += count
 
     def _follow_sub(self, sub: Sub, seen: Any) -> None:
         stands = standing(seen)
@@ -549,7 +561,8 @@ class Model:
             assert place.message.expires_ms <= self.now_ms
         assert stands.keys() == sub.places.keys()
         assert sub.missed <= seen.missed <= sub.missed + sub.may_be_missed
-        sub.missed, sub.may_be_missed = seen.missed, 0
+        self._miss(sub, seen.missed - sub.missed)
+        sub.may_be_missed = 0
         for offset, (leased_by, deadline_ms, delivery, attempt, due_ms) in stands.items():
             place = sub.places[offset]
             assert attempt == place.attempt
@@ -568,6 +581,8 @@ class Model:
                     can = consumer.session is not None and self.windows[consumer.session] > 0
                     assert not (can and consumer.credit > 0), "ready, and credit, and nothing came"
         for consumer in self.consumers():
+            listens = consumer.session is not None and self.windows[consumer.session] > 0
+            assert not (listens and consumer.missed), "it missed some, and was not told"
             assert consumer.fetch is None or consumer.fetch[1] > self.now_ms
             assert consumer.fetch is None or not consumer.got
 

@@ -148,6 +148,7 @@ ENGINE_ORDER = [
     "calls",
     "uniqueness.compact",
     "retention",
+    "limits.lagging",
     "dispatch",
     "ticks",
     "descriptions",

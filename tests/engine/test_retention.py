@@ -112,7 +112,7 @@ def test_an_ephemeral_reader_that_lags_is_told_what_it_missed() -> None:
     start = start_of(driver, publisher)
     assert 1 < start < 11
     said = driver.drained(session, seen)
-    assert said[0] == (session, f.Missed(consumer, start - 1))
+    assert said[0] == (session, f.Missed(consumer, start - 1, 1, start))
     assert [offset for offset, _, _ in delivered(said)] == [start]
 
 

@@ -71,6 +71,13 @@ class Arguments:
             raise self._wrong(name, value, "true or false")
         return value
 
+    def choice(self, name: str, *words: str) -> str:
+        """One of these words; absent is the first."""
+        value = self.text(name, words[0])
+        if value not in words:
+            raise self._wrong(name, value, " or ".join(words))
+        return value
+
     def token(self, name: str) -> bytes | None:
         """16 bytes, or None when absent."""
         value = self._fields.pop(name, None)

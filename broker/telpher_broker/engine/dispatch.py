@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 from telpher.protocol.channel_options import FEED
-from telpher.protocol.frames import Deliver, Missed, Offsets, Part
+from telpher.protocol.frames import Deliver, Offsets, Part
 
 from . import records as r
 from .decide import joined
 from .failure import dead_letters
 from .failure.breaker import CLOSED, Breaker
 from .failure.dead_letters import expire
+from .limits.lagging import cut_off, tell, tell_all
 from .log import Stored
 from .membership import end_fetch
 from .order.keyed import Keyed
@@ -27,11 +28,9 @@ from .security.access import local
 from .sessions import Consumer, Session
 from .state import Channel
 from .subscription import Subscription
-from .turn import Turn
+from .turn import PART_BYTES, Turn
 
 FRAME_BYTES: Final = 1024 * 1024
-# What a delivery costs on the wire beside its batch, about.
-PART_BYTES: Final = 32
 
 
 def dispatch(turn: Turn) -> None:
@@ -43,6 +42,8 @@ def dispatch(turn: Turn) -> None:
         for subscription in channel.subscriptions.values():
             turn.wakeful[subscription] = None
     turn.published.clear()
+    if turn.lagging:
+        cut_off(turn)
     wakeful, turn.wakeful = turn.wakeful, {}
     for subscription in wakeful:
         # Nobody waits and nothing is due: all that there is is a tail.
@@ -316,14 +317,15 @@ def _flush(turn: Turn) -> None:
         session = consumer.session
         assert session is not None
         parts, consumer.parts = consumer.parts, []
-        if consumer.subscription.missed and not consumer.subscription.durable:
-            turn.reply(session, Missed(consumer.request, consumer.subscription.missed))
-            consumer.subscription.missed = 0
+        if consumer.gap is not None:
+            tell(turn, consumer, session)
         for group in _groups(parts):
             turn.reply(session, Deliver(consumer.request, group))
         if consumer.fetch is not None:
             end_fetch(turn, consumer, consumer.fetch.count - consumer.credit)
     turn.delivering.clear()
+    if turn.lagging:
+        tell_all(turn)
     for consumer in turn.polls:
         if consumer.fetch is not None and consumer.fetch.deadline_ms <= turn.now_ms:
             end_fetch(turn, consumer, 0)

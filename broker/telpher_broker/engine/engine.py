@@ -147,7 +147,12 @@ class Engine:
         sender = self.state.sessions.get(session)
         if sender is None:
             return
+        was_open = sender.window_bytes > 0
         sender.window_bytes += body_bytes
+        if self._turn.lagging and not was_open:
+            for consumer in sender.consumers.values():
+                if consumer.gap is not None:
+                    self._turn.wakeful[consumer.subscription] = None
         if sender.blocked and sender.window_bytes > 0:
             blocked, sender.blocked = sender.blocked, {}
             for consumer in blocked:

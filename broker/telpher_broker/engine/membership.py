@@ -72,6 +72,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     acks = options.flag("acks")
     exclusive = options.flag("exclusive")
     fenced = options.flag("fence")
+    closes_when_lagging = options.choice("lagging", "miss", "close") == "close"
     member = options.token("member")
     start = options.start("start")
     wanted = filter_of(options.anything("filter"))
@@ -99,6 +100,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     consumer = Consumer(
         frame.request, session, subscription, prefetch, lease_ms, token, exclusive, fenced, member
     )
+    consumer.closes_when_lagging = closes_when_lagging
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
@@ -260,6 +262,7 @@ def leases(consumer: Consumer) -> Held:
 
 
 def _remove(turn: Turn, consumer: Consumer) -> None:
+    turn.lagging.pop(consumer, None)
     if consumer.session is not None:
         consumer.session.consumers.pop(consumer.request, None)
         consumer.session.blocked.pop(consumer, None)
@@ -394,6 +397,9 @@ def _resume(
     else:
         lost = held
     if former is not None:
+        if former.subscription is consumer.subscription and former.gap is not None:
+            consumer.missed, consumer.gap = former.missed, former.gap
+            turn.lagging[consumer] = None
         _supersede(turn, former)
     former_run = consumer.subscription.former_run
     is_single = consumer.subscription.single or consumer.exclusive

@@ -72,10 +72,14 @@ def _trim(turn: Turn, channel: Channel, target: int) -> None:
     """Drop the batches before `target`, also from the hands of those who hold them."""
     stored = channel.log.find(target)
     start = channel.log.next if stored is None else stored.first
-    for subscription in channel.subscriptions.values():
-        if subscription.low < start:
-            take_away(turn, subscription, start)
+    behind = [one for one in channel.subscriptions.values() if one.low < start]
+    before = [(one, one.low, one.missed) for one in behind]
+    for subscription in behind:
+        take_away(turn, subscription, start)
     turn.commit(r.Trimmed(channel.number, start))
+    for subscription, low, missed in before:
+        if subscription.missed > missed:
+            turn.lag(subscription, subscription.missed - missed, low, start)
 
 
 def _kept_from(turn: Turn, channel: Channel) -> int:

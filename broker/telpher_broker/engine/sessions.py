@@ -95,17 +95,22 @@ class Consumer:
     None while the connection is away and its leases wait for it to resume by its `token`.
     `exclusive`: it allows no other consumer beside it. `fenced`: it is told the number of each
     lease. `member` is who it is among those that share out partitions, the same in all of them.
+    `missed` messages were dropped in `gap` before it had them, and it has not been told yet;
+    `closes_when_lagging`: it is cut off instead.
     """
 
     __slots__ = (
         "alarm_ms",
+        "closes_when_lagging",
         "credit",
         "exclusive",
         "fenced",
         "fetch",
+        "gap",
         "lease_ms",
         "leases",
         "member",
+        "missed",
         "parts",
         "prefetch",
         "request",
@@ -137,6 +142,9 @@ class Consumer:
         self.exclusive = exclusive
         self.fenced = fenced
         self.member = member or b""
+        self.closes_when_lagging = False
+        self.missed = 0
+        self.gap: tuple[int, int] | None = None
         self.leases: dict[int, Span] = {}
         self.fetch: Fetching | None = None
         self.parts: list[Part] = []

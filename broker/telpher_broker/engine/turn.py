@@ -48,6 +48,8 @@ COUNTERS: Final = (
     "expired",
     "purged",
     "dropped",
+    "missed",
+    "cut_off",
     "channels_expired",
     "rescheduled",
     "schedules_fired",
@@ -66,6 +68,8 @@ COUNTERS: Final = (
 )
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
+# What a delivery costs on the wire beside its batch, about.
+PART_BYTES: Final = 32
 _CUTS_MAX: Final = 8
 _LOOKED_AT_MAX: Final = 64
 # So many leases may be numbered in one run: the higher bits are the run's.
@@ -116,6 +120,8 @@ class Turn:
         # What was stored and breaks its schema, to be dead letters: channel, offset, why.
         self.invalid: list[tuple[Channel, int, str]] = []
         self.delivering: list[Consumer] = []
+        # Those that are still to be told what they missed.
+        self.lagging: dict[Consumer, None] = {}
         self.polls: list[Consumer] = []
         # Gates that may have opened; how many publishes wait, and whose turn it is of those.
         self.gates: dict[Gate, None] = {}
@@ -208,6 +214,17 @@ class Turn:
         elif consumer.subscription.single:
             # It may have been the last that the next one waits for.
             self.wakeful[consumer.subscription] = None
+
+    def lag(self, subscription: Subscription, messages: int, first: int, end: int) -> None:
+        """So many messages of `first` to `end` were dropped before the subscription had them: its
+        consumers are to be told."""
+        self.counters["missed"] += messages
+        for consumer in subscription.consumers:
+            consumer.missed += messages
+            former = consumer.gap or (first, end)
+            consumer.gap = min(first, former[0]), max(end, former[1])
+            self.lagging[consumer] = None
+        self.wakeful[subscription] = None
 
     def use(self, channel: Channel) -> None:
         """The channel is in use: where it is deleted when it is idle, that begins anew."""

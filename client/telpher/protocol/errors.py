@@ -67,6 +67,7 @@ CODES: Final[dict[str, str]] = {
     "subscription_deleted": "The subscription was deleted while it was consumed.",
     "consumer_exclusive": "A consumer there is exclusive, or an exclusive one would not be alone; "
     "try again when the others have left.",
+    "lagged": "Messages were dropped before the consumer had them, and it asked to end then.",
     "lease_lost": "A lease that a transaction acknowledges by has ended; nothing of it was done.",
     "resumed_elsewhere": "The consumer's token came with a later CONSUME, which has its place.",
     "unknown_transfer": "No transfer of that number is running.",

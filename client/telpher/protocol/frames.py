@@ -162,6 +162,8 @@ class Lost(NamedTuple):
 class Missed(NamedTuple):
     request: int
     messages: int
+    first: int
+    end: int
 
 
 class Cancel(NamedTuple):
@@ -269,7 +271,7 @@ SHAPES: Final[dict[int, tuple[type[Frame], Fields]]] = {
     9: (Settled, (_ROW,)),
     10: (Renew, (_INT, _ROW)),
     11: (Lost, (_ROW,)),
-    12: (Missed, (_INT,)),
+    12: (Missed, (_INT, _INT, _INT)),
     13: (Cancel, (_INT,)),
     14: (Closed, (_STR, _STR)),
     15: (Call, (_STR, _MAP)),

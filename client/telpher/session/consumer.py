@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from telpher.errors import LeaseLost, Refused, TelpherError
+from telpher.errors import Lagged, LeaseLost, Refused, TelpherError
 from telpher.protocol import frames as f
 from telpher.protocol.errors import RemoteProtocolError
 from telpher.protocol.frames import Outcome
@@ -81,6 +81,7 @@ class ConsumerState:
         fence: bool = False,
         filter: dict[str, Any] | None = None,
         member: bytes | None = None,
+        closes_when_lagging: bool = False,
     ) -> None:
         self.session = session
         self.number = session.next_number()
@@ -94,6 +95,7 @@ class ConsumerState:
         self.fence = fence
         self.filter = filter
         self.member = member
+        self.closes_when_lagging = closes_when_lagging
         self.settle_every = min(SETTLE_EVERY_MOST, max(1, prefetch // 4)) if prefetch else 500
         self._lease_seconds = lease_seconds
         self.deliveries: deque[Delivery] = deque()
@@ -103,6 +105,7 @@ class ConsumerState:
         self.lost_acks = RangeSet()
         self.refused: TelpherError | None = None
         self.missed = 0
+        self.gap: tuple[int, int] | None = None
         self.delivered = 0
         self.ended: TelpherError | None = None
         self.fenced = automatic
@@ -142,6 +145,8 @@ class ConsumerState:
             options["filter"] = self.filter
         if self.member is not None:
             options["member"] = self.member
+        if self.closes_when_lagging:
+            options["lagging"] = "close"
         start = self._next if self.automatic and self._next is not None else self.start
         if start is not None:
             options["start"] = start
@@ -199,6 +204,8 @@ class ConsumerState:
             delivery = self._read(part)
             self.held.add(delivery.first, delivery.end)
             if self.automatic and not self._is_news(delivery):
+                if self.ended is not None:
+                    return
                 continue
             self.delivered += delivery.end - delivery.first
             self.deliveries.append(delivery)
@@ -218,11 +225,27 @@ class ConsumerState:
         if delivery.attempt > 1:
             self._gather(delivery.first, delivery.end)
             return False
-        if self._resumed and self._next is not None:
-            self.missed += max(0, delivery.first - self._next)
+        if self._resumed and self._next is not None and delivery.first > self._next:
+            self.miss(delivery.first - self._next, self._next, delivery.first)
+            if self.closes_when_lagging:
+                self._end_for_gap(self._next, delivery.first)
+                return False
         self._resumed = False
         self._next = max(self._next or 0, delivery.end)
         return True
+
+    def miss(self, messages: int, first: int, end: int) -> None:
+        """So many messages between these offsets will not come."""
+        self.missed += messages
+        self.gap = (first, end)
+
+    def _end_for_gap(self, first: int, end: int) -> None:
+        self.session.leave(self, lambda _: None)
+        text = (
+            f"{end - first} messages of {self.channel!r} between the offsets {first} and {end} "
+            "were dropped while the connection was broken; consume from where you want to go on"
+        )
+        self.end(Lagged("lagged", text))
 
     def take(self) -> Delivery:
         """The oldest delivery not taken yet; raises IndexError when there is none."""

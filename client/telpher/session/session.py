@@ -441,7 +441,7 @@ class Session:
     def _on_missed(self, frame: f.Missed) -> None:
         consumer = self.consumers.get(frame.request)
         if consumer is not None:
-            consumer.missed += frame.messages
+            consumer.miss(frame.messages, frame.first, frame.end)
 
     def _on_closed(self, frame: f.Closed) -> None:
         consumer = self.consumers.pop(frame.request, None)

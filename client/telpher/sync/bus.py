@@ -156,6 +156,7 @@ class Bus(Administration):
         fence: bool = False,
         filter: Mapping[str, Any] | None = None,
         match: Literal["all", "any"] = "all",
+        lagging: Literal["miss", "close"] = "miss",
     ) -> Consumer:
         """Consume a topic or a pattern of topics; as `telpher.Bus.subscribe`."""
         make = partial(
@@ -169,6 +170,7 @@ class Bus(Administration):
             fence=fence,
             filter=filter,
             match=match,
+            lagging=lagging,
         )
         return Consumer(self._driver, self._driver.call(make))
 

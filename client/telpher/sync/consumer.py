@@ -45,8 +45,14 @@ class Consumer:
 
     @property
     def missed(self) -> int:
-        """How many messages an ephemeral subscription lost by lagging or a broken connection."""
+        """How many messages of a topic were dropped before this consumer had them, as it lagged or
+        its connection was broken."""
         return self._inner.missed
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """Between which offsets, the end exclusive, the messages are that were missed last."""
+        return self._inner.gap
 
     def statistics(self) -> consumer.ConsumerStatistics:
         """Counts since the consumer began."""

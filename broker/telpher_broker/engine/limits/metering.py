@@ -115,9 +115,11 @@ def drop(turn: Turn, dropped: Dropped) -> int:
     """Let a topic's readers know what they missed; the next offset there, which it has not got."""
     turn.forget_prepared()
     turn.counters["dropped"] += dropped.messages
+    following = dropped.channel.log.next
     for subscription in dropped.channel.subscriptions.values():
         subscription.missed += dropped.messages
-    return dropped.channel.log.next
+        turn.lag(subscription, dropped.messages, following, following)
+    return following
 
 
 def take(turn: Turn) -> None:

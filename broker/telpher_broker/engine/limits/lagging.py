@@ -1,0 +1,46 @@
+"""Who reads a topic too slowly: it is told what was dropped before it had it, or is cut off.
+
+`Turn.lag` notes it. A consumer is told before what comes after the gap, and as soon as it listens
+when nothing comes. That takes of its window as a delivery does: so nothing piles up for one that
+does not read, and several gaps become one.
+"""
+
+from __future__ import annotations
+
+from telpher.protocol.frames import Missed
+
+from ..membership import expel
+from ..sessions import Consumer, Session
+from ..turn import PART_BYTES, Turn
+
+
+def cut_off(turn: Turn) -> None:
+    """End those that asked for it, before anything comes after the gap."""
+    for consumer in [one for one in turn.lagging if one.closes_when_lagging]:
+        if consumer.session is None or consumer.gap is None:
+            continue
+        turn.counters["cut_off"] += 1
+        first, end = consumer.gap
+        text = (
+            f"{consumer.missed} messages of {consumer.subscription.channel.name!r:.80} between the "
+            f"offsets {first} and {end} were dropped before this consumer had them; consume "
+            "faster, or keep more"
+        )
+        expel(turn, consumer, "lagged", text)
+
+
+def tell(turn: Turn, consumer: Consumer, session: Session) -> None:
+    """Say what the consumer missed."""
+    assert consumer.gap is not None
+    del turn.lagging[consumer]
+    turn.reply(session, Missed(consumer.request, consumer.missed, *consumer.gap))
+    session.window_bytes -= PART_BYTES
+    consumer.missed, consumer.gap = 0, None
+
+
+def tell_all(turn: Turn) -> None:
+    """Say what was missed to everybody who listens now."""
+    for consumer in list(turn.lagging):
+        session = consumer.session
+        if session is not None and session.window_bytes > 0:
+            tell(turn, consumer, session)
