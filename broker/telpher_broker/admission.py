@@ -1,5 +1,8 @@
 """Who is let in: connections up to the limit, and a bug in one of them stays there.
 
+Beyond `connections_max` a few places are kept for the Unix socket, where only the daemon's own
+system user and root can come: so an administrator gets in when everybody else is turned away.
+
 A fault of one connection is logged with its traceback the first time it happens, and as one line
 after that, so that nobody fills the log by provoking it.
 """
@@ -20,17 +23,20 @@ from telpher.protocol.frames import Goaway
 from .listeners import Peer, peer_of
 from .logs import get_logger
 from .options import Settings
+from .strangers import Arrival, Strangers
 from .tls import subject_of
 
 REFUSAL_SECONDS: Final = 1.0
 # Turning somebody away costs a task too: beyond so many at a time there is no word of farewell.
 REFUSALS_MAX: Final = 64
+UNIX_RESERVE: Final = 8
 
 log = get_logger()
 
 
 class Admission:
-    """Runs `serve(stream, peer)` for each admitted stream, in the nursery it was given.
+    """Runs `serve(stream, peer, arrival)` for each admitted stream, in the nursery it was given;
+    `serve` calls `arrival.leave` when the peer has said who it is.
 
     With a `context`, TCP speaks TLS: `serve` gets the stream inside. Another one holds for the
     connections that come after.
@@ -39,7 +45,7 @@ class Admission:
     def __init__(
         self,
         nursery: trio.Nursery,
-        serve: Callable[[trio.abc.Stream, Peer], Awaitable[None]],
+        serve: Callable[[trio.abc.Stream, Peer, Arrival], Awaitable[None]],
         settings: Settings,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -50,13 +56,16 @@ class Admission:
         self.context = context
         self._refusing = 0
         self._known_faults: set[tuple[str, ...]] = set()
+        self.strangers = Strangers(settings.strangers_max, settings.strangers_per_address_max)
         self.count = 0
 
     def admit(self, stream: trio.SocketStream) -> None:
         """Start serving a new connection, or turn it away if there are too many."""
-        if self.count < self._connections_max:
+        is_unix = stream.socket.family == socket.AF_UNIX
+        places = self._connections_max + (UNIX_RESERVE if is_unix else 0)
+        if self.count < places or self.strangers.make_room():
             self.count += 1
-            self._nursery.start_soon(self._run, stream)
+            self._nursery.start_soon(self._run, stream, is_unix)
         elif self._refusing < REFUSALS_MAX:
             if not self._refusing:
                 log.seldom(
@@ -67,33 +76,42 @@ class Admission:
         else:
             stream.socket.close()
 
-    async def _run(self, stream: trio.SocketStream) -> None:
+    async def _run(self, stream: trio.SocketStream, is_unix: bool) -> None:
         peer = peer_of(stream.socket)
+        arrival = Arrival(peer.address) if is_unix else self.strangers.arrive(peer.address)
         try:
-            if self.context is None or stream.socket.family == socket.AF_UNIX:
-                await self._serve(stream, peer)
-            else:
-                await self._serve_inside(self.context, stream, peer)
+            with arrival.scope:
+                if self.context is None or is_unix:
+                    await self._serve(stream, peer, arrival)
+                else:
+                    await self._serve_inside(self.context, stream, peer, arrival)
         except Exception as error:  # noqa: BLE001 - a bug in one connection is not everybody's
             self._report(error, peer.name)
         finally:
             self.count -= 1
+            arrival.leave()
             stream.socket.close()
 
     async def _serve_inside(
-        self, context: ssl.SSLContext, stream: trio.SocketStream, peer: Peer
+        self,
+        context: ssl.SSLContext,
+        stream: trio.SocketStream,
+        peer: Peer,
+        arrival: Arrival,
     ) -> None:
         """Serve what is spoken inside TLS, if the peer speaks TLS, and soon."""
         inside = trio.SSLStream(stream, context, server_side=True)
-        with trio.move_on_after(self._open_seconds) as opening:
+        with trio.move_on_at(arrival.opened_at + self._open_seconds) as opening:
             try:
                 await inside.do_handshake()
             except trio.BrokenResourceError as error:
-                reason = getattr(error.__cause__, "reason", None) or "it broke"
-                log.seldom("warning", "no TLS from a connection", peer=peer.name, reason=reason)
+                log.seldom(
+                    "warning", "no TLS from a connection", peer=peer.name, reason=_reason(error)
+                )
                 return
         if not opening.cancelled_caught:
-            await self._serve(inside, peer._replace(subject=subject_of(inside.getpeercert())))
+            subject = subject_of(inside.getpeercert())
+            await self._serve(inside, peer._replace(subject=subject), arrival)
 
     async def _refuse(self, stream: trio.SocketStream) -> None:
         text = f"there are {self._connections_max} connections already (connections_max)"
@@ -113,6 +131,14 @@ class Admission:
         else:
             self._known_faults.add(place)
             log.error("a connection failed: this is a bug", peer=peer, exc_info=error)
+
+
+def _reason(error: BaseException) -> str:
+    """Why there was no handshake, as OpenSSL says it."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    return getattr(cause, "reason", None) or "it broke"
 
 
 def _place(error: BaseException) -> tuple[str, ...]:

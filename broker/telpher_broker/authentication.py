@@ -71,9 +71,12 @@ class Handshake:
 class Authentication:
     """The broker's doorkeeper. `is_required` also while there is no user."""
 
-    def __init__(self, security: Security, is_required: bool) -> None:
+    def __init__(
+        self, security: Security, is_required: bool, connections_per_user_max: int
+    ) -> None:
         self._security = security
         self._is_required = is_required
+        self._connections_per_user_max = connections_per_user_max
         self._throttle = Throttle()
 
     def greet(self, connection: ClientConnection, hello: f.Hello) -> Identity | None:
@@ -94,6 +97,7 @@ class Authentication:
                 )
             identity = Identity(None, namespace or DEFAULT_NAMESPACE)
             self._check_namespace(identity.namespace)
+            self._check_room(identity)
             return identity._replace(is_trusted=connection.is_trusted)
         if not self._security.users:
             raise TurnedAway(
@@ -219,6 +223,7 @@ class Authentication:
                     "the broker may enter another one",
                 )
             self._check_namespace(identity.namespace)
+        self._check_room(identity)
         log.debug("authenticated", peer=connection.peer, user=name, by=_by(identity.credential))
         return identity
 
@@ -227,6 +232,11 @@ class Authentication:
     ) -> TurnedAway:
         user = None if identity is None else identity.user
         return TurnedAway("authentication_failed", text, user)
+
+    def _check_room(self, identity: Identity) -> None:
+        full = self._security.why_no_room(identity, self._connections_per_user_max)
+        if full is not None:
+            raise TurnedAway("limit_reached", full, identity.user)
 
     def _check_namespace(self, name: str) -> None:
         if name != DEFAULT_NAMESPACE and name not in self._security.namespaces:

@@ -179,9 +179,13 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
                 "required first (docs/security.md); or listen on 127.0.0.1, [::1] or a "
                 "unix_socket; or set insecure_listen = true if the network is trusted",
             )
-    for name in ("tls_key", "tls_client_ca"):
-        if getattr(settings, name) is not None and settings.tls_cert is None:
-            yield Fault(name, sources[name], None, "is of no use without tls_cert")
+    for name, needed in (
+        ("tls_key", "tls_cert"),
+        ("tls_client_ca", "tls_cert"),
+        ("tls_client_crl", "tls_client_ca"),
+    ):
+        if getattr(settings, name) is not None and getattr(settings, needed) is None:
+            yield Fault(name, sources[name], None, f"is of no use without {needed}")
     if settings.trust_unix_socket and settings.unix_socket is None:
         source = sources["trust_unix_socket"]
         yield Fault("trust_unix_socket", source, None, "is of no use without unix_socket")

@@ -23,6 +23,7 @@ from .listeners import Peer
 
 if TYPE_CHECKING:
     from .authentication import Handshake
+    from .strangers import Arrival
 
 READ_BYTES: Final = 64 * 1024
 _BULK_READ_BYTES: Final = 1024 * 1024
@@ -56,6 +57,7 @@ class ClientConnection:
         heartbeat_ms: int,
         on_drained: OnDrained,
         is_trusted: bool = False,
+        arrival: Arrival | None = None,
     ) -> None:
         self.number = number
         self.peer = peer.name
@@ -63,11 +65,14 @@ class ClientConnection:
         self.subject = peer.subject
         self.is_trusted = is_trusted
         self.handshake: Handshake | None = None
+        self.arrival = arrival
         # Around the reading of the stream.
         self.scope = trio.CancelScope()
         self.protocol = Connection(Role.SERVER, frame_bytes_max)
         self.heartbeat_seconds = heartbeat_ms / 1000
-        self.heard_at = self.spoke_at = self.opened_at = trio.current_time()
+        self.heard_at = self.spoke_at = trio.current_time()
+        # The time that TLS took is a part of what a connection has to introduce itself.
+        self.opened_at = self.heard_at if arrival is None else arrival.opened_at
         self.client = ""
         self._stream = stream
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -35,6 +36,7 @@ from .options import FRAME_OVERHEAD_BYTES, Settings
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .schemas import schema_compiler
+from .strangers import Arrival
 from .unfinished import Unfinished
 from .version import SERVER
 from .watermarks import Alarms, memory_marks
@@ -133,7 +135,9 @@ class Broker:
         self.alarms = Alarms(settings, storage, self.engine, lambda: self._rounds.wake())
         self.persistence = Persistence(settings, storage, self.engine, self.alarms)
         self._authentication = Authentication(
-            self.engine.state.security, settings.authentication == "required"
+            self.engine.state.security,
+            settings.authentication == "required",
+            settings.connections_per_user_max,
         )
         self._connections: dict[int, ClientConnection] = {}
         # One frame always fits.
@@ -156,6 +160,8 @@ class Broker:
         self._identity = secrets.token_bytes(16)
         self._began = 0.0
         self._nursery: trio.Nursery | None = None
+        # What whoever lets connections in has to tell beside.
+        self.rim_statistics: Callable[[], dict[str, Any]] = dict
 
     # -- life
 
@@ -244,7 +250,9 @@ class Broker:
 
     # -- connections
 
-    async def serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
+    async def serve(
+        self, stream: trio.abc.Stream, peer: Peer, arrival: Arrival | None = None
+    ) -> None:
         """Serve one connection until it ends. Its faults end it and nothing else."""
         connection = ClientConnection(
             self._next_session,
@@ -254,6 +262,7 @@ class Broker:
             self.settings.heartbeat_ms,
             self._drained,
             is_trusted=self.settings.trust_unix_socket and peer.uid in (0, os.geteuid()),
+            arrival=arrival,
         )
         self._next_session += 1
         self._connections[connection.number] = connection
@@ -412,6 +421,8 @@ class Broker:
         connection.client = hello.client[:200]
         self.engine.connect(connection.number, identity)
         connection.is_member = True
+        if connection.arrival is not None:
+            connection.arrival.leave()
         limits = {
             "frame_bytes_max": self.settings.frame_bytes_max,
             "message_bytes_max": self.settings.message_bytes_max,
@@ -494,6 +505,7 @@ class Broker:
             "uptime_seconds": round(trio.current_time() - self._began, 3),
             "connections": len(self._connections),
             "alarms": self.alarms.statistics(),
+            **self.rim_statistics(),
             "engine": self.engine.statistics(),
             "storage": self.persistence.statistics(),
         }

@@ -14,7 +14,7 @@ import os
 import resource
 import shlex
 import signal
-import ssl
+import stat
 import sys
 import threading
 import time
@@ -39,10 +39,12 @@ from .exit_codes import ExitCode, storage_code
 from .listeners import ListenError, Listeners, Peer, accept
 from .notify import notify, watchdog_seconds
 from .options import Settings
+from .strangers import Arrival
 from .version import VERSION
 
 FAILED_EXIT_SECONDS: Final = 0.5
 FILES_BESIDE_CONNECTIONS: Final = 64
+_DAY_SECONDS: Final = 86_400.0
 
 log = logs.get_logger()
 
@@ -62,9 +64,11 @@ class Recovered(Protocol):
 class Served(Protocol):
     """What the daemon needs of `core.Broker`."""
 
+    rim_statistics: Callable[[], dict[str, Any]]
+
     def recover(self) -> Any: ...
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
-    async def serve(self, stream: trio.abc.Stream, peer: Peer) -> None: ...
+    async def serve(self, stream: trio.abc.Stream, peer: Peer, arrival: Arrival) -> None: ...
     async def drain(self, deadline_seconds: float) -> None: ...
 
 
@@ -93,7 +97,7 @@ def run(
     )
     listeners = Listeners()
     try:
-        context = _secure(settings)
+        certificates = _secure(settings)
         listeners = _bind(settings)
         _raise_file_limit(settings.connections_max)
         _prepare(settings.data_dir, settings.persistence)
@@ -102,7 +106,7 @@ def run(
         broker = (make_broker or open_broker)(settings)
         _recover(broker)
         collector.set_aside()
-        return trio.run(Daemon(settings, reload, listeners, broker, context).live)
+        return trio.run(Daemon(settings, reload, listeners, broker, certificates).live)
     except StartError as error:
         log.error(f"cannot start: {error}", exit_code=int(error.code))  # noqa: TRY400
         return error.code
@@ -132,9 +136,9 @@ def open_broker(settings: Settings) -> Served:
     return Broker(settings, storage)
 
 
-def _secure(settings: Settings) -> ssl.SSLContext | None:
+def _secure(settings: Settings) -> tls.Certificates | None:
     try:
-        return tls.server_context(settings)
+        return tls.read_certificates(settings)
     except tls.TlsError as error:
         raise StartError(ExitCode.LISTEN, str(error)) from None
 
@@ -147,17 +151,40 @@ def _bind(settings: Settings) -> Listeners:
 
 
 def _prepare(directory: Path, persistence: str) -> None:
-    """Make the data directory, and see that it can be written before anybody counts on it."""
+    """Make the data directory; see that it is ours alone to write, and that it can be written,
+    before anybody counts on it."""
     if persistence == "none":
         return
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_shared(directory)
         probe = directory / f".writable-{os.getpid()}"
         probe.touch(mode=0o600)
         probe.unlink()
     except OSError as error:
         text = f"the data directory {directory} cannot be used: {error.strerror}"
         raise StartError(ExitCode.DATA_DIR, text) from None
+
+
+def _refuse_shared(directory: Path) -> None:
+    """Raise `StartError` for a data directory in which somebody else has a say.
+
+    What lies in there would be taken for our own, and what root wrote there by mistake could not be
+    read by its owner.
+    """
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        raise StartError(
+            ExitCode.DATA_DIR,
+            f"the data directory {directory} belongs to user {found.st_uid}, and this is user "
+            f"{os.geteuid()}: run the broker as its owner, or give it a directory of its own",
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartError(
+            ExitCode.DATA_DIR,
+            f"others may write to the data directory {directory}: see that what is in it is the "
+            f"broker's, then chmod go-w {directory}",
+        )
 
 
 def _recover(broker: Served) -> None:
@@ -205,18 +232,30 @@ class Daemon:
         reload: Callable[[], Configuration],
         listeners: Listeners,
         broker: Served,
-        context: ssl.SSLContext | None = None,
+        certificates: tls.Certificates | None = None,
     ) -> None:
         self._settings = settings
         self._reload = reload
         self._listeners = listeners
         self._broker = broker
-        self._context = context
+        broker.rim_statistics = self._statistics
+        self._certificates = certificates
         self._admission: Admission | None = None
         self._stop = trio.Event()
         self._core_ended = trio.Event()
         self._stopping_since = 0.0
         self._signal: str | None = None
+
+    def _statistics(self) -> dict[str, Any]:
+        """What `stats` tells of those who come in."""
+        admission, certificates = self._admission, self._certificates
+        told: dict[str, Any] = {}
+        if admission is not None:
+            told["strangers"] = len(admission.strangers)
+            told["strangers_dropped"] = admission.strangers.dropped
+        if certificates is not None:
+            told |= certificates.statistics()
+        return told
 
     async def live(self) -> ExitCode:
         """Serve until a signal or a failure; returns how it ended."""
@@ -226,6 +265,7 @@ class Daemon:
                 await nursery.start(self._signals)
                 await nursery.start(self._core)
                 nursery.start_soon(self._watchdog)
+                nursery.start_soon(self._watch_certificates)
                 await self._serve_and_drain()
                 nursery.cancel_scope.cancel()
         except* StorageFailed as group:
@@ -248,8 +288,9 @@ class Daemon:
 
     async def _serve_and_drain(self) -> None:
         async with trio.open_nursery() as nursery:
+            context = None if self._certificates is None else self._certificates.context
             admission = self._admission = Admission(
-                nursery, self._broker.serve, self._settings, self._context
+                nursery, self._broker.serve, self._settings, context
             )
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as acceptors:
@@ -313,14 +354,23 @@ class Daemon:
         log.warning("read the log level anew", log_level=level)
 
     def _read_certificates(self) -> None:
-        if self._context is None or self._admission is None:
+        """For the connections that come from now on. What cannot be used changes nothing."""
+        if self._certificates is None or self._admission is None:
             return
         try:
-            self._admission.context = tls.server_context(self._settings)
+            found = tls.read_certificates(self._settings)
         except tls.TlsError as error:
-            log.error("the certificates stay", reason=str(error))  # noqa: TRY400
+            log.error("the certificates stay as they were", reason=str(error))  # noqa: TRY400
             return
-        log.warning("read the certificates anew")
+        assert found is not None
+        self._certificates, self._admission.context = found, found.context
+        log.warning("read the certificates anew", **found.statistics())
+        found.warn_of_end()
+
+    async def _watch_certificates(self) -> None:
+        while self._certificates is not None:
+            self._certificates.warn_of_end()
+            await trio.sleep(_DAY_SECONDS)
 
     async def _watchdog(self) -> None:
         interval = watchdog_seconds()

@@ -2,12 +2,14 @@
 once; listening late, so that nobody is let in before the data has been recovered.
 
 A Unix socket of a broker that died is replaced, one that still answers is not; it is removed at
-the end if it is still ours.
+the end if it is still ours. Two brokers that start at the same moment would both find it dead, and
+the second would remove the first one's; so who takes a path holds the lock of a file beside it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -43,6 +45,7 @@ class Listeners:
         self.tcp: list[socket.socket] = []
         self.unix: socket.socket | None = None
         self._unix_file: tuple[Path, int] | None = None  # the path, and the inode that is ours
+        self._unix_lock = -1
 
     @classmethod
     def bind(cls, settings: Settings) -> Listeners:
@@ -88,20 +91,27 @@ class Listeners:
                 if path.stat(follow_symlinks=False).st_ino == inode:
                     path.unlink()
             self._unix_file = None
+        if self._unix_lock >= 0:
+            os.close(self._unix_lock)
+            self._unix_lock = -1
         for sock in [*self.tcp, *([self.unix] if self.unix else [])]:
             sock.close()
 
     def _bind_unix(self, path: Path) -> None:
         path = path.absolute()
+        _refuse_shared(path.parent)
+        self._unix_lock = _lock_beside(path)
         _clear_stale(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.unix = sock
+        former = os.umask(0o177)  # there is no moment in which others could connect
         try:
             sock.bind(str(path))
-            path.chmod(0o600)
             self._unix_file = (path, path.stat(follow_symlinks=False).st_ino)
         except OSError as error:
             raise ListenError(_explained(str(path), error)) from None
+        finally:
+            os.umask(former)
 
 
 def _bind_tcp(address: Address, may_be_reached: bool) -> list[socket.socket]:
@@ -139,6 +149,35 @@ def _bound(family: int, kind: int, protocol: int, target: object) -> socket.sock
         sock.close()
         raise
     return sock
+
+
+def _refuse_shared(directory: Path) -> None:
+    """Raise `ListenError` for a directory where others could put a socket of their own in place of
+    ours."""
+    try:
+        found = directory.stat()
+    except OSError as error:
+        raise ListenError(f"cannot listen in {directory}: {error.strerror}") from None
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise ListenError(
+            f"cannot listen in {directory}: everybody may write there, and could put another "
+            f"socket in place of the broker's; chmod o-w {directory}, or take another directory"
+        )
+
+
+def _lock_beside(path: Path) -> int:
+    """The lock of a Unix socket's path, held for as long as the descriptor is open."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(f"{path}.lock", flags, 0o600)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {path}: {path}.lock: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ListenError(f"cannot listen on {path}: another process listens there") from None
+    return descriptor
 
 
 def _clear_stale(path: Path) -> None:

@@ -72,6 +72,20 @@ class Settings:
         "The authority whose certificates clients may show, in PEM. Who has one that a user is "
         "given by its subject need not authenticate otherwise.",
     )
+    tls_client_crl: Path | None = _option(
+        "Listening",
+        values.file(),
+        None,
+        "Revocation lists of tls_client_ca and of each authority between it and the clients, in "
+        "PEM; a certificate that is in one, or whose authority has no list here that still holds, "
+        "is refused. Read anew on SIGHUP.",
+    )
+    tls_min_version: str = _option(
+        "Listening",
+        values.choice("1.2", "1.3"),
+        "1.2",
+        "The oldest version of TLS that is spoken.",
+    )
     authentication: str = _option(
         "Listening",
         values.choice("auto", "required"),
@@ -193,6 +207,25 @@ class Settings:
         values.number(1, 1_000_000),
         10_000,
         "The most connections at once; further ones are turned away.",
+    )
+    strangers_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000),
+        1000,
+        "The most connections at once that have not said who they are; beyond it the oldest of "
+        "them are dropped.",
+    )
+    strangers_per_address_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000),
+        250,
+        "The same for one address; IPv6 addresses are taken together by their network (/64).",
+    )
+    connections_per_user_max: int = _option(
+        "Limits",
+        values.number(1, 1_000_000),
+        10_000,
+        "The most connections of one user at once.",
     )
     channels_max: int = _option(
         "Limits", values.number(1, 100_000_000), 1_000_000, "The most channels."

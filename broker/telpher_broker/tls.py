@@ -1,15 +1,32 @@
 """TLS for those who listen: the broker's certificate, and who a client's certificate is.
 
-TLS 1.2 and 1.3 with the ciphers of the system's OpenSSL. With `tls_client_ca` a client may show a
-certificate of that authority; its subject then is its user.
+TLS 1.2 and 1.3, forward secret and authenticated ciphers only, no compression, no renegotiation,
+and no session tickets: whoever comes shows its certificate anew, so a revoked one has no way past
+the list. With `tls_client_ca` a client may show a certificate of that authority; its subject then
+is its user.
 """
 
 from __future__ import annotations
 
 import ssl
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
+from .logs import get_logger
 from .options import Settings
+from .validity import CERTIFICATE, REVOCATION_LIST, end_of
+
+WARN_DAYS: Final = 14
+# Of TLS 1.2; those of 1.3 are all of this kind.
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_LABELS: Final = {
+    "tls_cert": CERTIFICATE,
+    "tls_client_ca": CERTIFICATE,
+    "tls_client_crl": REVOCATION_LIST,
+}
 
 # https://www.rfc-editor.org/rfc/rfc4514#section-3, and what is found in certificates beside.
 _SHORT_NAMES: Final = {
@@ -26,34 +43,114 @@ _SHORT_NAMES: Final = {
 _ESCAPED: Final = frozenset('",+;<>\\=#')
 
 
+log = get_logger()
+
+
 class TlsError(Exception):
     """TLS cannot be set up; the text says which option is at fault, and why."""
 
 
-def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """What to wrap connections in; None without `tls_cert`. Raises `TlsError`."""
+class Certificates:
+    """What to wrap connections in, and until when each file of it holds, by its option."""
+
+    def __init__(self, context: ssl.SSLContext, ends: dict[str, datetime]) -> None:
+        self.context = context
+        self.ends = ends
+
+    def days_left(self) -> dict[str, int]:
+        """How many whole days each file still holds; negative when it does not any more."""
+        now = datetime.now(UTC)
+        return {name: (end - now) // timedelta(days=1) for name, end in self.ends.items()}
+
+    def statistics(self) -> dict[str, Any]:
+        """For `stats`."""
+        return {f"{name}_days_left": days for name, days in self.days_left().items()}
+
+    def warn_of_end(self) -> None:
+        """Log what ends soon: at the start, and every day."""
+        for name, days in self.days_left().items():
+            if days < WARN_DAYS:
+                text = "a certificate ends soon" if days >= 0 else "a certificate has ended"
+                log.warning(text, option=name, ends=self.ends[name].isoformat(), days_left=days)
+
+
+def read_certificates(settings: Settings) -> Certificates | None:
+    """The files that the options name; None without `tls_cert`. Raises `TlsError`."""
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[settings.tls_min_version]
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    _load_own(context, settings.tls_cert, settings.tls_key or settings.tls_cert)
+    if settings.tls_client_ca is not None:
+        _load_trusted(context, "tls_client_ca", settings.tls_client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    if settings.tls_client_crl is not None:
+        _load_trusted(context, "tls_client_crl", settings.tls_client_crl)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    return Certificates(context, _ends(settings))
+
+
+def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
         # An empty password, so that a key that has one is an error and not a question.
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"tls_cert and tls_key cannot be used: {_reason(error)}") from None
-    if settings.tls_client_ca is not None:
+        context.load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        reason = _why_no_pair(error, cert, key)
+        raise TlsError(f"tls_cert and tls_key cannot be used: {reason}") from None
+    except OSError as error:
+        raise TlsError(f"tls_cert and tls_key cannot be used: {_system_reason(error)}") from None
+    if key.stat().st_mode & stat.S_IROTH:
+        log.warning("everybody may read the broker's key", file=str(key), next=f"chmod o= {key}")
+
+
+def _why_no_pair(error: ssl.SSLError, cert: Path, key: Path) -> str:
+    """OpenSSL says of most of these that it is the 'PEM lib'."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"the key in {key} belongs to another certificate than the one in {cert}"
+    if b"-----BEGIN CERTIFICATE-----" not in cert.read_bytes():
+        return f"there is no certificate in PEM in {cert}"
+    text = key.read_bytes()
+    if b"PRIVATE KEY-----" not in text:
+        return f"there is no private key in PEM in {key}"
+    if b"ENCRYPTED" in text:
+        return (
+            f"the key in {key} has a password, which nobody could enter at a start; take it off: "
+            f"openssl pkey -in {key} -out NEW"
+        )
+    return f"{error.reason or error}"
+
+
+def _load_trusted(context: ssl.SSLContext, option: str, file: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=file)
+    except ssl.SSLError as error:
+        raise TlsError(f"{option} cannot be used: {file}: {error.reason or error}") from None
+    except OSError as error:
+        raise TlsError(f"{option} cannot be used: {_system_reason(error, file)}") from None
+
+
+def _system_reason(error: OSError, file: Path | None = None) -> str:
+    return f"{error.filename or file or 'a file'}: {error.strerror}"
+
+
+def _ends(settings: Settings) -> dict[str, datetime]:
+    found: dict[str, datetime] = {}
+    for option, label in _LABELS.items():
+        file: Path | None = getattr(settings, option)
+        if file is None:
+            continue
         try:
-            context.load_verify_locations(cafile=settings.tls_client_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise TlsError(f"tls_client_ca cannot be used: {_reason(error)}") from None
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return str(error.reason or "not PEM, or the key is another certificate's or has a password")
-    return f"{error.filename or 'a file'}: {error.strerror}"
+            end = end_of(file.read_bytes(), label)
+        except (OSError, ValueError, UnicodeDecodeError) as error:
+            raise TlsError(f"{option} cannot be used: {file}: {error}") from None
+        if end is not None:
+            found[option] = end
+        elif label == REVOCATION_LIST and b"BEGIN X509 CRL" not in file.read_bytes():
+            raise TlsError(f"{option} cannot be used: there is no revocation list in {file}")
+    return found
 
 
 def subject_of(certificate: dict[str, Any] | None) -> str | None:

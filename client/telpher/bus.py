@@ -249,7 +249,9 @@ class Bus(Publishing, Consuming, Requesting, Administration):
             self._session.cut()
             await link.close()
         closed = "the broker closed the connection"
-        if not self._session.server:
+        if not self._session.server and self._credentials.has_certificate:
+            closed += " at once; it may not accept the certificate: its log says why"
+        elif not self._session.server:
             closed += " at once; if it speaks TLS, the URL needs ?tls=verify"
         self._troubles[name] = str(self._session.fault or closed)
 

@@ -19,6 +19,7 @@ from telpher.protocol.frames import Frame
 from telpher_broker import listeners
 from telpher_broker.core import Broker
 from telpher_broker.options import Settings
+from telpher_broker.strangers import Arrival
 from telpher_storage import MemoryRecordsStorage, Storage
 
 MEMORY = listeners.Peer("memory")
@@ -73,11 +74,17 @@ class House:
         self.broker = broker
         self._nursery = nursery
 
-    def stranger(self, origin: listeners.Peer = MEMORY, *, lockstep: bool = False) -> Peer:
+    def stranger(
+        self,
+        origin: listeners.Peer = MEMORY,
+        *,
+        lockstep: bool = False,
+        arrival: Arrival | None = None,
+    ) -> Peer:
         """A peer that has connected and said nothing; in lockstep, nothing waits in between."""
         pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
         ours, theirs = pair()
-        self._nursery.start_soon(self.broker.serve, theirs, origin)
+        self._nursery.start_soon(self.broker.serve, theirs, origin, arrival)
         return Peer(ours)
 
     async def peer(self, **options: Any) -> Peer:

@@ -22,6 +22,7 @@ from telpher.protocol.scram import (
     keys_of,
 )
 from telpher_broker.listeners import Peer as Origin
+from telpher_broker.strangers import Arrival, Strangers
 from telpher_storage import MemoryRecordsStorage, Storage
 
 from .harness import House, Peer, house
@@ -331,3 +332,44 @@ async def test_a_password_changed_while_its_proof_waits_does_not_come_in(autojum
 async def _too_late(place: House) -> None:
     with pytest.raises(TurnedAway, match=FAILED):
         await come(place.stranger(), "app", SALTED)
+
+
+async def test_connections_of_a_namespace_and_of_a_user_are_bounded() -> None:
+    async with guarded(connections_per_user_max=3) as (place, root):
+        await ask(root, "namespace_set", namespace="acme", limits={"connections_max": 2})
+        await ask(root, "user_add", user="app@acme", verifier=VERIFIER)
+        there = [place.stranger() for _ in range(2)]
+        for peer in there:
+            await come(peer, "app@acme", SALTED)
+        with pytest.raises(TurnedAway, match="'acme' has connections_max = 2"):
+            await come(place.stranger(), "app@acme", SALTED)
+        # An administrator can go and look.
+        guest = place.stranger()
+        await come(guest, "root", SALTED, namespace="acme")
+        (told,) = (await ask(root, "namespaces"))["namespaces"]
+        assert told["connections"] == 3
+        await guest.stream.aclose()
+        await there[0].stream.aclose()
+        await come(place.stranger(), "app@acme", SALTED)
+        for _ in range(2):
+            await come(place.stranger(), "root", SALTED)
+        with pytest.raises(TurnedAway, match="'root' has 3 connections"):
+            await come(place.stranger(), "root", SALTED)
+
+
+async def test_what_tls_took_is_a_part_of_the_time_to_say_hello(autojump_clock) -> None:
+    async with house(open_timeout_ms=5000) as place:
+        arrival = Arrival("10.0.0.1")
+        await trio.sleep(4.5)  # the handshake
+        peer = place.stranger(arrival=arrival)
+        assert (await peer.hear()).code == "slow_start"
+        assert 5 <= trio.current_time() - arrival.opened_at <= 6.1
+
+
+async def test_who_is_welcome_is_no_stranger_any_more() -> None:
+    async with house() as place:
+        strangers = Strangers(10, 10)
+        peer = place.stranger(arrival=strangers.arrive("10.0.0.1"))
+        assert len(strangers) == 1
+        await peer.open()
+        assert len(strangers) == 0

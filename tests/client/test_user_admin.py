@@ -98,7 +98,14 @@ async def test_users_go_from_page_to_page():
 async def test_tokens_and_namespaces_are_told():
     _, (token,) = await asked("tokens", "app", answer={"tokens": (TOKEN,)})
     assert (token.name, token.created_at, token.expires_at) == ("ci", 1.5, None)
-    told = {"namespace": "acme", "limits": {"users_max": 3}, "channels": 1, "bytes": 9, "users": 2}
+    told = {
+        "namespace": "acme",
+        "limits": {"users_max": 3},
+        "channels": 1,
+        "bytes": 9,
+        "users": 2,
+        "connections": 1,
+    }
     _, (found,) = await asked("namespaces", answer={"namespaces": (told,)})
     assert (found.namespace, found.limits, found.bytes) == ("acme", {"users_max": 3}, 9)
     call, _ = await asked("set_namespace", "acme", bytes_max=10, answer={})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from telpher_broker.listeners import Peer
+from telpher_broker.strangers import Arrival
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class FakeBroker:
         else:
             raise self._failure
 
-    async def serve(self, stream: trio.SocketStream, peer: Peer) -> None:
+    async def serve(self, stream: trio.SocketStream, peer: Peer, _arrival: Arrival) -> None:
         await self._serve(stream, peer)
 
     async def drain(self, deadline_seconds: float) -> None:

@@ -16,8 +16,6 @@ import pytest
 import trio
 import trio.testing
 
-from telpher.protocol.codec import LENGTH_BYTES, decode
-from telpher.protocol.frames import Goaway
 from telpher_broker import daemon as daemon_module
 from telpher_broker import logs
 from telpher_broker.config import Configuration, load
@@ -172,27 +170,6 @@ def test_a_disk_that_hangs_does_not_hold_up_the_exit(monkeypatch: pytest.MonkeyP
     daemon_module._exit_after(0.0, ExitCode.DISK_FAILED, "hangs")
     assert ended.wait(10)
     assert codes == [ExitCode.DISK_FAILED]
-
-
-@pytest.mark.trio
-async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
-    running = Running(FakeBroker(), tmp_path, connections_max="1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(running.live)
-        async with await running.connected() as first:
-            await first.send_all(b"here")
-            assert await first.receive_some() == b"here"
-            async with await running.connected() as second:
-                data = b"".join([part async for part in second])
-        frame = decode(data[LENGTH_BYTES:])
-        assert isinstance(frame, Goaway)
-        assert frame.code == "limit_reached"
-        await trio.testing.wait_all_tasks_blocked()
-        async with await running.connected() as third:
-            await third.send_all(b"there is room again")
-            assert await third.receive_some() == b"there is room again"
-        signal.raise_signal(signal.SIGTERM)
-    assert running.code is ExitCode.OK
 
 
 @pytest.mark.trio

@@ -69,6 +69,53 @@ def test_the_unix_socket_is_ours_alone_and_goes_with_us(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_the_umask_has_no_say_in_the_mode_of_the_unix_socket(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "s"
+    with closing(Listeners.bind(settings(unix_socket=path))):
+        pass  # its lock is there
+    former = os.umask(umask)
+    try:
+        with closing(Listeners.bind(settings(unix_socket=path))):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        assert os.umask(former) == umask
+
+
+def test_of_two_that_find_a_dead_unix_socket_only_one_takes_it(tmp_path: Path) -> None:
+    """The second one looks while the first has not listened yet, so that it seems dead."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with closing(Listeners.bind(settings(unix_socket=path))) as first:
+        inode = path.stat().st_ino
+        with pytest.raises(ListenError, match="another process listens there"):
+            Listeners.bind(settings(unix_socket=path))
+        assert path.stat().st_ino == inode
+        assert first.unix_name == str(path)
+    with closing(Listeners.bind(settings(unix_socket=path))):
+        assert path.exists()
+
+
+def test_where_everybody_may_write_no_unix_socket_is_made(tmp_path: Path) -> None:
+    for mode, is_taken in ((0o777, False), (0o1777, True), (0o775, True)):
+        tmp_path.chmod(mode)
+        if is_taken:
+            with closing(Listeners.bind(settings(unix_socket=tmp_path / "s"))):
+                pass
+        else:
+            with pytest.raises(ListenError, match="everybody may write there"):
+                Listeners.bind(settings(unix_socket=tmp_path / "s"))
+
+
+def test_the_lock_of_a_unix_socket_follows_no_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    (tmp_path / "s.lock").symlink_to(precious)
+    with pytest.raises(ListenError, match=r"s\.lock"):
+        Listeners.bind(settings(unix_socket=tmp_path / "s"))
+    assert not precious.exists()
+
+
 def test_a_dead_unix_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:

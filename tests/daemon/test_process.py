@@ -16,6 +16,7 @@ import trio
 import telpher
 from telpher.protocol.codec import encode
 from telpher.protocol.frames import Hello
+from telpher_broker import daemon
 from telpher_broker.exit_codes import ExitCode
 
 from .process import DaemonProcess, failing, serving
@@ -117,6 +118,27 @@ def test_a_data_directory_in_use(tmp_path: Path) -> None:
         assert code == ExitCode.LOCKED
         assert str(daemon.data) in line
         assert on_bus(daemon.url, take_all) == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_a_data_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """Whoever may write there may have put there what the broker would take for its own."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(daemon.StartError, match=f"chmod go-w {directory}") as caught:
+        daemon._prepare(directory, "aof")
+    assert caught.value.code is ExitCode.DATA_DIR
+    assert not list(directory.iterdir())
+    daemon._prepare(directory, "none")
+
+
+def test_a_data_directory_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(daemon.StartError, match="run the broker as its owner"):
+        daemon._prepare(tmp_path, "aof")
 
 
 def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:

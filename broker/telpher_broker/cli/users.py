@@ -199,13 +199,14 @@ def namespaces(url: str | None, as_json: bool) -> None:
         for one in found:
             print_json(dict(one.raw))
         return
-    titles = ("namespace", "channels", "bytes", "users", "limits")
+    titles = ("namespace", "channels", "bytes", "users", "connections", "limits")
     rows = (
         (
             one.namespace,
             one.channels,
             one.bytes,
             one.users,
+            one.connections,
             ", ".join(f"{name} {limit}" for name, limit in one.limits.items()),
         )
         for one in found
@@ -223,19 +224,25 @@ def namespace() -> None:
 @click.option("--channels-max", type=click.IntRange(0), help="The most channels.")
 @click.option("--bytes-max", type=SIZE, help="The most bytes that its channels hold.")
 @click.option("--users-max", type=click.IntRange(0), help="The most users.")
+@click.option("--connections-max", type=click.IntRange(0), help="The most connections at once.")
 @url_option
 def namespace_set(
     name: str,
     channels_max: int | None,
     bytes_max: int | None,
     users_max: int | None,
+    connections_max: int | None,
     url: str | None,
 ) -> None:
     """Make a namespace, or give it other limits; what is not given is unlimited."""
     with_bus(
         url,
         lambda bus: bus.set_namespace(
-            name, channels_max=channels_max, bytes_max=bytes_max, users_max=users_max
+            name,
+            channels_max=channels_max,
+            bytes_max=bytes_max,
+            users_max=users_max,
+            connections_max=connections_max,
         ),
     )
     click.echo(f"namespace {name}")

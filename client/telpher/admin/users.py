@@ -53,6 +53,7 @@ class NamespaceInfo(Info):
     channels: int
     bytes: int
     users: int
+    connections: int
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
@@ -150,9 +151,15 @@ class UserAdministration(Asking):
         channels_max: int | None = None,
         bytes_max: int | None = None,
         users_max: int | None = None,
+        connections_max: int | None = None,
     ) -> None:
         """Make a namespace, or give it other limits; None: no limit."""
-        limits = {"channels_max": channels_max, "bytes_max": bytes_max, "users_max": users_max}
+        limits = {
+            "channels_max": channels_max,
+            "bytes_max": bytes_max,
+            "users_max": users_max,
+            "connections_max": connections_max,
+        }
         given = {name: limit for name, limit in limits.items() if limit is not None}
         await self.call("namespace_set", namespace=namespace, limits=given)
 

@@ -16,7 +16,7 @@ from .access import no_namespace, require_admin
 from .subjects import NAMESPACES_MAX, namespace_of_user
 
 # What there may be of in a namespace.
-LIMITS: Final = ("channels_max", "bytes_max", "users_max")
+LIMITS: Final = ("channels_max", "bytes_max", "users_max", "connections_max")
 
 
 def _namespaces(turn: Turn, arguments: Arguments) -> Options:
@@ -31,6 +31,7 @@ def _namespaces(turn: Turn, arguments: Arguments) -> Options:
                 "channels": found[name].channels,
                 "bytes": found[name].account.body_bytes,
                 "users": sum(namespace_of_user(u) == name for u in turn.state.security.users),
+                "connections": found[name].connections,
             }
             for name in sorted(found)
         ]

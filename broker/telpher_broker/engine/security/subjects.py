@@ -19,7 +19,7 @@ from telpher.protocol.scram import Derivation, Keys
 
 from ..memory import Account
 from ..routing.patterns import MANY, ONE, words_of
-from ..sessions import DEFAULT_NAMESPACE, Session
+from ..sessions import DEFAULT_NAMESPACE, Identity, Session
 
 PUBLISH: Final = "publish"
 CONSUME: Final = "consume"
@@ -81,14 +81,16 @@ class Token(NamedTuple):
 
 
 class Namespace:
-    """A namespace with its limits, and what is in it: counted from the channels, so no state."""
+    """A namespace with its limits, and what is in it: counted from channels and sessions, so no
+    state."""
 
-    __slots__ = ("account", "channels", "limits", "name")
+    __slots__ = ("account", "channels", "connections", "limits", "name")
 
     def __init__(self, name: str, limits: Options) -> None:
         self.name = name
         self.limits = limits
         self.channels = 0
+        self.connections = 0
         self.account = Account()
 
 
@@ -148,6 +150,8 @@ class Security:
             allowance = self.allowances[key] = Allowance()
         allowance.sessions += 1
         session.allowed = allowance.names
+        if session.namespace in self.namespaces:
+            self.namespaces[session.namespace].connections += 1
 
     def let_out(self, session: Session) -> None:
         """The session is no more, or may do nothing any more."""
@@ -156,8 +160,26 @@ class Security:
         key = (session.user, session.namespace)
         allowance = self.allowances[key]
         allowance.sessions -= 1
+        if session.namespace in self.namespaces:
+            self.namespaces[session.namespace].connections -= 1
         if not allowance.sessions:
             del self.allowances[key]
+
+    def why_no_room(self, identity: Identity, user_max: int) -> str | None:
+        """Which limit on connections leaves no room for one more of this identity; None: there is.
+
+        That of its namespace, which does not keep out the broker's administrator, or `user_max`
+        of its user.
+        """
+        namespace = self.namespaces.get(identity.namespace)
+        most = None if namespace is None else namespace.limits.get("connections_max")
+        is_guest = identity.user is not None and "@" not in identity.user
+        if namespace and most is not None and namespace.connections >= most and not is_guest:
+            return f"namespace {identity.namespace!r} has connections_max = {most}"
+        allowance = self.allowances.get((identity.user, identity.namespace))
+        if identity.user is not None and allowance and allowance.sessions >= user_max:
+            return f"user {identity.user!r} has {user_max} connections (connections_per_user_max)"
+        return None
 
     def tokens_of(self, user: str) -> list[Token]:
         """All tokens of a user, expired ones too."""

@@ -72,6 +72,7 @@ class UserAdministration(Asking):
         channels_max: int | None = None,
         bytes_max: int | None = None,
         users_max: int | None = None,
+        connections_max: int | None = None,
     ) -> None:
         """Make a namespace, or give it other limits; None: no limit."""
         self._run(
@@ -81,6 +82,7 @@ class UserAdministration(Asking):
                 channels_max=channels_max,
                 bytes_max=bytes_max,
                 users_max=users_max,
+                connections_max=connections_max,
             )
         )
 
