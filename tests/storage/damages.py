@@ -11,7 +11,7 @@ damage.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from telpher_broker.engine.engine import Engine
@@ -172,8 +172,10 @@ class Judge:
         self.history = history
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._chunks = {original.manifest.upto: original.chunks for original in originals}
-        self._chunks[0] = []
+        # What a snapshot up to a record must hold, and what else is asked of an engine.
+        self.chunks = {original.manifest.upto: original.chunks for original in originals}
+        self.chunks[0] = []
+        self.look: Callable[[Engine, int], str | None] = lambda engine, count: None
         self._replayed: set[tuple[int, int]] = set()
 
     def say(self, what: str, text: str) -> None:
@@ -185,7 +187,7 @@ class Judge:
         assert opened.report is not None
         upto = opened.report.snapshot_upto
         count = upto + len(opened.records)
-        if opened.chunks != self._chunks.get(upto):
+        if opened.chunks != self.chunks.get(upto):
             self.say(what, f"the snapshot up to record {upto} is none that was written")
         elif opened.records != self.history.records[upto:count]:
             self.say(what, f"records {upto} to {count} are not those that were accepted")
@@ -209,6 +211,14 @@ class Judge:
         engine.recovered()
         if digest(engine) != self.history.digests[count]:
             self.say(what, f"the engine's state after record {count} is another")
+        wrong = self.look(engine, count)
+        if wrong is not None:
+            self.say(what, f"after record {count} {wrong}")
+
+    def forget(self, count: int) -> None:
+        """Behind so many records something else will stand."""
+        self._replayed = {one for one in self._replayed if one[1] <= count}
+        self.chunks = {upto: chunks for upto, chunks in self.chunks.items() if upto <= count}
 
     def judge(
         self,

@@ -126,9 +126,9 @@ class StoredDriver(Driver):
         self.disk = disk
         self.mode = mode
         self.history = History(self.settings)
-        # How many records were claimed to be synced, and what to call when that has grown.
+        # How many records somebody was told are synced.
         self.claimed = 0
-        self.on_claim: Callable[[], None] | None = None
+        self.on_snapshot: Callable[[int, list[bytes]], None] | None = None
         self.on_round = self._sync_for
         # What each process left behind when it ended.
         self.left: list[dict[str, bytes]] = []
@@ -136,10 +136,12 @@ class StoredDriver(Driver):
         self._open()
 
     def _open(self) -> RecoveryReport:
+        self.said = []
         ports = Ports(lambda place: self.storage.read(place), every, compile_schema)
         self.engine, report = load(self.storage, self.settings, ports)
         self.engine.at(self.now_ms)
         self.engine.started()
+        self.claim()
         return report
 
     def keep(self, records: list[bytes]) -> list[Position]:
@@ -170,6 +172,8 @@ class StoredDriver(Driver):
         """A whole snapshot; `meanwhile` goes on between the cut and the writing."""
         upto = self.rotate()
         frozen = self.engine.freeze()
+        if self.on_snapshot is not None:
+            self.on_snapshot(upto, list(self.engine.freeze()))
         meanwhile()
         report = trio.run(self.storage.write_snapshot, upto, frozen)
         for _ in frozen.move(report.positions):
