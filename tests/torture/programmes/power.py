@@ -21,6 +21,7 @@ from random import Random
 
 from telpher.protocol import frames as f
 from telpher_broker.engine.engine import Engine
+from telpher_storage import StorageDamaged
 from telpher_storage.repair import repair
 from tests.engine.driver import answer_of, delivered, make_batch
 from tests.engine.invariants import unsettled
@@ -38,6 +39,10 @@ QUEUES = ("jobs", "tasks")
 
 class Killed(BaseException):
     """The process ends here."""
+
+
+class Ended(Exception):
+    """The story cannot go on."""
 
 
 class Ledger:
@@ -100,7 +105,9 @@ class Story:
             (2, self._damage),
         )
         for _ in range(STEPS):
-            (step,) = self.random.choices([one for _, one in steps], [weight for weight, _ in steps])
+            (step,) = self.random.choices(
+                [one for _, one in steps], [weight for weight, _ in steps]
+            )
             step()
         self.driver.disk.before_call = None
         self.driver.close(clean=False)
@@ -147,9 +154,7 @@ class Story:
         for _ in range(min(len(self.held), 3)):
             consumer, offset = self.held.pop()
             outcome = self.random.choice((0, 0, 1))
-            said = self.driver.settle_offsets(
-                self.session, consumer, outcome, (offset, offset + 1)
-            )
+            said = self.driver.settle_offsets(self.session, consumer, outcome, (offset, offset + 1))
             if outcome == 0:
                 count = len(self.driver.history.records)
                 self.ledger.settled.append((count, names[consumer], offset))
@@ -183,7 +188,10 @@ class Story:
             self.driver.close(clean)
             disk = self.driver.disk.restarted()
         disk.before_call = self._power_goes
-        report = self.driver.reopen(disk=disk)
+        try:
+            report = self.driver.reopen(disk=disk)
+        except StorageDamaged as refusal:
+            raise Ended(f"refused needlessly: {refusal}") from refusal
         count = len(self.driver.history.records)
         if left is not None:
             self.cut += bool(report.bytes_cut)
@@ -215,10 +223,11 @@ class Story:
         disk.before_call = lambda call: left.append(disk.power_cut(self.random))
         repair(HOME, disk)
         disk.before_call = None
-        for state in [*left, disk]:
+        done = [disk.power_cut(self.random) for _ in range(DRAWN)]
+        for state in [*left, *done]:
             self.repairs += 1
             opened = open_disk(state.restarted())
-            if opened.outcome == REFUSED:
+            if opened.outcome == REFUSED and state not in done:
                 repair(HOME, state)
                 opened = open_disk(state)
             what = f"seed {self.seed}: power lost in a repair"
@@ -285,7 +294,10 @@ def run(size: int, seed: int) -> Figures:
     while totals["states"] < size and len(violations) < 100:
         with determined(seed + stories):
             story = Story(seed + stories)
-            story.tell()
+            try:
+                story.tell()
+            except Ended as end:
+                story.judge.say(f"seed {story.seed}, point {story.points}", str(end))
         stories += 1
         for name in totals:
             totals[name] += getattr(story, name)
