@@ -39,12 +39,12 @@ from .schemas import schema_compiler
 from .strangers import Arrival
 from .unfinished import Unfinished
 from .version import SERVER
+from .watch import Watch
 from .watermarks import Alarms, memory_marks
 
 log = get_logger()
 
 _HEARTBEAT_BOUNDS_MS: Final = (5000, 120_000)
-_WATCH_SECONDS: Final = 1.0
 # Up to so many connections, a round is made as soon as one of them has said something.
 _FEW_CONNECTIONS: Final = 4
 
@@ -205,7 +205,9 @@ class Broker:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._watch_connections)
+                open_seconds = self.settings.open_timeout_ms / 1000
+                watch = Watch(self._connections, open_seconds, self.engine.is_ended)
+                nursery.start_soon(watch.run, say_withheld)
                 nursery.start_soon(self.persistence.run)
                 await self._rounds.run(task_status=task_status)
                 nursery.cancel_scope.cancel()
@@ -443,38 +445,6 @@ class Broker:
         self.engine.drained(connection.number, body_bytes)
         if not self.engine.is_idle:
             self._rounds.wake()
-
-    async def _watch_connections(self) -> None:
-        """Drop who has gone silent, and ping who has heard nothing from us for a while."""
-        while True:
-            await trio.sleep(_WATCH_SECONDS)
-            say_withheld()
-            now = trio.current_time()
-            for connection in list(self._connections.values()):
-                self._watch(connection, now)
-
-    def _watch(self, connection: ClientConnection, now: float) -> None:
-        if not connection.is_member:
-            if now - connection.opened_at > self.settings.open_timeout_ms / 1000:
-                connection.dismiss("slow_start", CODES["slow_start"])
-                connection.hang_up()
-        elif self.engine.is_ended(connection.number):
-            connection.hang_up()
-        elif (
-            not connection.is_paused
-            and now - connection.heard_at > 2 * connection.heartbeat_seconds
-        ):
-            log.seldom(
-                "warning",
-                "peer is silent; connection dropped",
-                peer=connection.peer,
-                client=connection.client,
-            )
-            connection.dismiss("heartbeat_missed", CODES["heartbeat_missed"])
-            connection.hang_up()
-        elif now - connection.spoke_at > connection.heartbeat_seconds / 2:
-            connection.say(f.Ping(0))
-            connection.flush()
 
     # -- calls that are about the broker and not about messages
 

@@ -20,11 +20,16 @@ from telpher_storage import Storage
 
 from .engine.engine import Engine
 from .engine.turn import Effect
+from .logs import get_logger
+
+log = get_logger()
 
 Speak = Callable[[list[Effect]], None]
 
 # With more to say than this, others are under way too, and gather while a thread syncs.
 _FEW_EFFECTS: Final = 4
+# A clock that is set each hour by its server may be that much behind what it was before.
+_BEHIND_MS: Final = 1000
 # What a request takes beside the batches that it brings, and its answer until it is said, about.
 _FRAME_BYTES: Final = 512
 
@@ -131,8 +136,7 @@ class Rounds:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make rounds until `stop`; raises StorageFailed when the disk has failed."""
-        # A wall clock that stands before what is in the log must not hold time still.
-        self._wall_ms = max(time.time_ns() // 1_000_000, self._engine.now_ms)
+        self._wall_ms = self._start_ms()
         self._began = trio.current_time()
         self._engine.at(self._wall_ms)
         self._engine.started()
@@ -144,6 +148,19 @@ class Rounds:
             task_status.started()
             await self._until_stopped()
             nursery.cancel_scope.cancel()
+
+    def _start_ms(self) -> int:
+        """What time it is at the start.
+
+        A wall clock that stands before what is in the log must not hold time still.
+        """
+        wall_ms, newest_ms = time.time_ns() // 1_000_000, self._engine.now_ms
+        if newest_ms > wall_ms + _BEHIND_MS:
+            log.warning(
+                "the wall clock is behind the newest message in the log; time goes on from that",
+                behind_seconds=(newest_ms - wall_ms) // 1000,
+            )
+        return max(wall_ms, newest_ms)
 
     def stop(self) -> None:
         """Let `run` return after what has arrived is done."""
