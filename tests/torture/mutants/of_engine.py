@@ -1,0 +1,314 @@
+"""Mutants of the engine: what is journalled, once-only, leases and attempts, all or nothing."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+_ENGINE = "broker/telpher_broker/engine"
+_APPLY = f"{_ENGINE}/apply.py"
+_DECIDE = f"{_ENGINE}/decide.py"
+_DUMP = f"{_ENGINE}/dump.py"
+_MEMBERSHIP = f"{_ENGINE}/membership.py"
+_TRANSACT = f"{_ENGINE}/transact.py"
+_PUBLISH = f"{_ENGINE}/publish.py"
+_DISPATCH = f"{_ENGINE}/dispatch.py"
+_SUBSCRIPTION = f"{_ENGINE}/subscription.py"
+
+_MODEL = "tests/engine/test_model.py"
+_LAWS = "tests/engine/test_laws.py"
+_TEST_TRANSACT = "tests/engine/test_transact.py"
+_TEST_PUBLISH = "tests/engine/test_publish.py"
+_TEST_CORE = "tests/broker/test_core.py"
+
+MUTANTS = (
+    # -- journalled
+    Mutant(
+        "an ack is applied and not journalled",
+        _DECIDE,
+        """        r.Settled(subscription.channel.number, subscription.name, r.Reason.ACKED, offsets),
+        subscription.durable,
+    )""",
+        """        r.Settled(subscription.channel.number, subscription.name, r.Reason.ACKED, offsets),
+        False,
+    )""",
+        _LAWS,
+    ),
+    Mutant(
+        "the attempts of what is given back are not journalled",
+        _DECIDE,
+        """                subscription.channel.number, subscription.name, attempt, due_ms, joined(ranges)
+            ),
+            subscription.durable,""",
+        """                subscription.channel.number, subscription.name, attempt, due_ms, joined(ranges)
+            ),
+            False,""",
+        _LAWS,
+    ),
+    Mutant(
+        "a first delivery is not journalled: its message comes unmarked after a restart",
+        _DISPATCH,
+        """    if span is None or span.attempt == 0:
+        turn.commit(r.Started(number, name, (first, end)), subscription.durable)""",
+        """    if span is None or span.attempt == 0:
+        turn.commit(r.Started(number, name, (first, end)), False)""",
+        _LAWS,
+    ),
+    Mutant(
+        "nothing is journalled of a publish but its batch",
+        _PUBLISH,
+        """            turn.now_ms,
+            properties,
+            producer,
+            sequence,
+            batch,""",
+        """            turn.now_ms,
+            properties,
+            None,
+            0,
+            batch,""",
+        _TEST_PUBLISH,
+    ),
+    Mutant(
+        "a transaction is not remembered",
+        _TRANSACT,
+        """    turn.commit(r.Transacted(frame.producer, frame.sequence, turn.now_ms, firsts))
+""",
+        "",
+        _TEST_TRANSACT,
+    ),
+    Mutant(
+        "the number of a transaction is remembered until the next start",
+        _TRANSACT,
+        "    turn.commit(r.Transacted(frame.producer, frame.sequence, turn.now_ms, firsts))",
+        "    turn.commit(r.Transacted(frame.producer, frame.sequence, turn.now_ms, firsts), False)",
+        _TEST_TRANSACT,
+    ),
+    Mutant(
+        "a time of a schedule has its message and does not stand as done",
+        f"{_ENGINE}/schedules/scheduling.py",
+        """    turn.commit(record)
+    turn.counters["schedules_fired"]""",
+        """    turn.commit(record, False)
+    turn.counters["schedules_fired"]""",
+        "tests/engine/test_scheduling.py",
+    ),
+    # -- once
+    Mutant(
+        "a batch that comes again is stored again",
+        _PUBLISH,
+        "    place = producer.recent.get(sequence)\n",
+        "    place = None\n",
+        _TEST_PUBLISH,
+    ),
+    Mutant(
+        "a number from before the window is taken for a new one",
+        _PUBLISH,
+        "    elif len(producer.recent) >= f.PRODUCER_WINDOW and sequence < producer.lowest():",
+        "    elif len(producer.recent) > 9 * f.PRODUCER_WINDOW and sequence < producer.lowest():",
+        _TEST_PUBLISH,
+    ),
+    Mutant(
+        "the window of a producer forgets what came first, and not the lowest",
+        f"{_ENGINE}/state.py",
+        """        if is_behind:
+            self.recent = dict(sorted(recent.items()))
+""",
+        "",
+        _TEST_PUBLISH,
+    ),
+    Mutant(
+        "producers are not part of a snapshot",
+        _DUMP,
+        "            yield _bytes((5, [self._producer_row(name) for name in names])), (), ()",
+        "            yield _bytes((5, [self._producer_row(n) for n in names][:0])), (), ()",
+        _LAWS,
+    ),
+    Mutant(
+        "producers' windows are not restored from a snapshot",
+        _DUMP,
+        "        producer.recent = dict(sorted(zip(recent[::2], places, strict=True)))\n",
+        "",
+        _LAWS,
+    ),
+    Mutant(
+        "replay does not remember who published what",
+        _APPLY,
+        "    producer.remember(sequence, place)\n",
+        "    if not state.numbered or state.sessions:\n        producer.remember(sequence, place)\n",
+        _LAWS,
+    ),
+    Mutant(
+        "producers are forgotten while they publish",
+        f"{_ENGINE}/ticks.py",
+        "        if producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX:",
+        "        if len(stale) >= _FORGET_MAX:",
+        _MODEL,
+    ),
+    # -- leases and settling
+    Mutant(
+        "what somebody else holds is settled for whoever asks",
+        _DECIDE,
+        """        if reached < end:
+            lost.append((reached, end))
+    return held, lost""",
+        """        if reached < end:
+            held.append((reached, end, 1))
+    return held, lost""",
+        _MODEL,
+    ),
+    Mutant(
+        "an ack of what is not held any more is answered as if it had been",
+        _DECIDE,
+        """        if reached < end:
+            lost.append((reached, end))
+    return held, lost""",
+        """    return held, lost""",
+        _MODEL,
+    ),
+    Mutant(
+        "a lease is not given back when its connection breaks",
+        _MEMBERSHIP,
+        """            lose(turn, consumer, leases(consumer), CONSUMER_LOST)
+            leave(turn, consumer)""",
+        """            consumer.session = None""",
+        _MODEL,
+    ),
+    Mutant(
+        "who is away to resume keeps its leases for as long as they last",
+        _MEMBERSHIP,
+        """        if span.deadline_ms > deadline_ms:
+            consumer.subscription""",
+        """        if span.deadline_ms > deadline_ms + (1 << 40):
+            consumer.subscription""",
+        _MODEL,
+    ),
+    Mutant(
+        "who leaves keeps what it holds",
+        _MEMBERSHIP,
+        "    requeue(turn, consumer, leases(consumer), 0)\n",
+        "",
+        _MODEL,
+    ),
+    Mutant(
+        "leases do not end",
+        f"{_ENGINE}/ticks.py",
+        "    for span in ranges.ended(turn.now_ms):",
+        "    for span in ranges.ended(0):",
+        _MODEL,
+    ),
+    Mutant(
+        "the attempt does not grow",
+        _SUBSCRIPTION,
+        "            back = Span(span.first, span.end, attempt, span.priority, due_ms)",
+        "            back = Span(span.first, span.end, 0, span.priority, due_ms)",
+        _MODEL,
+    ),
+    Mutant(
+        "what comes back loses its priority",
+        _SUBSCRIPTION,
+        "            back = Span(span.first, span.end, attempt, span.priority, due_ms)",
+        "            back = Span(span.first, span.end, attempt, 0, due_ms)",
+        _MODEL,
+    ),
+    Mutant(
+        "after a restart what was delivered goes to whoever comes first",
+        _MEMBERSHIP,
+        "            subscription.former_run = former_run\n",
+        "",
+        _TEST_CORE,
+    ),
+    Mutant(
+        "who resumes takes what somebody else has",
+        _MEMBERSHIP,
+        """        else:
+            lost.append((start, stop))
+            continue
+        runs""",
+        """        else:
+            delivery = span.delivery
+        runs""",
+        _MODEL,
+    ),
+    Mutant(
+        "a batch goes with its first settled message",
+        f"{_ENGINE}/log.py",
+        "            done = [] if within.live else [within]",
+        "            done = [within]",
+        _MODEL,
+    ),
+    # -- all or nothing
+    Mutant(
+        "a transaction acknowledges before it knows whether it can publish",
+        _TRANSACT,
+        """    publications = [_prepared(turn, session, name, batch) for name, batch in frame.publishes]
+    for consumer, held in acks:
+        count = count_of(held)
+        acknowledge(turn, consumer, held, count)
+        turn.top_up(consumer, count)
+""",
+        """    for consumer, held in acks:
+        count = count_of(held)
+        acknowledge(turn, consumer, held, count)
+        turn.top_up(consumer, count)
+    publications = [_prepared(turn, session, name, batch) for name, batch in frame.publishes]
+""",
+        _TEST_TRANSACT,
+    ),
+    Mutant(
+        "a transaction publishes though a lease is lost",
+        _TRANSACT,
+        "        if lost:\n            channel",
+        "        if not held and not lost:\n            channel",
+        _TEST_TRANSACT,
+    ),
+    Mutant(
+        "a refused publish of a transaction is left out, and the rest is done",
+        _TRANSACT,
+        "    publications = [_prepared(turn, session, name, batch) for name, batch in "
+        "frame.publishes]\n",
+        """    publications = []
+    for name, batch in frame.publishes:
+        try:
+            publications.append(_prepared(turn, session, name, batch))
+        except Refusal:
+            pass
+""",
+        _TEST_TRANSACT,
+    ),
+    # -- snapshots
+    Mutant(
+        "what changes while a snapshot is written shows in it",
+        _DUMP,
+        "            self._channels[number] = _freeze_channel(channel)\n\n    def keep_exchange",
+        "            pass\n\n    def keep_exchange",
+        _LAWS,
+    ),
+    Mutant(
+        "what a producer sends while a snapshot is written shows in it",
+        _DUMP,
+        "            self._producers[name] = _freeze_producer(name, producer)\n",
+        "            pass\n",
+        _LAWS,
+    ),
+    Mutant(
+        "attempts are not part of a snapshot",
+        _DUMP,
+        "        row = (span.first, span.end, span.attempt, span.priority, span.due_ms)",
+        "        row = (span.first, span.end, 0, span.priority, span.due_ms)",
+        _LAWS,
+    ),
+    Mutant(
+        "what expires is not told of to a loaded channel",
+        _DUMP,
+        "        channel.expect_expiry(stored)\n",
+        "",
+        _MODEL,
+    ),
+    Mutant(
+        "on a full disk publishes are stored",
+        f"{_ENGINE}/engine.py",
+        "it takes some again when there is space\" if full else None",
+        "it takes some again when there is space\" if not self else None",
+        _TEST_CORE,
+    ),
+)
