@@ -307,8 +307,8 @@ MUTANTS = (
     Mutant(
         "on a full disk publishes are stored",
         f"{_ENGINE}/engine.py",
-        "it takes some again when there is space\" if full else None",
-        "it takes some again when there is space\" if not self else None",
+        'it takes some again when there is space" if full else None',
+        'it takes some again when there is space" if not self else None',
         _TEST_CORE,
     ),
 )
