@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "an older manifest that was put back is accepted",
         _RECOVERY,
-        "                if files.size(fd) > FILE_HEADER_BYTES:",
-        "                if False:",
+        "        if parsed[1] >= manifest.next_file:\n            text",
+        "        if False:\n            text",
         _DAMAGE,
     ),
     Mutant(
