@@ -67,10 +67,16 @@ def publish(request: int, body: bytes = b"x", confirm: int | None = None) -> f.P
 
 async def said_nothing(peer: Peer) -> bool:
     """Whether the broker, left alone until all its tasks wait, has said nothing."""
-    await trio.testing.wait_all_tasks_blocked()
-    with trio.move_on_after(0) as scope:
-        await peer.hear()
-    return scope.cancelled_caught
+    heard: list[f.Frame] = []
+
+    async def hear() -> None:
+        heard.append(await peer.hear())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return not heard
 
 
 async def test_a_confirm_follows_the_append() -> None:
@@ -214,6 +220,22 @@ async def test_a_silent_peer_is_dropped_and_its_messages_come_to_another(
         assert goaway == f.Goaway(0, "heartbeat_missed", goaway.text)
 
 
+async def test_who_hears_nothing_else_hears_a_ping_each_half_heartbeat(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with house() as place:
+        peer = await place.peer(heartbeat_ms=8000)
+        began = trio.current_time()
+        times = []
+        while len(times) < 3:
+            for frame in peer.protocol.receive_data(bytes(await peer.stream.receive_some(1000))):
+                assert frame == f.Ping(0)
+                times.append(trio.current_time() - began)
+            await peer.say(f.Pong(0))
+        # It is looked at each second.
+        assert all(4 * n <= at <= 5 * n + 0.1 for n, at in enumerate(times, 1))
+
+
 async def test_who_says_nothing_at_all_is_dismissed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -328,6 +350,32 @@ async def test_a_publish_that_comes_again_after_a_restart_is_stored_once() -> No
         reply = await peer.ask(f.Call(2, "inspect", {"channel": "jobs"}))
         assert isinstance(reply, f.Reply)
         assert reply.result["next"] == 1
+
+
+async def test_a_snapshot_is_of_the_moment_of_its_cut() -> None:
+    """What is published while it begins is in the log behind it, and not in it as well."""
+    storage = MemoryRecordsStorage()
+    sent = 0
+    async with house(storage) as place:
+        publisher, admin = await place.peer(), await place.peer()
+
+        async def publish_on() -> None:
+            nonlocal sent
+            while True:
+                assert isinstance(await publisher.ask(publish(sent + 1)), f.Confirm)
+                sent += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish_on)
+            for request in range(1, 6):
+                assert isinstance(await admin.ask(f.Call(request, "snapshot", {})), f.Reply)
+            nursery.cancel_scope.cancel()
+    storage.close(clean=False)
+    async with house(storage) as place:
+        reply = await (await place.peer()).ask(f.Call(1, "inspect", {"channel": "jobs"}))
+        assert isinstance(reply, f.Reply)
+        assert sent <= reply.result["messages"] <= sent + 1
+        assert sent
 
 
 async def test_a_snapshot_on_demand_reports_its_longest_pause() -> None:

@@ -107,6 +107,15 @@ def test_a_snapshot_is_of_one_moment(seed: int) -> None:
         assert b"".join(frozen) == then
 
 
+def test_a_snapshot_shows_no_batch_that_came_later(driver: Driver) -> None:
+    """Nor that it was published: a resend would be taken for a duplicate of nothing."""
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a", producer=b"p" * 16, sequence=1)
+    frozen, then = driver.engine.freeze(), dump(driver.engine.state)
+    driver.publish(session, "jobs", b"b", producer=b"p" * 16, sequence=2)
+    assert b"".join(frozen) == then
+
+
 def test_what_expires_still_expires_after_a_snapshot(driver: Driver) -> None:
     session = driver.connect()
     driver.publish(session, "jobs", b"a", properties={"ttl_ms": 1000})

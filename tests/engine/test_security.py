@@ -14,6 +14,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.channel_options import OPTIONS, ChannelOption, Name
 from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES
 from telpher_broker.engine import descriptions
+from telpher_broker.engine.calls import VERBS
 from telpher_broker.engine.dump import describe
 from telpher_broker.engine.security import namespaces
 from telpher_broker.engine.security.subjects import covers
@@ -413,6 +414,15 @@ def test_an_empty_namespace_is_ones_own(world: World) -> None:
 
 
 # -- namespaces
+
+
+def test_a_verb_that_is_in_no_table_is_for_administrators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a later version adds and forgets to list is refused to everybody else."""
+    monkeypatch.setitem(VERBS, "launch", lambda turn, arguments: {"launched": True})
+    world = World()
+    ann = world.user("ann", "publish #", "consume #", "configure #")
+    assert world.call(ann, "launch").code == "forbidden"
+    assert world.ask("launch") == {"launched": True}
 
 
 def test_a_namespace_has_channels_of_its_own(world: World) -> None:

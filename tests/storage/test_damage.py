@@ -11,12 +11,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
+from google_crc32c import value as crc32c
 
 from telpher_storage.block import HEADER_BYTES, decode_header, encode_header
 from telpher_storage.check import check
 from telpher_storage.clean import CLEAN
 from telpher_storage.file_header import FILE_HEADER_BYTES, increment_name
 from telpher_storage.files import READ, Files
+from telpher_storage.footer import FOOTER_BYTES, decode_footer, encode_footer
 from telpher_storage.manifest import MANIFEST, decode_manifest
 from telpher_storage.reader import BlockReader
 from telpher_storage.repair import repair
@@ -195,6 +198,33 @@ def test_a_block_that_is_not_from_here_is_refused(
     moved = encode_header(header._replace(**{field: value}))
     path.write_bytes(path.read_bytes()[: -len(last)] + moved + last[HEADER_BYTES:])
     assert judge(tmp_path, 0) == "refused"
+
+
+def test_records_that_changed_places_with_their_checksums_are_refused(tmp_path: Path) -> None:
+    """Each is intact, and its entry beside it: it is the table that knows their order."""
+    one, other = b"A" * 40, b"B" * 40
+    with opened(tmp_path) as storage:
+        storage.append([one, other])
+        trio.run(storage.sync)
+        storage.append([b"proof"])
+    (path,) = tmp_path.glob("increment-*")
+    data = path.read_bytes()
+    entries = [len(record).to_bytes(4) + crc32c(record).to_bytes(4) for record in (one, other)]
+    assert data.count(b"".join(entries)) == data.count(one + other) == 1
+    data = data.replace(b"".join(entries), entries[1] + entries[0])
+    path.write_bytes(data.replace(one + other, other + one))
+    assert outcome(tmp_path)[0] == "refused"
+
+
+def test_a_snapshot_that_says_to_hold_more_chunks_is_refused(tmp_path: Path) -> None:
+    build(tmp_path, "aS")
+    (path,) = tmp_path.glob("snapshot-*")
+    data = path.read_bytes()
+    footer = decode_footer(data[-FOOTER_BYTES:])
+    assert footer is not None
+    more = footer._replace(chunk_count=footer.chunk_count + 1)
+    path.write_bytes(data[:-FOOTER_BYTES] + encode_footer(more))
+    assert outcome(tmp_path)[0] == "refused"
 
 
 def test_an_older_generation_put_back_is_refused(tmp_path: Path) -> None:

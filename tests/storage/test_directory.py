@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher_storage import (
+    FileStorage,
     Storage,
     StorageDamaged,
     StorageError,
@@ -23,12 +25,14 @@ from telpher_storage import (
     open_storage,
 )
 from telpher_storage.check import check
+from telpher_storage.clean import CLEAN
 from telpher_storage.entries import entries
 from telpher_storage.repair import repair
 from telpher_storage.syncer import QUICK_US
 
 from .disk import Disk
 from .worlds import (
+    QuickFiles,
     append,
     build,
     load,
@@ -188,6 +192,49 @@ def test_what_a_crash_left_is_removed(tmp_path: Path) -> None:
     assert outcome(tmp_path)[0] == "whole"
     assert not (tmp_path / "snapshot-0000000004").exists()
     assert not (tmp_path / "increment-0000000001").exists()
+
+
+def test_the_mark_of_an_orderly_end_is_gone_once_it_is_open(tmp_path: Path) -> None:
+    build(tmp_path, "as", clean=True)
+    assert (tmp_path / CLEAN).exists()
+    with opened(tmp_path):
+        assert not (tmp_path / CLEAN).exists()
+
+
+class HeldFiles(QuickFiles):
+    """Holds the next sync until it is let go; tells when it has begun."""
+
+    def __init__(self) -> None:
+        self.begun, self.let_go = threading.Event(), threading.Event()
+        self.is_holding = False
+
+    def sync_data(self, fd: int) -> None:
+        if self.is_holding:
+            self.is_holding = False
+            self.begun.set()
+            assert self.let_go.wait(10)
+
+
+def test_a_sync_is_not_one_that_began_before_it(tmp_path: Path) -> None:
+    """What is appended while a round runs is for the next one."""
+    files = HeldFiles()
+
+    async def run(storage: FileStorage) -> None:
+        append(storage, 2)
+        async with trio.open_nursery() as nursery:
+            files.is_holding = True
+            nursery.start_soon(storage.sync)
+            await trio.to_thread.run_sync(files.begun.wait)
+            append(storage, 2)
+            nursery.start_soon(until_let_go)
+            await storage.sync()
+            assert storage.synced_record == 4
+
+    async def until_let_go() -> None:
+        files.let_go.set()
+
+    with opened(tmp_path, files=files) as storage:
+        trio.run(run, storage)
 
 
 def test_a_failed_sync_fails_every_waiter_and_everything_after() -> None:

@@ -90,19 +90,19 @@ MUTANTS = (
     Mutant(
         "a snapshot without its last chunks is accepted",
         _RECOVERY,
-        """            if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:
-                self.refuse(name, reader.offset, f"it should hold {count} chunks")
-""",
-        "",
-        _DAMAGE,
+        "if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:",
+        "if reader.offset != reader.size - FOOTER_BYTES:",
+        f"{_DAMAGE}::test_a_snapshot_that_says_to_hold_more_chunks_is_refused",
     ),
     Mutant(
         "a damaged snapshot is loaded as far as it goes",
         _RECOVERY,
         """            if reader.damage is not None:
                 raise self.damaged(reader.damage)
-            if reader.expected""",
-        """            if reader.expected""",
+            if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:
+                self.refuse(name, reader.offset, f"it should hold {count} chunks")
+""",
+        "",
         _FLIPS,
     ),
     Mutant(

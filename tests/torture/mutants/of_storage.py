@@ -221,7 +221,7 @@ MUTANTS = (
         """            return self._syncer.sync_if_quick(self.next_record)
         except OSError:
             return False""",
-        "tests/broker/test_core.py::test_a_quick_sync_that_fails_ends_the_broker_before_it_speaks",
+        "tests/storage/test_directory.py::test_a_sync_on_the_spot_is_only_for_a_disk_that_was_quick",
     ),
     Mutant(
         "after a failure the storage goes on",
