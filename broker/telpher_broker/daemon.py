@@ -129,6 +129,7 @@ def open_broker(settings: Settings) -> Served:
                 directory=settings.data_dir,
                 persistence=settings.persistence,
                 reserve_bytes=settings.reserve_bytes,
+                retired_log_bytes=settings.retired_log_bytes,
             )
         )
     except StorageError as error:

@@ -148,6 +148,14 @@ class Settings:
         32 * MIB,
         "Disk space kept back, so that consuming and acknowledging go on when the disk is full.",
     )
+    retired_log_bytes: int = _option(
+        "Durability",
+        values.size(0, 1024 * GIB),
+        0,
+        "How much of the log stays in the data directory when a rewrite has retired it, so that "
+        "`telpher backup` still finds what it has not copied, and there is no gap in the points "
+        "that can be restored. The oldest goes first, and all of it when the disk is full.",
+    )
     memory_limit: int = _option(
         "Limits",
         values.size(0, 1024 * GIB),

@@ -150,12 +150,14 @@ class StorageSettings:
 
     `persistence` is `none`, `rdb`, `aof`, `aof+rdb` or the name of a registered back end.
     `reserve_bytes` is what is kept back for a full disk; never more than an eighth of the file
-    system is taken. `options` is for third-party back ends and unused here.
+    system is taken. `retired_log_bytes` is how much of the log is kept for backups after a
+    snapshot has retired it. `options` is for third-party back ends and unused here.
     """
 
     directory: Path
     persistence: str = "aof+rdb"
     reserve_bytes: int = RESERVE_BYTES
+    retired_log_bytes: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
 
 

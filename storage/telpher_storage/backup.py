@@ -2,8 +2,8 @@
 
 A backup root holds bases: directories `base-N`, each a data directory by itself, which a broker
 can start on. A base is a snapshot and what came after it; a later run adds an increment with what
-is new, for as long as the log still reaches back to where the base ends. If it does not, because a
-rewrite has retired it, a new base begins.
+is new, for as long as the log, with what is kept of it after a rewrite, still reaches back to where
+the base ends. If it does not, a new base begins.
 
 Order, so that a run that is killed leaves the backup as it was before: a base is made under
 another name and renamed when it is whole; an increment gets its number first, is written, synced
@@ -39,7 +39,7 @@ from .manifest import (
     replace_small,
 )
 from .reader import Block
-from .recovery import LogRecovery, check_unlisted, load_manifest
+from .recovery import check_unlisted, load_manifest
 from .transcript import Passed, checksum_of, read_back, write_increment, write_snapshot
 
 ROOT_LOCK = "backup.lock"
@@ -180,8 +180,7 @@ class _Run:
             return self._begin(number, "it was asked for")
         if not newest.is_as_it_was_left:
             return self._begin(number, f"{newest.path.name} was used otherwise since")
-        log = self._view.log()
-        new = self._new_blocks(newest.runs[-1], log)
+        new = self._new_blocks(newest.runs[-1])
         if new is None:
             is_retired = newest.runs[-1].record <= self._view.manifest.upto
             retired = f"the log was rewritten since, and begins behind {newest.path.name}"
@@ -207,17 +206,18 @@ class _Run:
         left += [name for name in names if name.startswith("backup-") and name not in kept]
         remove_names(self._files, base.path, left)
 
-    def _new_blocks(self, facts: Facts, log: LogRecovery) -> Iterator[Block] | None:
+    def _new_blocks(self, facts: Facts) -> Iterator[Block] | None:
         """What comes after the last block of a base; None if the log does not have that block."""
+        log = self._view.log_from_before(facts.record)
         blocks = log.blocks()
-        manifest = self._view.manifest
-        if facts.record == manifest.upto:
-            return blocks if facts.snapshot == (manifest.snapshot or 0) else None
+        if facts.record <= log.manifest.upto:
+            found = (log.manifest.upto, self._view.manifest.snapshot or 0)
+            return blocks if found == (facts.record, facts.snapshot) else None
         for header, _ in blocks:
             if header.end >= facts.record:
                 last = (facts.record, facts.block_epoch, facts.block_table)
-                found = (header.end, header.epoch, header.table_checksum)
-                return blocks if found == last else None
+                it_is = (header.end, header.epoch, header.table_checksum) == last
+                return blocks if it_is else None
         return None
 
     # A new base

@@ -55,6 +55,7 @@ from .manifest import (
 )
 from .recovery import LogRecovery, check_unlisted, load_clean, load_manifest
 from .reserve import Reserve
+from .retired import remove_retired
 from .syncer import Syncer
 
 
@@ -71,6 +72,7 @@ class FileLog:
         self._files = files or Files()
         self._path = settings.directory
         self._reserve = Reserve(self._files, self._path, settings.reserve_bytes)
+        self._retired_log_bytes = settings.retired_log_bytes
         self._syncer = Syncer(self._files)
         self._manifest = Manifest(b"")
         self._lock: DirectoryLock | None = None
@@ -321,9 +323,11 @@ class FileLog:
     def poll_space(self) -> bool:
         self._check()
         try:
-            return self._reserve.poll()
+            if self._reserve.poll() and remove_retired(self._files, self._path):
+                return self._reserve.poll()
         except OSError as error:
             self._fail(error)
+        return self._reserve.full
 
     def close(self, clean: bool) -> None:
         if self._closed:

@@ -20,6 +20,7 @@ from .api import (
     StorageError,
 )
 from .directory import close_quietly, remove_names
+from .file_header import snapshot_name
 from .file_log import FileLog
 from .files import NO_SPACE
 from .increment import Increment
@@ -29,6 +30,7 @@ from .manifest import (
     encode_manifest,
     replace_small,
 )
+from .retired import retire
 from .snapshot import SnapshotWriter
 
 STEP_BYTES = 1024 * 1024
@@ -181,9 +183,9 @@ class FileStorage(FileLog):
             upto=upto,
             increments=kept,
         )
-        retired = [number for number in before.increments if number < first_kept]
-        retired += [before.snapshot] if before.snapshot is not None else []
-        names = [self._name(number) for number in retired]
+        increments = [number for number in before.increments if number < first_kept]
+        snapshots = [] if before.snapshot is None else [before.snapshot]
+        retired = [*increments, *snapshots]
         self._hold(retired)
 
         def register() -> None:
@@ -197,11 +199,13 @@ class FileStorage(FileLog):
         self._syncer.upto = max(self._syncer.upto, upto)
         await self.release(self._retired - set(retired))
         self._retired.update(retired)
+
+        def delete() -> None:
+            names = retire(self._files, self._path, increments, self._retired_log_bytes)
+            remove_names(self._files, self._path, [*names, *map(snapshot_name, snapshots)])
+
         with trio.CancelScope(shield=True):
-            await self._housekeep(
-                partial(remove_names, self._files, self._path, names),
-                "delete what a snapshot covers",
-            )
+            await self._housekeep(delete, "delete what a snapshot covers")
         return frozenset(retired)
 
     def _hold(self, generations: list[int]) -> None:

@@ -1,6 +1,6 @@
 """A directory as it was at one moment, though its owner goes on: for backups of a running broker.
 
-What a view needs to be one is there already: increments only grow, snapshots never change, and a
+What a view needs is there already: increments only grow, snapshots never change, and a
 file that was deleted can still be read by who has it open. So it is the manifest, all its files
 open, and how long each was. If the manifest has not changed meanwhile, these belong together: the
 last increment may end within a block that is just being written, which recovery takes for the torn
@@ -10,14 +10,17 @@ tail that it is; all that was appended before the moment is there.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from .api import RecoveryReport, StorageDamaged, StorageError
 from .clean import CleanMarker
 from .directory import close_all_quietly
+from .file_header import FILE_HEADER_BYTES, INCREMENT, increment_name, parse_name
 from .files import READ, Files
 from .manifest import MANIFEST, Manifest, data_names, read_small
 from .recovery import LogRecovery, OpenFile, load_clean, load_manifest
+from .retired import retired_files, retired_name
 
 TRIES = 100  # each takes about a millisecond; a manifest changes twice in a snapshot
 
@@ -30,9 +33,9 @@ class HeldFiles(Files):
         self._held: dict[str, tuple[int, int]] = {}
         self._lengths: dict[int, int] = {}
 
-    def hold(self, name: str) -> None:
+    def hold(self, name: str, stored_as: str | None = None) -> None:
         """Open a file for good. Raises `StorageDamaged` if it is missing, OSError."""
-        with OpenFile(Files(), self._directory, name) as fd:
+        with OpenFile(Files(), self._directory, stored_as or name) as fd:
             self._held[name] = (os.dup(fd), super().size(fd))
 
     def open(self, path: Path, flags: int) -> int:
@@ -78,7 +81,7 @@ class View:
                     raise
             if found is None:
                 continue
-            self.manifest, self._clean, self._files = found
+            self.manifest, self._clean, self._files, self._older = found
             if read_small(Files(), directory / MANIFEST) == before:
                 return
             self._files.let_go()
@@ -86,8 +89,42 @@ class View:
 
     def log(self) -> LogRecovery:
         """To be read once; a further one begins anew."""
-        report = RecoveryReport()
-        return LogRecovery(self._files, self.directory, self.manifest, self._clean, report)
+        return self._log_of(self.manifest, self._clean)
+
+    def _log_of(self, manifest: Manifest, clean: CleanMarker | None = None) -> LogRecovery:
+        return LogRecovery(self._files, self.directory, manifest, clean, RecoveryReport())
+
+    def log_from_before(self, record: int) -> LogRecovery:
+        """The log with what was retired of it, if that goes on without a gap: from before a record
+        on, or as far back as there is something. There is no snapshot in it.
+        """
+        manifest = self.manifest
+        first, increments = manifest.upto, manifest.increments
+        for generation in reversed(self._older):
+            if first < record:
+                break
+            found = self._first_of(generation, first)
+            if found is None:
+                break
+            first, increments = found, (generation, *increments)
+        longer = replace(manifest, snapshot=None, upto=first, increments=increments)
+        return self._log_of(longer, self._clean)
+
+    def _first_of(self, generation: int, end: int) -> int | None:
+        """The first record of a retired increment, if it is whole and `end` comes behind it."""
+        name = increment_name(generation)
+        log = self._log_of(self.manifest)
+        with OpenFile(self._files, self.directory, name) as fd:
+            try:
+                log.check_header(fd, name, INCREMENT, generation)
+            except StorageDamaged:
+                return None
+            reader = log.reader(fd, name, generation)
+            header = reader.header_at(FILE_HEADER_BYTES)
+            first = reader.expected = end if header is None else header.first_record
+            for _ in reader.blocks():
+                pass
+            return None if reader.damage is not None or reader.expected != end else first
 
     def __enter__(self) -> View:
         return self
@@ -96,7 +133,10 @@ class View:
         self._files.let_go()
 
 
-def _view(directory: Path) -> tuple[Manifest, CleanMarker | None, HeldFiles]:
+def _view(
+    directory: Path,
+) -> tuple[Manifest, CleanMarker | None, HeldFiles, list[int]] | None:
+    """None if a file that was there is not any more."""
     files = Files()
     manifest = load_manifest(files, directory)
     if manifest is None:
@@ -106,7 +146,28 @@ def _view(directory: Path) -> tuple[Manifest, CleanMarker | None, HeldFiles]:
     try:
         for name in data_names(manifest):
             held.hold(name)
+        older = _hold_older(files, directory, manifest, held)
     except BaseException:
         held.let_go()
         raise
-    return manifest, clean, held
+    if older is None:
+        held.let_go()
+        return None
+    return manifest, clean, held, older
+
+
+def _hold_older(
+    files: Files, directory: Path, manifest: Manifest, held: HeldFiles
+) -> list[int] | None:
+    """Hold what was retired, also what has not got its name as such yet; the generations."""
+    older = {generation: retired_name(generation) for generation in retired_files(files, directory)}
+    for name in files.list(directory):
+        kind, generation = parse_name(name) or (b"", 0)
+        if kind == INCREMENT and generation not in manifest.increments:
+            older.setdefault(generation, name)
+    try:
+        for generation, name in older.items():
+            held.hold(increment_name(generation), name)
+    except StorageDamaged:
+        return None
+    return sorted(older)

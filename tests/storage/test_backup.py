@@ -452,3 +452,88 @@ def test_a_snapshot_and_a_backup_at_once(source: Path, root: Path, scratch: Path
 
     trio.run(run)
     assert max(kept(root, scratch)) == 20
+
+
+KEEP = {"retired_log_bytes": 1 << 20}
+
+
+def test_with_what_is_kept_of_the_log_a_base_goes_on_over_rewrites(
+    source: Path, root: Path, scratch: Path
+) -> None:
+    build(source, "aa", **KEEP)
+    back_up(source, root)
+    # Two rewrites, one of them right behind what is backed up, and an empty increment.
+    build(source, "SaaraPSaS", **KEEP)
+    report = back_up(source, root)
+    assert (report.base.name, report.from_record, report.record) == ("base-1", 4, 12)
+    build(source, "aS", clean=True, **KEEP)
+    assert back_up(source, root).from_record == 12
+    assert kept(root, scratch) == [14]
+    assert not list((root / "base-1").glob("snapshot-*"))
+
+
+def test_a_gap_in_what_is_kept_begins_a_new_base(source: Path, root: Path, scratch: Path) -> None:
+    for spoil in (Path.unlink, lambda path: flip(path, 8 * 70)):
+        build(source, "a", **KEEP)
+        back_up(source, root)
+        build(source, "aSaS", **KEEP)
+        spoil(sorted(source.glob("retired-*"))[-2])
+        before = len(bases(root))
+        report = back_up(source, root)
+        assert "rewritten" in report.because
+        assert len(bases(root)) == before + 1
+    assert kept(root, scratch)[-1] == _count(source)
+
+
+def test_no_more_of_the_log_is_kept_than_was_asked_for(source: Path) -> None:
+    build(source, "aSaSaSaS", **KEEP)
+    sizes = [path.stat().st_size for path in sorted(source.glob("retired-*"))]
+    assert len(sizes) == 4
+    build(source, "aS", retired_log_bytes=sum(sizes[-2:]) + 200)
+    left = sorted(source.glob("retired-*"))
+    assert 1 <= len(left) < 4
+    assert sum(path.stat().st_size for path in left) <= sum(sizes[-2:]) + 200
+    build(source, "aS")
+    assert not list(source.glob("retired-*"))
+
+
+def test_on_a_full_disk_what_is_kept_of_the_log_goes_first(source: Path) -> None:
+    class Full(QuickFiles):
+        def space(self, directory: Path) -> tuple[int, int]:
+            kept_bytes = sum(path.stat().st_size for path in directory.glob("retired-*"))
+            return (0 if kept_bytes else 1 << 20), 1 << 30
+
+    build(source, "aSaS", **KEEP)
+    assert list(source.glob("retired-*"))
+    with opened(source, files=Full()) as storage:
+        assert not storage.poll_space()
+        assert not list(source.glob("retired-*"))
+
+
+def test_an_owner_killed_while_it_retires_leaves_a_log_that_is_whole(
+    source: Path, root: Path, tmp_path: Path, scratch: Path
+) -> None:
+    build(tmp_path / "before", "aaSaa", **KEEP)
+    back_up(tmp_path / "before", tmp_path / "copied")
+    build(tmp_path / "before", "a", **KEEP)
+    for at in range(1, 100):
+        copy(tmp_path / "before", source)
+        copy(tmp_path / "copied", root)
+        files = FaultyFiles(at, Killed())
+
+        async def run(files: FaultyFiles = files) -> None:
+            storage = make(source, files=files, **KEEP)
+            load(storage)
+            await snapshot(storage)
+
+        with suppress(Killed):
+            trio.run(run)
+        files.die()
+        report = back_up(source, root)
+        assert report.record == 10
+        assert kept(root, scratch)[-1] == 10
+        assert length(source, scratch) == 10
+        if files.calls < at:
+            assert report.base.name == "base-1"
+            return
+    raise AssertionError("the run has no end")

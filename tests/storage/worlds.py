@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -31,8 +32,10 @@ class QuickFiles(Files):
         pass
 
 
-def make(directory: Path, mode: str = "aof", files: Files | None = None) -> FileStorage:
-    settings = StorageSettings(directory, mode, reserve_bytes=RESERVE_BYTES)
+def make(
+    directory: Path, mode: str = "aof", files: Files | None = None, **options: Any
+) -> FileStorage:
+    settings = StorageSettings(directory, mode, reserve_bytes=RESERVE_BYTES, **options)
     return FileStorage(settings, journal=mode != "rdb", files=files or QuickFiles())
 
 
@@ -124,14 +127,16 @@ def data_files(directory: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in ("lock", "reserve"))
 
 
-def build(directory: Path, script: str, mode: str = "aof", clean: bool = False) -> int:
+def build(
+    directory: Path, script: str, mode: str = "aof", clean: bool = False, **options: Any
+) -> int:
     """Run a script and return how many records were synced at its end.
 
     a: append 2 records, s: sync, S: a whole snapshot, P: prepare and cut only, r: reopen.
     """
 
     async def run() -> int:
-        storage = make(directory, mode)
+        storage = make(directory, mode, **options)
         load(storage)
         for step in script:
             if step == "a":
@@ -145,7 +150,7 @@ def build(directory: Path, script: str, mode: str = "aof", clean: bool = False) 
                 storage.cut()
             elif step == "r":
                 storage.close(clean=False)
-                storage = make(directory, mode)
+                storage = make(directory, mode, **options)
                 load(storage)
         synced = storage.next_record if clean else storage.synced_record
         storage.close(clean)

@@ -1,0 +1,58 @@
+"""Increments that a snapshot has retired, kept for a while under the name `retired-GENERATION`.
+
+They are no part of the log. Backups read them, so as to go on without a gap over a rewrite. All
+functions raise OSError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .directory import remove_names
+from .file_header import increment_name
+from .files import READ, Files
+
+_NAME = re.compile(r"retired-([0-9]{10})")
+
+
+def retired_name(generation: int) -> str:
+    return f"retired-{generation:010}"
+
+
+def retired_files(files: Files, path: Path) -> list[int]:
+    """The generations of those that there are, oldest first."""
+    found = (_NAME.fullmatch(name) for name in files.list(path))
+    return [int(match[1]) for match in found if match]
+
+
+def retire(files: Files, path: Path, generations: Iterable[int], keep_bytes: int) -> list[str]:
+    """Keep these, and of all so many bytes, the newest; the names of what is to be deleted."""
+    names = []
+    for generation in generations:
+        if keep_bytes:
+            files.rename(path / increment_name(generation), path / retired_name(generation))
+        else:
+            names.append(increment_name(generation))
+    for generation in reversed(retired_files(files, path)):
+        name = retired_name(generation)
+        keep_bytes -= _size(files, path / name)
+        if keep_bytes < 0:
+            names.append(name)
+    return names
+
+
+def _size(files: Files, path: Path) -> int:
+    fd = files.open(path, READ)
+    try:
+        return files.size(fd)
+    finally:
+        files.close(fd)
+
+
+def remove_retired(files: Files, path: Path) -> bool:
+    """Make room; whether there was any to make."""
+    names = [retired_name(generation) for generation in retired_files(files, path)]
+    remove_names(files, path, names)
+    return bool(names)
