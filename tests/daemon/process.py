@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ def environment() -> dict[str, str]:
 
 
 class DaemonProcess:
-    """One run of `telpher serve` on `directory`; TCP on a free port and a Unix socket."""
+    """One run of `telpher serve` on `directory`; TCP on a free port and a Unix socket.
 
-    def __init__(self, directory: Path, *flags: str) -> None:
+    `tracer` is what to run it with; it must leave the process to be this one's child.
+    """
+
+    def __init__(self, directory: Path, *flags: str, tracer: Sequence[str] = ()) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.log = directory / "log"
@@ -32,7 +35,7 @@ class DaemonProcess:
             *("--data-dir", str(self.data), "--log-format", "json"),
             *("--listen", "127.0.0.1:0", "--unix-socket", str(directory / "sock")),
         ]
-        command = [sys.executable, "-m", "telpher_broker", "serve", *standard, *flags]
+        command = [*tracer, sys.executable, "-m", "telpher_broker", "serve", *standard, *flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
