@@ -14,9 +14,14 @@ from math import isfinite
 from typing import Any, Final
 
 from .engine.ports import Check, CompileSchema, Violation
-from .engine.schemas.document import pointer_of
+from .engine.schemas.document import Document, pointer_of
+from .engine.schemas.effort import is_soon_told
 
 _TEXT_MAX: Final = 300
+_UNTOLD: Final = (
+    "is not as the schema wants it; which part of it is not told, since the schema leads back into "
+    "itself in too many ways for a message that is nested like this"
+)
 
 
 def schema_compiler() -> CompileSchema | None:
@@ -44,11 +49,12 @@ def compile_schema(schema: Any) -> Check:
     except (jsonschema_rs.ReferencingError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(str(error)[:_TEXT_MAX]) from None
     is_valid, iter_errors = validator.is_valid, validator.iter_errors
+    document = Document(schema)
 
     def check(bodies: Sequence[bytes], violations_max: int) -> list[Violation]:
         found: list[Violation] = []
         for index, body in enumerate(bodies):
-            reason = _fault(body, is_valid, iter_errors)
+            reason = _fault(document, body, is_valid, iter_errors)
             if reason is not None:
                 found.append(Violation(index, *reason))
                 if len(found) >= violations_max:
@@ -59,13 +65,18 @@ def compile_schema(schema: Any) -> Check:
 
 
 def _fault(
-    body: bytes, is_valid: Callable[[Any], bool], iter_errors: Callable[[Any], Any]
+    document: Document,
+    body: bytes,
+    is_valid: Callable[[Any], bool],
+    iter_errors: Callable[[Any], Any],
 ) -> tuple[str, str] | None:
     """Where and why a body is not as the schema wants it; None if it is."""
     try:
         value = _decode(str(body, "utf-8"))
         if is_valid(value):
             return None
+        if not is_soon_told(document, value):
+            return "", _UNTOLD
         error = next(iter(iter_errors(value)))
         return pointer_of(error.instance_path), error.message[:_TEXT_MAX]
     except RecursionError:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telpher_broker.engine.routing.allowance import Allowance, TooMuchRouting
 from telpher_broker.engine.routing.patterns import Patterns, matching, why_not_key_pattern
 
 words = st.sampled_from(["a", "b", "c", ""])
@@ -118,3 +119,13 @@ def test_what_is_no_pattern_is_told(pattern: str, why: str):
 def test_what_is_a_pattern():
     for text in ("", "a", "a.*", "#", "*.#.b", "a b.c"):
         assert why_not_key_pattern(text) is None
+
+
+def test_no_more_is_looked_at_than_is_allowed() -> None:
+    trie: Patterns[int] = Patterns()
+    trie.add("#", 1)
+    key = ".".join(["a"] * 20)
+    # The place before the first word and the one behind '#', and that one again for each word.
+    assert trie.match(key, Allowance(21)) == {1: None}
+    with pytest.raises(TooMuchRouting, match="fewer '#'"):
+        trie.match(key, Allowance(20))

@@ -6,7 +6,9 @@ holds exactly what was routed to it, once and in order, however the batches were
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,10 +21,11 @@ from telpher.protocol import frames as f
 from telpher_broker.engine import records as r
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.routing import exchanges as exchanges_module
+from telpher_broker.engine.routing import route as route_module
 from telpher_broker.engine.routing.hashring import HashRing
 from telpher_broker.engine.routing.route import grouped
 
-from .driver import Driver, make_batch
+from .driver import Driver, answer_of, make_batch
 from .test_headers import naively as criteria_hold
 from .test_patterns import as_expression
 
@@ -485,3 +488,52 @@ def test_many_bindings_are_listed_page_by_page() -> None:
         found += [one["key"] for one in page["bindings"]]
         start = page["next"]
     assert found == [f"k{number}" for number in range(2500)]
+
+
+def hashes(driver: Driver, session: int) -> None:
+    """Bindings of `x` that a key of many words tries again at each of them."""
+    random = Random(1)
+    keys = [".".join(random.choice("a*#") for _ in range(20)) for _ in range(1000)]
+    driver.call(session, "bind", exchange="x", target="a", keys=tuple(keys))
+
+
+def test_what_takes_long_to_route_is_refused_soon() -> None:
+    driver, session = begun("topic")
+    hashes(driver, session)
+    key = ".".join(["a"] * 500)
+    began = time.process_time()
+    refused = driver.send(session, f.Publish(7, "x", None, 0, None, make_batch([b""], keys=[key])))
+    assert time.process_time() - began < 3
+    answer = answer_of(refused, session, 7)
+    assert answer.code == "limit_reached"
+    assert "1000000 bindings and places of patterns" in answer.text
+    assert driver.call(session, "route", exchange="x", key=key).code == "limit_reached"
+    assert driver.call(session, "route", exchange="x", key="b.b") == {"channels": []}
+
+
+def test_a_dead_letter_that_takes_long_to_route_is_not_lost() -> None:
+    driver, session = begun("topic")
+    hashes(driver, session)
+    config = {"max_attempts": 1, "dead_letter": "x"}
+    driver.call(session, "declare", channel="work", kind="queue", config=config)
+    key = ".".join(["a"] * 500)
+    driver.send(session, f.Publish(7, "work", None, 0, None, make_batch([b"kept"], keys=[key])))
+    consumer = driver.consume(session, "work", prefetch=1)
+    driver.send(session, f.Nack(8, consumer, (0, 1), {}))
+    found = driver.call(session, "list", prefix="x.unrouted")["channels"]
+    assert [channel["messages"] for channel in found] == [1]
+
+
+def test_a_publish_goes_to_so_many_channels_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route_module, "TARGETS_MAX", 5)
+    driver, session = begun("topic")
+    for name, keys in (("a", ("1", "2", "3")), ("b", ("1", "2")), ("c", ("3",))):
+        driver.call(session, "bind", exchange="x", target=name, keys=keys)
+    batch = make_batch([b""] * 3, keys=["1", "2", "3"])  # to a and b; to a and c
+    said = driver.send(session, f.Publish(7, "x", None, 0, None, batch))
+    assert answer_of(said, session, 7).first == 0
+    batch = make_batch([b""] * 5, keys=["1", "3", "1", "3", "1"])
+    said = driver.send(session, f.Publish(8, "x", None, 0, None, batch))
+    refused = answer_of(said, session, 8)
+    assert refused.code == "limit_reached"
+    assert "10 channels, in groups that go alike; a publish may go to 5" in refused.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -315,3 +316,56 @@ def test_what_a_schema_unfolds_to() -> None:
     circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
     assert unfolded_parts(Document({"$ref": "#/$defs/a", "$defs": circle})) == 3 + 1
     assert unfolded_parts(Document({"$ref": "#/nowhere", "$id": "x", "a": {"$id": "y"}})) == 2
+
+
+ROOT = {"$ref": "#"}
+# Each leads back into itself in several ways for one part of a message.
+CIRCLES: dict[str, Any] = {
+    "anyOf": {"properties": {"a": {"anyOf": [ROOT, ROOT]}}},
+    "allOf": {"properties": {"a": {"allOf": [ROOT, ROOT]}}},
+    "oneOf": {"properties": {"a": {"oneOf": [ROOT, {"allOf": [ROOT]}]}}},
+    "beside": {"properties": {"a": ROOT}, "patternProperties": {"^a": ROOT}},
+    "above": {
+        "oneOf": [
+            {"properties": {"a": ROOT}, "required": ["b"]},
+            {"properties": {"a": ROOT}, "required": ["c"]},
+            {"properties": {"a": ROOT}},
+        ]
+    },
+    "rest": {"anyOf": [{"additionalProperties": ROOT}] * 2, "unevaluatedProperties": ROOT},
+    "arrays": {"items": {"anyOf": [ROOT, ROOT]}},
+    "by name": {"$anchor": "n", "properties": {"a": {"anyOf": [{"$ref": "#n"}, {"$ref": "#n"}]}}},
+    "in two steps": {
+        "$defs": {"x": {"properties": {"a": {"$ref": "#/$defs/y"}}}, "y": {"allOf": [ROOT, ROOT]}},
+        "anyOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}],
+    },
+}
+
+
+@pytest.mark.parametrize("schema", CIRCLES.values(), ids=CIRCLES)
+def test_a_schema_that_goes_in_circles_refuses_deep_messages_at_once(schema: Any) -> None:
+    schema = {"type": ["object", "array"], **schema}
+    body = b'{"a":' * 100 + b"1" + b"}" * 100
+    if "items" in schema:
+        body = b"[" * 100 + b"1" + b"]" * 100
+    check = compile_schema(schema)
+    began = time.process_time()
+    ((_, pointer, reason),) = check([body], 1)
+    assert time.process_time() - began < 1
+    assert pointer == ""
+    assert "leads back into itself" in reason
+    # What is not deep is explained as ever.
+    ((_, pointer, reason),) = check([b"7"], 1)
+    assert reason == '7 is not of types "array", "object"'
+
+
+def test_a_tree_is_explained_however_deep() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"left": ROOT, "right": ROOT, "value": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    body = b'{"left":' * 60 + b'{"value": "x"}' + b"}" * 60
+    ((_, pointer, reason),) = compile_schema(tree)([body], 1)
+    assert pointer == "/left" * 60 + "/value"
+    assert reason == '"x" is not of type "integer"'

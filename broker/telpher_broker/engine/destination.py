@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from telpher.protocol.about import shifted
 
 from .publication import Portion
+from .routing.allowance import TooMuchRouting
 from .state import Channel
 from .turn import Turn
 
@@ -23,7 +24,8 @@ def exists(turn: Turn, name: str) -> bool:
 def destined(turn: Turn, name: str, whole: Portion) -> Iterator[tuple[int, Portion]]:
     """The runs of a portion on their way to what has that name, each with where it begins in it.
 
-    A run for which an exchange finds no channel goes to none.
+    A run for which an exchange finds no channel goes to none; nor does one for which it would have
+    to look at more than a publish may.
     """
     channel = turn.state.channels.get(name)
     if channel is not None:
@@ -32,7 +34,10 @@ def destined(turn: Turn, name: str, whole: Portion) -> Iterator[tuple[int, Porti
     exchanges, numbered = turn.state.exchanges, turn.state.numbered
     exchange = exchanges.named[name]
     headers = whole.headers if exchanges.reads_headers(exchange) else None
-    routes = exchanges.routes(exchange, whole.keys, headers, exchange.next)
+    try:
+        routes = exchanges.routes(exchange, whole.keys, headers, exchange.next)
+    except TooMuchRouting:
+        routes = [()] * whole.messages
     start = 0
     for stop in range(1, len(routes) + 1):
         if stop == len(routes) or routes[stop] != routes[start]:

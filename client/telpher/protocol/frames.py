@@ -26,7 +26,7 @@ ERROR_CHARACTERS_MAX: Final = 1000
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 ELEMENTS_MAX: Final = 65_536
 # The most ranges of offsets that one frame of a client names; each is looked up.
-RANGES_MAX: Final = 10_000
+RANGES_MAX: Final = 4096
 
 Offsets = tuple[int, ...]
 Options = dict[str, Any]

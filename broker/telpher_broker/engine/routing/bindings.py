@@ -14,6 +14,7 @@ from ..decide import check_full_name
 from ..limits.lines import refuse_to
 from ..security.access import sees
 from ..turn import Refusal, Turn
+from .allowance import TooMuchRouting
 from .exchanges import (
     HASH,
     KINDS,
@@ -182,7 +183,10 @@ def _route(turn: Turn, arguments: Arguments) -> Options:
     key = arguments.optional_text("key")
     headers = arguments.options("headers")
     arguments.done()
-    route = turn.state.exchanges.route(exchange, key, headers, exchange.next)
+    try:
+        route = turn.state.exchanges.route(exchange, key, headers, exchange.next)
+    except TooMuchRouting as error:
+        raise Refusal("limit_reached", str(error)) from None
     return {"channels": [turn.state.numbered[number].name for number in route]}
 
 

@@ -9,11 +9,12 @@ until a binding changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from telpher.protocol.frames import Options
 
+from .allowance import Allowance
 from .hashring import WEIGHT_MAX, HashRing
 from .headers import ALL, Criteria, HeaderIndex, Headers, why_not_criteria
 from .patterns import PATTERN_BYTES_MAX, Patterns, why_not_key_pattern
@@ -88,8 +89,12 @@ class _Matcher(Protocol):
     def remove(self, binding: Binding, name: str) -> None:
         """A binding that is there."""
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:
-        """The numbers of the targets; `serial` spreads messages that have no key."""
+    def match(
+        self, key: str | None, headers: Headers, serial: int, allowance: Allowance
+    ) -> Collection[int]:
+        """The numbers of the targets; `serial` spreads messages that have no key.
+
+        Raises TooMuchRouting."""
 
 
 class _Direct:
@@ -105,7 +110,13 @@ class _Direct:
         if not targets:
             del self._targets[binding.key]
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:  # noqa: ARG002
+    def match(
+        self,
+        key: str | None,
+        headers: Headers,  # noqa: ARG002
+        serial: int,  # noqa: ARG002
+        allowance: Allowance,  # noqa: ARG002
+    ) -> Collection[int]:
         return self._targets.get(key or "", ())
 
 
@@ -119,8 +130,14 @@ class _Topic:
     def remove(self, binding: Binding, name: str) -> None:  # noqa: ARG002
         self._patterns.remove(binding.key, binding.target)
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:  # noqa: ARG002
-        return self._patterns.match(key or "")
+    def match(
+        self,
+        key: str | None,
+        headers: Headers,  # noqa: ARG002
+        serial: int,  # noqa: ARG002
+        allowance: Allowance,
+    ) -> Collection[int]:
+        return self._patterns.match(key or "", allowance)
 
 
 class _Fanout:
@@ -133,7 +150,13 @@ class _Fanout:
     def remove(self, binding: Binding, name: str) -> None:  # noqa: ARG002
         del self._targets[binding.target]
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:  # noqa: ARG002
+    def match(
+        self,
+        key: str | None,  # noqa: ARG002
+        headers: Headers,  # noqa: ARG002
+        serial: int,  # noqa: ARG002
+        allowance: Allowance,  # noqa: ARG002
+    ) -> Collection[int]:
         return self._targets
 
 
@@ -149,8 +172,14 @@ class _Headers:
         assert binding.criteria is not None
         self._index.remove(binding.criteria, binding.target)
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:  # noqa: ARG002
-        return self._index.match(headers)
+    def match(
+        self,
+        key: str | None,  # noqa: ARG002
+        headers: Headers,
+        serial: int,  # noqa: ARG002
+        allowance: Allowance,
+    ) -> Collection[int]:
+        return self._index.match(headers, allowance)
 
 
 class _Hash:
@@ -168,7 +197,13 @@ class _Hash:
         self._ring.remove(name)
         del self._numbers[name]
 
-    def match(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:  # noqa: ARG002
+    def match(
+        self,
+        key: str | None,
+        headers: Headers,  # noqa: ARG002
+        serial: int,
+        allowance: Allowance,  # noqa: ARG002
+    ) -> Collection[int]:
         name = self._ring.target(str(serial) if key is None else key)
         return () if name is None else (self._numbers[name],)
 
@@ -230,13 +265,15 @@ class Exchange:
         """Whether its answer depends on headers."""
         return self.kind == HEADERS or "header" in self.config
 
-    def targets(self, key: str | None, headers: Headers, serial: int) -> Iterable[int]:
-        """The numbers of the targets that a message goes to from here."""
+    def targets(
+        self, key: str | None, headers: Headers, serial: int, allowance: Allowance
+    ) -> Collection[int]:
+        """The numbers of the targets that a message goes to from here; raises TooMuchRouting."""
         name = self.config.get("header")
         if name is not None:
             value = (headers or {}).get(name)
             key = None if value is None else str(value)
-        found = self.matcher.match(key, headers, serial)
+        found = self.matcher.match(key, headers, serial, allowance)
         return (self.alternate,) if not found and self.alternate else found
 
 
@@ -336,29 +373,42 @@ class Exchanges:
         first: int,
     ) -> list[Route]:
         """Where the messages of these keys and headers go, numbered from `first` on; `headers` may
-        be None where they do not matter."""
+        be None where they do not matter. Raises TooMuchRouting."""
+        allowance = Allowance()
         if headers is not None:
             rows = enumerate(zip(keys, headers, strict=True), first)
-            return [self.route(exchange, key, row, serial) for serial, (key, row) in rows]
+            return [
+                self.route(exchange, key, row, serial, allowance) for serial, (key, row) in rows
+            ]
         on_serial = self._ways_of(exchange).on_serial
         remembered = self._routes.setdefault(exchange.number, {})
         found = []
         for serial, key in enumerate(keys, first):
             route = remembered.get(key)
             if route is None:
-                route = self.route(exchange, key, None, serial)
+                route = self.route(exchange, key, None, serial, allowance)
                 if key is not None or not on_serial:
                     remembered = self._remember(exchange, key, route)
             found.append(route)
         return found
 
-    def route(self, exchange: Exchange, key: str | None, headers: Headers, serial: int) -> Route:
-        """The channels that a message goes to."""
+    def route(
+        self,
+        exchange: Exchange,
+        key: str | None,
+        headers: Headers,
+        serial: int,
+        allowance: Allowance | None = None,
+    ) -> Route:
+        """The channels that a message goes to. Raises TooMuchRouting."""
+        allowance = allowance or Allowance()
         asked = {exchange.number}
         waiting = [exchange]
         found: set[int] = set()
         while waiting:
-            for target in waiting.pop().targets(key, headers, serial):
+            targets = waiting.pop().targets(key, headers, serial, allowance)
+            allowance.take(len(targets))
+            for target in targets:
                 following = self.numbered.get(target)
                 if following is None:
                     found.add(target)

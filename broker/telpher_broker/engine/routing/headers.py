@@ -12,6 +12,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from telpher.protocol.batch import HEADER_TYPES, KEY_BYTES_MAX
 
+from .allowance import Allowance
+
 ALL: Final = "all"
 ANY: Final = "any"
 CRITERIA_MAX: Final = 64
@@ -135,13 +137,18 @@ class HeaderIndex(Generic[T]):
             if not under:
                 del self._under[place]
 
-    def match(self, headers: Headers) -> dict[T, None]:
-        """The values of all criteria that hold, each once, in no particular order."""
+    def match(self, headers: Headers, allowance: Allowance | None = None) -> dict[T, None]:
+        """The values of all criteria that hold, each once, in no particular order.
+
+        Raises TooMuchRouting when more are looked at than `allowance` has left."""
         found: dict[T, None] = {}
         for name, value in (headers or {}).items():
             there, alike = (name, "", None), criterion_of(name, value)
             for place in (there,) if there == alike else (there, alike):
-                for criteria, target in self._under.get(place, ()):
+                under = self._under.get(place, {})
+                if allowance is not None:
+                    allowance.take(len(under))
+                for criteria, target in under:
                     if target not in found and criteria.holds(headers):
                         found[target] = None
         return found

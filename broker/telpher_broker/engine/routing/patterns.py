@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from .allowance import Allowance
+
 ONE: Final = "*"
 MANY: Final = "#"
 PATTERN_BYTES_MAX: Final = 255
@@ -111,12 +113,16 @@ class Patterns(Generic[T]):
         while words and way.pop().is_empty:
             way[-1].lead(words.pop(), None)
 
-    def match(self, key: str) -> dict[T, None]:
-        """The values of all patterns that match `key`, each once, in no particular order."""
+    def match(self, key: str, allowance: Allowance | None = None) -> dict[T, None]:
+        """The values of all patterns that match `key`, each once, in no particular order.
+
+        Raises TooMuchRouting when more places are reached than `allowance` has left."""
         reached: dict[_Place[T], None] = {}
         _reach(self._root, reached)
         for word in words_of(key):
             before, reached = reached, {}
+            if allowance is not None:
+                allowance.take(len(before))
             for place in before:
                 if place.loops:
                     _reach(place, reached)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ..publication import Portion
 from ..turn import Refusal, Turn
+from .allowance import TARGETS_MAX, TooMuchRouting
 from .exchanges import Exchange, Route
 
 Group = tuple[Route, Sequence[int]]
@@ -20,13 +21,23 @@ def routed(turn: Turn, exchange: Exchange, whole: Portion) -> list[Portion]:
     """The portions that go out from an exchange; what finds no channel is refused or counted."""
     exchanges, numbered = turn.state.exchanges, turn.state.numbered
     headers = whole.headers if exchanges.reads_headers(exchange) else None
-    routes = exchanges.routes(exchange, whole.keys, headers, exchange.next)
+    try:
+        routes = exchanges.routes(exchange, whole.keys, headers, exchange.next)
+    except TooMuchRouting as error:
+        raise Refusal("limit_reached", str(error)) from None
     _check_mandatory(exchange, whole, routes)
     distinct = dict.fromkeys(routes)
     if len(distinct) == 1:
         groups: list[Group] = [(routes[0], range(len(routes)))] if routes[0] else []
     else:
         groups = grouped(routes, {route: _reached(turn, route) for route in distinct})
+    targets = sum([len(route) for route, _ in groups])
+    if targets > TARGETS_MAX:
+        raise Refusal(
+            "limit_reached",
+            f"the messages go to {targets} channels, in groups that go alike; a publish may go to "
+            f"{TARGETS_MAX}: publish fewer at once, or let a topic be subscribed to",
+        )
     turn.counters["unroutable"] += routes.count(())
     return [
         whole.picked(indexes, [numbered[number] for number in route]) for route, indexes in groups
