@@ -9,11 +9,12 @@ from pathlib import Path
 from .api import StorageError
 from .clean import CLEAN
 from .file_header import parse_name
-from .files import APPEND, Files
+from .files import WRITE, Files
 from .lock import LOCK_NAME
 from .manifest import MANIFEST, MANIFEST_TEMPORARY, remove_if_there
 from .reserve import RESERVE
 
+COPY_BYTES = 4 * 1024 * 1024
 _OURS = frozenset({LOCK_NAME, MANIFEST, MANIFEST_TEMPORARY, RESERVE, CLEAN})
 
 
@@ -68,16 +69,31 @@ def set_aside(files: Files, path: Path, folder: str, names: Iterable[str]) -> No
     files.sync_directory(path)
 
 
-def settle_increment(files: Files, path: Path, cut_offset: int | None) -> int:
-    """Put on the disk what recovery has read of it, cut at `cut_offset`; its length. OSError."""
-    fd = files.open(path, APPEND)
+def settle_increment(
+    files: Files, path: Path, cut_offset: int | None, unproven_offset: int | None
+) -> int:
+    """Put on the disk what recovery has read of it, cut at `cut_offset`; its length. OSError.
+
+    What no sync is proven to have covered, from `unproven_offset` on, is written once more: a sync
+    of it may have failed, and then the system holds it for written and the next sync leaves it out.
+    """
+    fd = files.open(path, WRITE)
     try:
         if cut_offset is not None:
             files.truncate(fd, cut_offset)
+        size = files.size(fd)
+        if unproven_offset is not None:
+            _write_again(files, fd, unproven_offset, size)
         files.sync_data(fd)
-        return files.size(fd)
+        return size
     finally:
         files.close(fd)
+
+
+def _write_again(files: Files, fd: int, start: int, end: int) -> None:
+    while start < end:
+        data = files.read(fd, min(COPY_BYTES, end - start), start)
+        start += files.overwrite(fd, data, start)
 
 
 def close_quietly(files: Files, fd: int) -> None:

@@ -13,7 +13,7 @@ Rules that hold throughout both:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -140,18 +140,19 @@ class FileLog:
     def _replay(self, log: LogRecovery) -> Iterator[Entry]:
         yield from self._readable(log.records())
         try:
-            self._begin_with_reserve(log)
+            self._with_reserve(lambda: self._begin(log))
         except OSError as error:
             self._fail(error)
 
-    def _begin_with_reserve(self, log: LogRecovery) -> None:
+    def _with_reserve(self, work: Callable[[], None]) -> None:
+        """Do it, and if there is no space for it, once more with the reserve's. Raises OSError."""
         try:
-            self._begin(log)
+            work()
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
             self._reserve.spend()
-            self._begin(log)
+            work()
 
     def _begin(self, log: LogRecovery) -> None:
         """Cut the torn tail, make what was read durable, and take over with a new epoch.
@@ -167,7 +168,9 @@ class FileLog:
             kept = kept[: kept.index(cut.file) + 1]
         for generation in kept:
             at = cut.offset if cut and cut.file == generation else None
-            size = settle_increment(self._files, self._path / increment_name(generation), at)
+            name = increment_name(generation)
+            unproven = log.unproven.offset_in(generation)
+            size = settle_increment(self._files, self._path / name, at, unproven)
             self._sizes[generation] = size
         increments, next_file = kept, self._manifest.next_file
         remove_names(self._files, self._path, self._left)
@@ -358,7 +361,9 @@ class FileLog:
             )
         else:
             marker = self._end_without_journal()
-        replace_small(self._files, self._path, CLEAN, encode_clean(marker))
+        self._with_reserve(
+            lambda: replace_small(self._files, self._path, CLEAN, encode_clean(marker))
+        )
 
     def _end_without_journal(self) -> CleanMarker:
         """In mode rdb: where the snapshot, or the log of an earlier mode, ends."""

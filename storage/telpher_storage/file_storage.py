@@ -78,6 +78,7 @@ class FileStorage(FileLog):
 
     async def _housekeep(self, work: Callable[[], T], what: str) -> T:
         """Run it in a thread. No space is a refusal, for nothing that counts was touched."""
+        self._check()
         try:
             return await trio.to_thread.run_sync(work)
         except OSError as error:

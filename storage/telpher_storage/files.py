@@ -15,7 +15,8 @@ from pathlib import Path
 
 F_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
-APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+WRITE = os.O_RDWR | os.O_CLOEXEC
+APPEND = WRITE | os.O_APPEND
 CREATE = APPEND | os.O_CREAT | os.O_EXCL
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -40,6 +41,10 @@ class Files:
     def write_parts(self, fd: int, parts: Sequence[bytes]) -> int:
         """Like `write`, of at most IOV_MAX parts in one call."""
         return os.writev(fd, parts)
+
+    def overwrite(self, fd: int, data: bytes, offset: int) -> int:
+        """Returns how many bytes were written. Not with APPEND, where Linux ignores the offset."""
+        return os.pwrite(fd, data, offset)
 
     def read(self, fd: int, length_bytes: int, offset: int) -> bytes:
         """Returns fewer bytes only at the end of the file."""

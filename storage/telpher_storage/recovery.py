@@ -36,6 +36,7 @@ from .files import READ, Files
 from .footer import FOOTER_BYTES, decode_footer
 from .manifest import MANIFEST, Manifest, decode_manifest, is_newer_manifest, read_small
 from .reader import Block, BlockReader, Damage
+from .unproven import Unproven
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class LogRecovery:
     """The log of one manifest.
 
     After `records` or `blocks` is exhausted, these hold: `cut`, `next_record`, the `version` of
-    the last increment that is kept, and `time_ms`, when the last block was written (0: unknown).
+    the last increment that is kept, `time_ms`, when the last block was written (0: unknown), and
+    `unproven`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class LogRecovery:
         self.cut: Cut | None = None
         self.version = VERSION
         self.time_ms = 0
+        self.unproven = Unproven(manifest.synced_record if clean is None else clean.next_record)
         self.report = report
         self._files = files
         self._directory = directory
@@ -154,6 +157,7 @@ class LogRecovery:
                 reader = self.reader(fd, name, generation)
                 reader.expected = self.next_record
                 for block in reader.blocks():
+                    self.unproven.add(block.header)
                     self.report.records += len(block.entries)
                     self.time_ms = block.header.time_ms
                     yield block

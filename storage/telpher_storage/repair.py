@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .api import RecoveryReport, StorageDamaged, StorageError
 from .clean import CLEAN, decode_clean
-from .directory import adopt_directory, set_aside
+from .directory import COPY_BYTES, adopt_directory, set_aside
 from .file_header import (
     FILE_HEADER_BYTES,
     INCREMENT,
@@ -49,7 +49,6 @@ from .manifest import (
 from .reader import BlockReader
 from .recovery import LogRecovery, OpenFile, check_unlisted, load_clean, load_manifest
 
-COPY_BYTES = 4 * 1024 * 1024
 EPOCH_MAX = 2**32 - 2
 
 

@@ -63,9 +63,9 @@ class Reserve:
             self._files.allocate(fd, wanted)
             self.bytes = wanted
         except OSError as error:
-            remove_if_there(self._files, path)
             if error.errno not in NO_SPACE:
                 raise
+            remove_if_there(self._files, path)
         finally:
             self._files.close(fd)
         self.free_bytes, _ = self._files.space(self._directory)

@@ -168,13 +168,11 @@ def disk_of(content: Content) -> Disk:
 class Judge:
     """Holds every open to the law. `counts` are of outcomes, `violations` of what broke it."""
 
-    def __init__(self, history: History, originals: list[Original]) -> None:
+    def __init__(self, history: History) -> None:
         self.history = history
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
-        # What a snapshot up to a record must hold, and what else is asked of an engine.
-        self.chunks = {original.manifest.upto: original.chunks for original in originals}
-        self.chunks[0] = []
+        # What else is asked of an engine.
         self.look: Callable[[Engine, int], str | None] = lambda engine, count: None
         self._replayed: set[tuple[int, int]] = set()
 
@@ -187,7 +185,7 @@ class Judge:
         assert opened.report is not None
         upto = opened.report.snapshot_upto
         count = upto + len(opened.records)
-        if opened.chunks != self.chunks.get(upto):
+        if opened.chunks != self.history.chunks.get(upto):
             self.say(what, f"the snapshot up to record {upto} is none that was written")
         elif opened.records != self.history.records[upto:count]:
             self.say(what, f"records {upto} to {count} are not those that were accepted")
@@ -218,7 +216,6 @@ class Judge:
     def forget(self, count: int) -> None:
         """Behind so many records something else will stand."""
         self._replayed = {one for one in self._replayed if one[1] <= count}
-        self.chunks = {upto: chunks for upto, chunks in self.chunks.items() if upto <= count}
 
     def judge(
         self,

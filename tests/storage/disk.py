@@ -13,6 +13,7 @@ and of every directory by itself:
   the 512-byte sectors may be zeros instead, each by itself: the length came to the disk and the
   content did not. A sector is old, new or zeros, never a mix; bytes that were synced stay when
   more of their sector is written.
+- Of a sector that was overwritten since, what it was or what it is.
 - A truncation since the last sync has happened or has not; what was written behind it is there
   only if it has.
 - Of the names that were made, renamed or removed since the sync of their directory, any may be as
@@ -46,24 +47,28 @@ SECTOR_BYTES = 512
 
 @dataclass(eq=False)
 class Inode:
-    """A file. Of what was synced, the first `kept_bytes` were not truncated since; `lost` are the
-    ranges that a failed sync left out for good."""
+    """A file. Of what was synced, the first `kept_bytes` were not truncated since, and the ranges
+    in `over` were overwritten; those in `lost` a failed sync left out, until they are written anew.
+    """
 
     content: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
     kept_bytes: int = 0
     lost: list[tuple[int, int]] = field(default_factory=list)
+    over: list[tuple[int, int]] = field(default_factory=list)
+    overwritten_bytes: int = 0
 
     @classmethod
     def at_rest(cls, content: bytes) -> Inode:
         return cls(bytearray(content), bytes(content), len(content))
 
     def copy(self) -> Inode:
-        return Inode(bytearray(self.content), self.synced, self.kept_bytes, list(self.lost))
+        ranges = list(self.lost), list(self.over)
+        return Inode(bytearray(self.content), self.synced, self.kept_bytes, *ranges)
 
     @property
     def is_synced(self) -> bool:
-        return self.kept_bytes == len(self.synced) == len(self.content)
+        return self.kept_bytes == len(self.synced) == len(self.content) and not self.over
 
     def reaching(self) -> bytes:
         """The most that can come to the disk."""
@@ -78,15 +83,31 @@ class Inode:
     def sync(self) -> None:
         self.synced = self.reaching()
         self.kept_bytes = len(self.synced)
+        self.over.clear()
 
     def lose(self) -> None:
+        self.lost += self.over
+        self.over.clear()
         if len(self.content) > self.kept_bytes:
             self.lost.append((self.kept_bytes, len(self.content)))
+
+    def overwrite(self, data: bytes, offset: int) -> None:
+        end = offset + len(data)
+        self.content[offset:end] = data
+        self.over.append((offset, end))
+        self.overwritten_bytes += len(data)
+        outside = []
+        for low, high in self.lost:
+            outside += [(low, min(high, offset)), (max(low, end), high)]
+        self.lost = [(low, high) for low, high in outside if low < high]
 
     def truncate(self, length_bytes: int) -> None:
         del self.content[length_bytes:]
         self.kept_bytes = min(self.kept_bytes, length_bytes)
         self.lost = [(start, end) for start, end in self.lost if start < length_bytes]
+        self.over = [
+            (start, min(end, length_bytes)) for start, end in self.over if start < length_bytes
+        ]
 
 
 Names = dict[str, Inode]
@@ -112,7 +133,8 @@ class Disk(Files):
     """A file system in memory. Paths are absolute; a directory in `directories` is there for good.
 
     `calls` names every call that can fail, `fail_at` and `fail_from` make some fail by their number
-    there, and `before_call` is called before each and may raise.
+    there, `failed` are the numbers of those that did, and `before_call` is called before each and
+    may raise.
     """
 
     def __init__(self, content: Mapping[str, bytes] | None = None) -> None:
@@ -120,6 +142,7 @@ class Disk(Files):
         self.directories: set[str] = {str(Path(name).parent) for name in self.names}
         self.open_files: dict[int, Inode] = {}
         self.calls: list[str] = []
+        self.failed: list[int] = []
         self.fail_at: dict[int, int] = {}
         self.fail_from: tuple[int, int] | None = None
         self.before_call: Callable[[str], None] | None = None
@@ -141,6 +164,7 @@ class Disk(Files):
         if self.fail_from is not None and index >= self.fail_from[0]:
             code = self.fail_from[1]
         if code is not None:
+            self.failed.append(index)
             raise OSError(code, os.strerror(code))
 
     def used_bytes(self) -> int:
@@ -197,6 +221,11 @@ class Disk(Files):
 
     def write_parts(self, fd: int, parts: Sequence[bytes]) -> int:
         return self.write(fd, b"".join(parts))
+
+    def overwrite(self, fd: int, data: bytes, offset: int) -> int:
+        self._call("overwrite")
+        self.open_files[fd].overwrite(data, offset)
+        return len(data)
 
     def read(self, fd: int, length_bytes: int, offset: int) -> bytes:
         self._call("read")
@@ -398,14 +427,27 @@ def _sectors(start: int, end: int) -> Iterator[tuple[int, int]]:
         start = following
 
 
+def _kept(inode: Inode, is_new: Callable[[], bool]) -> bytearray:
+    """What was synced and is not truncated, with each overwritten sector old or new."""
+    kept, content = bytearray(inode.synced[: inode.kept_bytes]), inode.reaching()
+    for start, end in inode.over:
+        for low, high in _sectors(start, min(end, inode.kept_bytes)):
+            if is_new():
+                kept[low:high] = content[low:high]
+    return kept
+
+
 def _states(inode: Inode) -> Iterator[bytes]:
     """What may be on the disk of a file whose content is not its synced content, in order."""
     start, content = inode.kept_bytes, inode.reaching()
     yield inode.synced
-    lengths = range(start, len(content) + 1, max(1, (len(content) - start) // 10))
-    yield from (content[:length] for length in lengths)
-    for low, high in _sectors(start, len(content)):
-        yield content[:low] + bytes(high - low) + content[high:]
+    for kept in (inode.synced[:start], bytes(_kept(inode, lambda: True))):
+        lengths = range(start, len(content) + 1, max(1, (len(content) - start) // 10))
+        yield from (kept + content[start:length] for length in lengths)
+        for low, high in _sectors(start, len(content)):
+            yield kept + content[start:low] + bytes(high - low) + content[high:]
+        if not inode.over:
+            return
 
 
 def _drawn(inode: Inode, random: Random) -> bytes:
@@ -415,6 +457,7 @@ def _drawn(inode: Inode, random: Random) -> bytes:
     start, content = inode.kept_bytes, bytearray(inode.reaching())
     if start < len(inode.synced) and random.random() < 0.5:
         return inode.synced  # the truncation has not happened
+    content[:start] = _kept(inode, lambda: random.random() < 0.5)
     if random.random() < 0.6:
         del content[random.randint(start, len(content)) :]
     share = random.choice((0.0, 0.0, 0.1, 0.5, 0.9, 1.0))

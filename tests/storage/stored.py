@@ -76,7 +76,8 @@ def digest(engine: Engine) -> bytes:
 class History:
     """What was ever accepted: every record, and the digest of the state after so many of them.
 
-    `blocks` are the record numbers between two blocks: all that a recovery may end at.
+    `blocks` are the record numbers between two blocks: all that a recovery may end at. `chunks` are
+    those of every snapshot, by the record number that it covers up to.
     """
 
     settings: EngineSettings
@@ -86,6 +87,7 @@ class History:
         self._shadow = Engine(self.settings)
         self.digests = [digest(self._shadow)]
         self.blocks = {0}
+        self.chunks: dict[int, list[bytes]] = {0: []}
 
     def add(self, records: Iterable[bytes]) -> None:
         for record in records:
@@ -98,6 +100,7 @@ class History:
         """What comes after so many records was lost, and something else will stand there."""
         del self.records[count:], self.digests[count + 1 :]
         self.blocks = {end for end in self.blocks if end <= count}
+        self.chunks = {upto: chunks for upto, chunks in self.chunks.items() if upto <= count}
         self._shadow = Engine(self.settings)
         for record in self.records:
             self._shadow.replay(record)
@@ -128,7 +131,6 @@ class StoredDriver(Driver):
         self.history = History(self.settings)
         # How many records somebody was told are synced.
         self.claimed = 0
-        self.on_snapshot: Callable[[int, list[bytes]], None] | None = None
         self.on_round = self._sync_for
         # What each process left behind when it ended.
         self.left: list[dict[str, bytes]] = []
@@ -172,8 +174,7 @@ class StoredDriver(Driver):
         """A whole snapshot; `meanwhile` goes on between the cut and the writing."""
         upto = self.rotate()
         frozen = self.engine.freeze()
-        if self.on_snapshot is not None:
-            self.on_snapshot(upto, list(self.engine.freeze()))
+        self.history.chunks[upto] = list(self.engine.freeze())
         meanwhile()
         report = trio.run(self.storage.write_snapshot, upto, frozen)
         for _ in frozen.move(report.positions):

@@ -21,6 +21,7 @@ from telpher_storage import (
     StorageFailed,
     file_storage,
 )
+from telpher_storage.unproven import MARK_BYTES
 
 from .disk import Disk
 from .worlds import append, load, make, prefix_length, state_at
@@ -202,6 +203,81 @@ def test_a_directory_that_its_maker_did_not_live_to_sync_is_synced_by_the_next()
     storage.close(clean=False)
     for state in disk.power_cuts():
         assert recovered(state, "aof") == 2
+
+
+def test_what_a_failed_sync_left_out_is_written_again_by_the_next_process() -> None:
+    """The system takes those bytes for written; the next sync succeeds and leaves them out."""
+    disk = new_disk()
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 2)
+    trio.run(storage.sync)
+    append(storage, 2)
+    disk.fail_at = {len(disk.calls): errno.EIO}
+    with pytest.raises(StorageFailed):
+        trio.run(storage.sync)
+    storage.close(clean=False)
+    disk = disk.restarted()
+    storage = make(HOME, "aof", disk)
+    assert prefix_length(load(storage)) == 4
+    append(storage, 2)
+    trio.run(storage.sync)
+    storage.close(clean=False)
+    for state in disk.power_cuts():
+        assert recovered(state, "aof") == 6
+
+
+def test_only_what_no_sync_covered_is_written_again() -> None:
+    disk = new_disk()
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    for _ in range(3):
+        storage.append([bytes(MARK_BYTES)])
+        trio.run(storage.sync)
+    storage.append([b"not synced"])
+    storage.close(clean=False)
+    disk = disk.restarted()
+    load(make(HOME, "aof", disk)).records.clear()
+    (inode,) = [inode for name, inode in disk.names.items() if "increment" in name]
+    assert "overwrite" in disk.calls
+    assert inode.overwritten_bytes < 2 * MARK_BYTES + 500
+
+
+def test_after_a_failed_append_a_snapshot_under_way_deletes_nothing() -> None:
+    disk = new_disk()
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 2)
+
+    def fail(call: str) -> None:
+        if call == "rename manifest":
+            disk.before_call = None
+            disk.fail_at = {len(disk.calls): errno.EIO}
+            with pytest.raises(StorageFailed):
+                append(storage, 1)
+
+    async def snapshot() -> None:
+        await storage.prepare_snapshot()
+        upto = storage.cut()
+        disk.before_call = fail
+        await storage.write_snapshot(upto, state_at(upto))
+
+    with pytest.raises(StorageFailed):
+        trio.run(snapshot)
+    assert not [call for call in disk.calls[disk.failed[-1] :] if call.startswith("unlink")]
+    storage.close(clean=False)
+    assert recovered(disk.restarted(), "aof") == 2
+
+
+def test_an_orderly_close_on_a_full_disk_marks_its_end() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 2)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes()
+    storage.close(clean=True)
+    assert load(make(HOME, "aof", disk.restarted())).report.clean
 
 
 def test_a_full_disk_is_survived_and_left() -> None:

@@ -58,14 +58,11 @@ class World:
         self.older = [Original.of(Disk(content)) for content in (*looks, *driver.left)]
         self.originals = {"killed": self.killed, "clean": self.clean, "rdb": self.rdb}
 
-    def judge(self) -> Judge:
-        return Judge(self.history, [*self.originals.values(), *self.older])
-
 
 def run(size: int, seed: int) -> Figures:
     """Try so many damages, of each kind some; all of them if there are no more."""
     world, random = World(seed), Random(seed)
-    judge = world.judge()
+    judge = Judge(world.history)
     kinds: Counter[str] = Counter()
     for state, original in world.originals.items():
         for damage in _chosen(original, size // len(world.originals), random):

@@ -80,14 +80,10 @@ class Story:
         self.points = self.states = self.again = self.cut = self.repairs = 0
         self.ledger = Ledger()
         self.driver = StoredDriver(new_disk(), memory_limit_bytes=2000)
-        self.driver.on_snapshot = self._note_snapshot
-        self.judge = Judge(self.driver.history, [])
+        self.judge = Judge(self.driver.history)
         self.judge.look = self.ledger.wrong
         self.driver.disk.before_call = self._power_goes
         self._greet()
-
-    def _note_snapshot(self, upto: int, chunks: list[bytes]) -> None:
-        self.judge.chunks[upto] = chunks
 
     # -- the story
 
