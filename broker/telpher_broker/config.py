@@ -186,9 +186,16 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
     ):
         if getattr(settings, name) is not None and getattr(settings, needed) is None:
             yield Fault(name, sources[name], None, f"is of no use without {needed}")
+    if settings.audit_log is not None and _is_within(settings.audit_log, settings.data_dir):
+        reason = "lies in data_dir, which holds the data and nothing else; give it another place"
+        yield Fault("audit_log", sources["audit_log"], str(settings.audit_log), reason)
     if settings.trust_unix_socket and settings.unix_socket is None:
         source = sources["trust_unix_socket"]
         yield Fault("trust_unix_socket", source, None, "is of no use without unix_socket")
+
+
+def _is_within(file: Path, directory: Path) -> bool:
+    return file.absolute().is_relative_to(directory.absolute())
 
 
 def _quoted(value: object) -> str:

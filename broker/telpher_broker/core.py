@@ -23,10 +23,13 @@ from telpher.protocol.errors import CODES, RemoteProtocolError
 from telpher.protocol.frames import PRODUCER_WINDOW, PROTOCOL_VERSION, Frame, Level
 from telpher_storage import Storage, StorageFailed
 
+from .audit import Audit
+from .audited import note_acts, note_login, note_own_call, note_turned_away
 from .authentication import Authentication, TurnedAway
 from .connection import ClientConnection
 from .engine.engine import Engine
 from .engine.ports import Ports
+from .engine.security.acts import Act
 from .engine.sessions import Identity
 from .engine.settings import EngineSettings
 from .engine.turn import Effect
@@ -153,6 +156,7 @@ class Broker:
             speak=self._speak,
             came=self.alarms.came,
             appended=self.persistence.appended,
+            noted=self._note_acts,
         )
         self._draining = False
         self._deserted = trio.Event()
@@ -160,6 +164,8 @@ class Broker:
         self._identity = secrets.token_bytes(16)
         self._began = 0.0
         self._nursery: trio.Nursery | None = None
+        # Where who came in and what was administered is told; whoever makes the broker gives it.
+        self.audit = Audit()
         # What whoever lets connections in has to tell beside.
         self.rim_statistics: Callable[[], dict[str, Any]] = dict
 
@@ -207,7 +213,7 @@ class Broker:
                 self._nursery = nursery
                 open_seconds = self.settings.open_timeout_ms / 1000
                 watch = Watch(self._connections, open_seconds, self.engine.is_ended)
-                nursery.start_soon(watch.run, say_withheld)
+                nursery.start_soon(watch.run, self._say_withheld)
                 nursery.start_soon(self.persistence.run)
                 await self._rounds.run(task_status=task_status)
                 nursery.cancel_scope.cancel()
@@ -329,6 +335,8 @@ class Broker:
                 code=error.code,
                 reason=error.text,
             )
+            if isinstance(error, TurnedAway):
+                note_turned_away(self.audit, connection, error)
             connection.dismiss(error.code, error.text)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("connection broke", peer=connection.peer)
@@ -438,8 +446,16 @@ class Broker:
         }
         if identity.user is not None:
             limits |= {"user": identity.user, "namespace": identity.namespace}
+        note_login(self.audit, connection, identity, self.engine.state.security)
         connection.say(f.Welcome(hello.request, PROTOCOL_VERSION, SERVER, limits))
         connection.flush()
+
+    def _say_withheld(self) -> None:
+        say_withheld()
+        self.audit.note_repeats(trio.current_time())
+
+    def _note_acts(self, acts: list[Act]) -> None:
+        note_acts(self.audit, acts, self._connections)
 
     def _drained(self, connection: ClientConnection, body_bytes: int) -> None:
         self.engine.drained(connection.number, body_bytes)
@@ -462,6 +478,8 @@ class Broker:
             answer = f.Reply(call.request, self.statistics())
         else:
             answer = await self.persistence.snapshot_on_demand(call.request)
+        session = self.engine.state.sessions.get(connection.number)
+        note_own_call(self.audit, connection, session, call.verb, answer)
         if not connection.broken:
             connection.say(answer)
             connection.flush()

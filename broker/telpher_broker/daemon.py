@@ -34,6 +34,7 @@ from telpher_storage.api import (
 
 from . import collector, logs, tls
 from .admission import Admission
+from .audit import Audit, AuditError
 from .config import ConfigError, Configuration
 from .exit_codes import ExitCode, storage_code
 from .listeners import ListenError, Listeners, Peer, accept
@@ -64,6 +65,7 @@ class Recovered(Protocol):
 class Served(Protocol):
     """What the daemon needs of `core.Broker`."""
 
+    audit: Audit
     rim_statistics: Callable[[], dict[str, Any]]
 
     def recover(self) -> Any: ...
@@ -95,9 +97,10 @@ def run(
     log.info(
         "starting", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir.absolute())
     )
-    listeners = Listeners()
+    listeners, audit = Listeners(), Audit()
     try:
         certificates = _secure(settings)
+        audit = _open_audit(settings)
         listeners = _bind(settings)
         _raise_file_limit(settings.connections_max)
         _prepare(settings.data_dir, settings.persistence)
@@ -106,7 +109,8 @@ def run(
         broker = (make_broker or open_broker)(settings)
         _recover(broker)
         collector.set_aside()
-        return trio.run(Daemon(settings, reload, listeners, broker, certificates).live)
+        broker.audit = audit
+        return _live(Daemon(settings, reload, listeners, broker, certificates), audit, settings)
     except StartError as error:
         log.error(f"cannot start: {error}", exit_code=int(error.code))  # noqa: TRY400
         return error.code
@@ -115,6 +119,14 @@ def run(
         return ExitCode.BUG
     finally:
         listeners.close()
+        audit.close()
+
+
+def _live(daemon: Daemon, audit: Audit, settings: Settings) -> ExitCode:
+    audit.note("began", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir))
+    code = trio.run(daemon.live)
+    audit.note("ended", exit_code=int(code))
+    return code
 
 
 def open_broker(settings: Settings) -> Served:
@@ -135,6 +147,13 @@ def open_broker(settings: Settings) -> Served:
     except StorageError as error:
         raise StartError(storage_code(error), str(error)) from None
     return Broker(settings, storage)
+
+
+def _open_audit(settings: Settings) -> Audit:
+    try:
+        return Audit(settings.audit_log)
+    except AuditError as error:
+        raise StartError(ExitCode.USAGE, str(error)) from None
 
 
 def _secure(settings: Settings) -> tls.Certificates | None:
@@ -250,7 +269,7 @@ class Daemon:
     def _statistics(self) -> dict[str, Any]:
         """What `stats` tells of those who come in."""
         admission, certificates = self._admission, self._certificates
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {"audit_lines_lost": self._broker.audit.lines_lost}
         if admission is not None:
             told["strangers"] = len(admission.strangers)
             told["strangers_dropped"] = admission.strangers.dropped
@@ -334,14 +353,17 @@ class Daemon:
             task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
+                    self._broker.audit.reopen()
                     self._read_log_level()
                     self._read_certificates()
+                    self._broker.audit.note("reload")
                 elif self._stop.is_set():
                     log.warning("stopped at once, by a second signal", exit_code=int(ExitCode.QUIT))
                     _exit_now(ExitCode.QUIT)
                 else:
                     self._stopping_since = time.monotonic()
                     self._signal = signal.Signals(number).name
+                    self._broker.audit.note("stopping", signal=self._signal)
                     self._stop.set()
 
     def _read_log_level(self) -> None:

@@ -351,6 +351,13 @@ class Settings:
         "info",
         "What is logged. Read anew on SIGHUP.",
     )
+    audit_log: Path | None = _option(
+        "Logs",
+        values.file(),
+        None,
+        "File that gets a line for each login, refusal and administrative act (mode 0600); opened "
+        "anew on SIGHUP if it was moved away. A - means among the other log lines.",
+    )
     log_format: str = _option(
         "Logs",
         values.choice("auto", "human", "json"),

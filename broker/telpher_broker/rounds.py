@@ -19,6 +19,7 @@ from telpher.protocol.frames import ClientFrame
 from telpher_storage import Storage
 
 from .engine.engine import Engine
+from .engine.security.acts import Act
 from .engine.turn import Effect
 from .logs import get_logger
 
@@ -46,8 +47,8 @@ class Rounds:
 
     `speak` gets the effects of a round when they may be said. With `sync_always` that is after
     a sync, for all of them. `came` is told how many bytes each round has taken, `appended` is
-    called after each block. A round is synchronous: between two awaits of any task, the state and
-    the journal agree.
+    called after each block, and `noted` with the acts in it before anything is said of them. A
+    round is synchronous: between two awaits of any task, the state and the journal agree.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Rounds:
         speak: Speak,
         came: Callable[[int], None],
         appended: Callable[[], None],
+        noted: Callable[[list[Act]], None],
     ) -> None:
         self._engine = engine
         self._storage = storage
@@ -66,6 +68,7 @@ class Rounds:
         self._speak = speak
         self._came = came
         self._appended = appended
+        self._noted = noted
         self._inbox: list[tuple[int, ClientFrame | Gone]] = []
         self._work = trio.Event()
         self._moved: trio.Event | None = None
@@ -190,6 +193,8 @@ class Rounds:
         if taken.records:
             engine.written(self._storage.append(taken.records, engine.now_ms))
             self._appended()
+        if taken.acts:
+            self._noted(taken.acts)
         self._came(came_bytes)
         if self._sync_always:
             self._line_up(taken.effects + taken.synced_effects, came_bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from telpher_broker.audit import Audit
 from telpher_broker.listeners import Peer
 from telpher_broker.strangers import Arrival
 
@@ -40,6 +41,8 @@ class FakeBroker:
         self.broken = trio.Event()
         self.drained_for: float | None = None
         self._ended = trio.Event()
+
+        self.audit = Audit()
 
     def recover(self) -> Summary:
         return Summary()

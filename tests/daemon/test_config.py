@@ -112,6 +112,13 @@ def test_an_address_for_other_machines_needs_a_word() -> None:
     assert settings.listen == (Address("0.0.0.0", 7400),)
 
 
+def test_the_audit_log_does_not_lie_among_the_data() -> None:
+    (row,) = faults(data_dir="/var/lib/telpher", audit_log="/var/lib/telpher/x/audit")
+    assert "lies in data_dir" in row
+    for good in ("/var/lib/telpher.audit", "-"):
+        load(None, {}, {"data_dir": "/var/lib/telpher", "audit_log": good})
+
+
 def test_there_must_be_a_way_in() -> None:
     (fault,) = faults(listen=[""])
     assert "unix_socket" in fault

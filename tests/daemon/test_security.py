@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import stat
 import subprocess
 import sys
 from base64 import b64encode, urlsafe_b64encode
@@ -13,8 +16,9 @@ import pytest
 import telpher
 from telpher.passwords import parse_token
 from telpher.sync import connect
+from telpher_broker.exit_codes import ExitCode
 
-from .process import DaemonProcess, environment, serving
+from .process import DaemonProcess, environment, failing, serving
 
 ROOT = {"user": "root", "password": "hunter2 correct horse"}
 
@@ -70,6 +74,37 @@ def test_the_unix_socket_brings_the_first_user(tmp_path: Path) -> None:
             assert len(bus.users()) == 1
 
 
+def test_an_audit_log_is_moved_away_checked_and_found_out(tmp_path: Path) -> None:
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+    with serving(tmp_path, "--audit-log", str(path)) as daemon:
+        with connect(daemon.url) as bus:
+            bus.declare("jobs")
+        path.rename(old)
+        daemon.signal(signal.SIGHUP)
+        while not path.exists():
+            with connect(daemon.url):
+                pass
+        with connect(daemon.url) as bus:
+            bus.delete("jobs")
+        other = tmp_path / "other"
+        other.mkdir()
+        code, said = failing(other, "--audit-log", str(path))
+        assert (code, "another broker" in said) == (ExitCode.USAGE, True)
+        assert daemon.stop() == ExitCode.OK
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    words = [json.loads(line) for file in (old, path) for line in file.read_text().splitlines()]
+    told = [row.get("verb") or row["event"] for row in words if row["event"] != "login"]
+    assert told == ["began", "declare", "reload", "delete", "stopping", "ended"]
+    check = [sys.executable, "-m", "telpher_broker", "audit", "check", str(old), str(path)]
+    done = subprocess.run(check, capture_output=True, text=True, check=True)
+    assert f"lines 1 to {len(words)}: the chain is whole" in done.stdout
+    assert daemon.event("the audit log ends")["chain"] in done.stdout
+    old.write_text(old.read_text().replace("declare", "publish"))
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.DAMAGED
+    assert "the line before was changed" in done.stdout
+
+
 def test_no_secret_is_ever_shown_or_stored(tmp_path: Path) -> None:
     """Everything that is said, logged, listed, dumped and stored while secrets are in use, in
     every way that they can be used wrongly too: none of it has them in it."""
@@ -88,7 +123,9 @@ def test_no_secret_is_ever_shown_or_stored(tmp_path: Path) -> None:
         said.append(done.stderr)
         return done.stdout
 
-    with serving(tmp_path, "--log-level", "debug", "--trust-unix-socket") as daemon:
+    audit = tmp_path / "audit"
+    flags = ("--log-level", "debug", "--trust-unix-socket", "--audit-log", str(audit))
+    with serving(tmp_path, *flags) as daemon:
         unix, tcp = daemon.unix_url, daemon.tcp
         said.append(command("user", "add", "root", "--first", url=unix, typed=password))
         token = command("token", "create", "root", "ci", url=unix).strip()
@@ -126,7 +163,9 @@ def test_no_secret_is_ever_shown_or_stored(tmp_path: Path) -> None:
         daemon.stop()
     logged = daemon.log.read_text()
     dumped = command("dump", str(daemon.data), url=unix)
-    said += [logged, dumped, command("check", str(daemon.data), url=unix)]
+    assert '"turned_away"' in audit.read_text()
+    assert '"token_add"' in audit.read_text()
+    said += [logged, dumped, audit.read_text(), command("check", str(daemon.data), url=unix)]
     assert "turned away" in logged
     assert "Security" in dumped
     assert "published to jobs" in "".join(said)

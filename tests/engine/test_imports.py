@@ -115,6 +115,7 @@ ENGINE_ORDER = [
     "limits.lines",
     "limits.shortage",
     "security.access",
+    "security.acts",
     "uniqueness.judge",
     "decide",
     "publication",

@@ -91,6 +91,9 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "check": ("storage", "Check a data directory for damage."),
         "repair": ("storage", "Cut the damage out of a data directory."),
         "dump": ("storage", "Show a data directory in readable form."),
+    },
+    "An audit log": {
+        "audit": ("audit", "Check that nothing was changed in an audit log or taken out of it."),
         "backup": ("backup", "Back up a data directory, while a broker runs on it."),
         "backups": ("backup", "List what was backed up, and to which points it can be restored."),
         "restore": ("backup", "Make a data directory out of a backup, as of any point in it."),

@@ -36,6 +36,7 @@ from .schedules import delays, scheduling
 from .schemas import verbs as schema_verbs
 from .security import namespaces, tokens, users
 from .security.access import granted, local, sees
+from .security.acts import note_act
 from .sessions import Session
 from .state import Channel
 from .subscription import Subscription
@@ -53,7 +54,10 @@ def call(turn: Turn, session: Session, frame: f.Call) -> None:
     fields = frame.arguments
     if session.allowed is not None:
         fields = granted(turn, session, frame.verb, fields)
+    before = turn.counters["records"]
     result = verb(turn, Arguments(frame.verb, fields, session))
+    if turn.counters["records"] != before:
+        note_act(turn, session, frame)
     if session.prefix:
         result = local(session, result)
     turn.reply(session, f.Reply(frame.request, result))

@@ -43,6 +43,7 @@ from .publish import open_gates, publish
 from .retention import retain
 from .schemas.invalid import bury_invalid
 from .security.access import administers
+from .security.acts import Act, note_refusal
 from .sessions import ANYBODY, DEFAULT_NAMESPACE, Identity
 from .settings import EngineSettings
 from .state import State
@@ -55,13 +56,14 @@ class Round(NamedTuple):
     """What one round decided: its records in order, and what may be said once they are written.
 
     `synced_effects` wait for the sync as well. `more` says that there is still something to
-    deliver, for which this round had no room.
+    deliver, for which this round had no room. `acts` are for the audit log.
     """
 
     records: list[bytes]
     effects: list[Effect]
     synced_effects: list[Effect]
     more: bool
+    acts: list[Act]
 
 
 _HANDLERS: Final[dict[type[ClientFrame], Callable[[Turn, Any, Any], None]]] = {
@@ -135,6 +137,7 @@ class Engine:
         try:
             _HANDLERS[type(frame)](turn, sender, frame)
         except Refusal as refusal:
+            note_refusal(turn, sender, frame, refusal)
             turn.refuse(sender, frame.request, refusal)
 
     def end_waits(self) -> None:
@@ -193,8 +196,8 @@ class Engine:
                 if channel.bounds is not None:
                     retain(turn, channel)
         more = bool(turn.wakeful or turn.published)
-        taken = Round(turn.records, turn.effects, turn.synced_effects, more)
-        turn.records, turn.effects, turn.synced_effects = [], [], []
+        taken = Round(turn.records, turn.effects, turn.synced_effects, more, turn.acts)
+        turn.records, turn.effects, turn.synced_effects, turn.acts = [], [], [], []
         return taken
 
     def written(self, places: Sequence[Place]) -> None:

@@ -29,6 +29,7 @@ from .state import Channel, State
 from .subscription import Subscription
 
 if TYPE_CHECKING:
+    from .security.acts import Act
     from .uniqueness.judge import Judgement
 
 # What is counted since the start.
@@ -106,6 +107,8 @@ class Turn:
         self.records: list[bytes] = []
         self.effects: list[Effect] = []
         self.synced_effects: list[Effect] = []
+        # What the audit log is to tell.
+        self.acts: list[Act] = []
         # What is to be spilled when it is written: (index of its record, at which byte of it, its
         # log, the batch).
         self.spilling: list[tuple[int, int, Log, Stored]] = []

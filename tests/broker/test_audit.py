@@ -1,0 +1,389 @@
+"""The audit log: what it tells and of whom, that a change in it shows, and that it never fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from telpher.passwords import new_token, parse_token
+from telpher.protocol import frames as f
+from telpher.protocol.scram import CERTIFICATE_MECHANISM, TOKEN_MECHANISM
+from telpher_broker import audit as audit_module
+from telpher_broker.audit import IN_THE_LOG, LINE_BYTES_MAX, Audit, AuditError
+from telpher_broker.audit_check import check
+from telpher_broker.listeners import Peer as Origin
+
+from .harness import House, house
+from .test_authentication import SALTED, VERIFIER, TurnedAway, ask, come
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+
+
+def about(path: Path) -> list[dict[str, Any]]:
+    """The lines without what is other each time."""
+    varying = ("chain", "number", "time", "session", "peer", "client", "reason")
+    return [{k: v for k, v in line.items() if k not in varying} for line in lines(path)]
+
+
+# -- the file
+
+
+def test_lines_are_numbered_chained_and_the_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    former = os.umask(0)
+    try:
+        audit = Audit(path)
+    finally:
+        os.umask(former)
+    for number in range(3):
+        audit.note("act", verb="declare", about={"channel": f"jobs{number}"}, user=None)
+    audit.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first = lines(path)[0]
+    assert list(first) == ["chain", "number", "time", "event", "verb", "about"]
+    assert (first["number"], first["chain"]) == (1, "0" * 64)
+    audit = Audit(path)
+    audit.note("act", verb="delete")
+    audit.close()
+    report = check([path])
+    assert (report.first, report.last, report.faults) == (1, 4, ())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: [rows[0], rows[1].replace(b"jobs1", b"jobs9"), *rows[2:]],
+        lambda rows: [rows[0], *rows[2:]],
+        lambda rows: [rows[0], rows[2], rows[1], *rows[3:]],
+        lambda rows: [rows[0], rows[1], rows[1], *rows[2:]],
+        lambda rows: [rows[0], b"{}", *rows[1:]],
+        lambda rows: [rows[0], b"", *rows[1:]],
+        lambda rows: [rows[0].replace(b"jobs0", b"jobs9"), *rows[1:]],
+        lambda rows: [rows[0], rows[1].replace(b'"number": 2', b'"number": 3'), *rows[2:]],
+    ],
+)
+def test_what_was_changed_taken_out_or_put_in_shows(
+    tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    for number in range(5):
+        audit.note("act", about={"channel": f"jobs{number}"})
+    audit.close()
+    whole = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join(whole) + b"\n")
+    assert not check([path]).faults
+    path.write_bytes(b"\n".join(spoil(whole)) + b"\n")
+    assert check([path]).faults
+
+
+def test_every_changed_byte_shows(tmp_path: Path) -> None:
+    """But in the last line, whose digest is told to the log."""
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    for _ in range(2):
+        audit.note("login", user="root")
+    audit.close()
+    data, chain = path.read_bytes(), check([path]).chain
+    for at in range(len(data) - 1):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        report = check([path])
+        assert report.faults or report.chain != chain
+
+
+def test_the_chain_goes_on_in_the_next_file(tmp_path: Path) -> None:
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+    audit = Audit(path)
+    audit.note("login")
+    audit.reopen()  # nobody has moved it
+    audit.note("login")
+    path.rename(old)
+    audit.note("login")
+    audit.reopen()
+    audit.note("login")
+    audit.close()
+    assert (len(lines(old)), len(lines(path))) == (3, 1)
+    assert check([old, path]) == (1, 4, check([path]).chain, ())
+    assert check([path]).faults == ()
+    assert check([path, old]).faults
+
+
+def test_nobody_else_writes_to_it_meanwhile_also_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    audit.reopen()
+    with pytest.raises(AuditError, match="another broker"):
+        Audit(path)
+    path.rename(tmp_path / "audit.1")
+    audit.reopen()
+    with pytest.raises(AuditError, match="another broker"):
+        Audit(path)
+    audit.close()
+    Audit(path).close()
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"precious\n", b"precious", b'{"number": 1}\n', b"[]\n"):
+        path.write_bytes(content)
+        path.chmod(0o600)
+        with pytest.raises(AuditError, match="name another file"):
+            Audit(path)
+        assert path.read_bytes() == content
+
+
+def test_where_others_have_a_say_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    path.touch()
+    path.chmod(0o620)
+    with pytest.raises(AuditError, match="others may write to it"):
+        Audit(path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    for bad in (link, pipe, tmp_path, tmp_path / "no" / "file"):
+        with pytest.raises(AuditError, match="audit_log"):
+            Audit(bad)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_line_that_a_crash_tore_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    audit.note("login")
+    audit.note("login")
+    audit.close()
+    whole = path.read_bytes()
+    second = whole.index(b"\n") + 1
+    for end in range(second, len(whole)):
+        path.write_bytes(whole[:end])
+        audit = Audit(path)
+        audit.note("again")
+        audit.close()
+        assert [line["event"] for line in lines(path)] == ["login", "again"]
+        assert check([path]).faults == ()
+
+
+@pytest.mark.parametrize("taken", [0, 10])
+def test_a_full_disk_costs_lines_and_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """Whether nothing of a line could be written, or some of it."""
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    audit.note("login")
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:taken])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_module.os, "write", full)
+        for _ in range(3):
+            audit.note("login")
+    assert audit.lines_lost == 3
+    audit.note("act")
+    audit.close()
+    assert [(line["event"], line.get("lines")) for line in lines(path)] == [
+        ("login", None),
+        ("lines_lost", 3),
+        ("act", None),
+    ]
+    assert check([path]).faults == ()
+
+
+def test_nothing_in_a_line_breaks_it_or_steers_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    nasty = 'a\n{"number": 1}\x1b[2J\x7f\u202e\u2028\ud800"'
+    audit.note("login", user=nasty, about={nasty: [nasty, b"secret", None, 1.5, True]})
+    audit.note("login", about={"config": {str(n): "x" * 10_000 for n in range(1000)}})
+    audit.close()
+    data = path.read_bytes()
+    assert data.count(b"\n") == 2
+    assert all(32 <= byte < 127 for byte in data.replace(b"\n", b""))
+    assert b"secret" not in data
+    first, second = lines(path)
+    assert first["about"]["a\\n" + first["user"][3:]][1:] == ["(6 bytes)", None, 1.5, True]
+    assert second["about"] == "too long"
+    assert max(map(len, data.splitlines())) <= LINE_BYTES_MAX
+    assert check([path]).faults == ()
+
+
+def test_what_is_done_again_and_again_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    for number in range(1000):
+        audit.note_seldom("refused", {"user": "app", "verb": "publish"}, 0.0, session=number)
+        audit.note_seldom("refused", {"user": "app", "verb": "consume"}, 50.0, session=number)
+    audit.note_repeats(59.0)
+    assert len(lines(path)) == 2
+    audit.note_repeats(60.0)
+    audit.note_repeats(61.0)
+    audit.note_repeats(120.0)
+    assert about(path)[2:] == [
+        {"event": "refused", "user": "app", "verb": "publish", "times": 999},
+        {"event": "refused", "user": "app", "verb": "consume", "times": 999},
+    ]
+    audit.close()
+
+
+def test_however_many_things_are_done_the_lines_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(path)
+    for number in range(5000):
+        audit.note_seldom("turned_away", {"address": f"10.0.{number >> 8}.{number & 255}"}, 0.0)
+    assert len(lines(path)) == audit_module.REPEATS_MAX + 1
+    audit.note_repeats(60.0)
+    assert about(path)[-1] == {"event": "turned_away", "times": 5000 - 1001}
+    assert len(audit._repeats) == 0
+    audit.close()
+
+
+def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
+    audit = Audit()
+    audit.note_seldom("refused", {"user": "app"}, 0.0)
+    audit.note("login")
+    audit.reopen()
+    audit.close()
+    assert not audit._repeats
+
+
+def test_among_the_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    audit = Audit(IN_THE_LOG)
+    audit.note("login", user="root")
+    audit.reopen()
+    audit.close()
+    assert "audit: login  user=root" in capsys.readouterr().err
+
+
+# -- what a broker tells
+
+
+class Audited:
+    """A house whose audit log is in a file."""
+
+    def __init__(self, place: House, path: Path) -> None:
+        self.place, self.path = place, path
+        place.broker.audit = Audit(path)
+
+    def take(self) -> list[dict[str, Any]]:
+        """What was told since the last time."""
+        told = about(self.path)
+        os.truncate(self.path, 0)
+        return told
+
+
+@pytest.mark.trio
+async def test_who_comes_in_is_told_with_how(tmp_path: Path) -> None:
+    async with house(trust_unix_socket=True) as place:
+        audited = Audited(place, tmp_path / "audit")
+        maker = await place.peer()
+        await ask(maker, "user_add", user="root", verifier=VERIFIER, first=True)
+        root = place.stranger(Origin("tcp", "10.0.0.1"))
+        await come(root, "root", SALTED)
+        text, kept = new_token()
+        await ask(root, "user_add", user="app", subject="CN=app")
+        await ask(root, "token_add", user="app", name="ci", **kept)
+        await come(place.stranger(), *parse_token(text), TOKEN_MECHANISM)
+        peer = place.stranger(Origin("tls", "10.0.0.1", subject="CN=app"))
+        hello = f.Hello(0, (1,), "test", {"mechanism": CERTIFICATE_MECHANISM})
+        await peer.say(hello, f.Authenticate(0, b""))
+        assert isinstance(await peer.hear(), f.Welcome)
+        await place.stranger(Origin("unix", "unix", uid=os.geteuid())).open()
+        assert all("client" in line for line in lines(audited.path) if line["event"] == "login")
+        told = [line for line in audited.take() if line["event"] == "login"]
+        assert [(line.get("user"), line["by"], line.get("token")) for line in told] == [
+            (None, "nothing", None),
+            ("root", "password", None),
+            ("app", "token", "ci"),
+            ("app", "certificate", None),
+            (None, "the Unix socket", None),
+        ]
+        assert told[3]["subject"] == "CN=app"
+        place.broker.audit.close()
+
+
+@pytest.mark.trio
+async def test_who_does_not_come_in_is_told_and_named_only_if_there_is_such_a_user(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house() as place:
+        maker = await place.peer()
+        await ask(maker, "user_add", user="root", verifier=VERIFIER, first=True)
+        audited = Audited(place, tmp_path / "audit")
+        for name in ("root", "root", "hunter2-typed-as-name"):
+            with pytest.raises(TurnedAway):
+                await come(place.stranger(), name, b"wrong".ljust(32))
+        nobody = await place.stranger().ask(f.Hello(0, (1,), "test", {}))
+        assert nobody.code == "authentication_required"
+        told = audited.take()
+        assert told == [
+            {
+                "event": "turned_away",
+                "user": "root",
+                "by": "SCRAM-ARGON2ID",
+                "address": "",
+                "code": "authentication_failed",
+            },
+            {
+                "event": "turned_away",
+                "by": "SCRAM-ARGON2ID",
+                "address": "",
+                "code": "authentication_failed",
+            },
+            {"event": "turned_away", "address": "", "code": "authentication_required"},
+        ]
+        await trio.sleep(62)
+        (repeated,) = audited.take()
+        assert (repeated["user"], repeated["times"]) == ("root", 1)
+        place.broker.audit.close()
+
+
+@pytest.mark.trio
+async def test_acts_and_refusals_are_told_before_they_are_answered(tmp_path: Path) -> None:
+    async with house() as place:
+        maker = await place.peer()
+        await ask(maker, "user_add", user="root", verifier=VERIFIER, first=True)
+        root = place.stranger()
+        await come(root, "root", SALTED)
+        audited = Audited(place, tmp_path / "audit")
+        await ask(root, "user_add", user="app", verifier=VERIFIER)
+        (told,) = lines(audited.path)
+        assert (told["event"], told["user"], told["verb"]) == ("act", "root", "user_add")
+        assert told["about"] == {"user": "app"}
+        os.truncate(audited.path, 0)
+        app = place.stranger()
+        await come(app, "app", SALTED)
+        audited.take()
+        await ask(root, "snapshot")
+        await ask(root, "stats")
+        await ask(root, "users")
+        assert [line["verb"] for line in audited.take()] == ["snapshot"]
+        for request in (
+            f.Call(1, "stats", {}),
+            f.Call(2, "grant", {"user": "app", "permission": "admin"}),
+            f.Publish(3, "jobs", None, 0, None, b"x"),
+            f.Publish(4, "jobs", None, 0, None, b"x"),
+        ):
+            assert (await app.ask(request)).code == "forbidden"
+        told_of = [(line["event"], line["verb"], line.get("about")) for line in audited.take()]
+        assert told_of == [
+            ("refused", "stats", None),
+            ("refused", "grant", {"user": "app", "permission": "admin"}),
+            ("refused", "publish", {"channel": "jobs"}),
+        ]
+        place.broker.audit.close()
