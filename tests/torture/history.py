@@ -13,8 +13,8 @@ A pure checker, told of events in an order in which they can have happened. What
 
 Messages are known by publisher, channel and number; a publisher numbers what it sends to a
 channel from 0. Events speak of runs of numbers, so a batch costs about as much as a message does. A
-message takes ten bytes, and ten million of them take seconds. The name of a queue is its
-subscription's too.
+message takes nine bytes and three for each reader, and ten million of them take seconds. The name
+of a queue is its subscription's too.
 
 What a crash may undo is said with it: after `crashed(kept_until=t)`, what happened later than `t`
 and was not confirmed as fsynced may have happened or not, and both are right.
@@ -142,6 +142,7 @@ class _Reader:
     told: bool
     next: int | None
     states: dict[str, bytearray] = field(default_factory=dict)
+    holders: dict[str, array[int]] = field(default_factory=dict)
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
     missed: int = 0
     left: bool = False
@@ -168,6 +169,7 @@ class History:
         self._reading: dict[str, list[_Reader]] = {}
         self._ends: dict[str, int] = {}
         self._recent: deque[_Undone] = deque()
+        self._consumers: dict[str, int] = {}
 
     # --- who reads
 
@@ -191,6 +193,7 @@ class History:
         reader = _Reader(subscription, channel, ordered, told, start if told else None)
         for stream in self._of_channel.get(channel, ()):
             states = reader.states[stream.publisher] = bytearray(stream.states)
+            reader.holders[stream.publisher] = array("H", bytes(2 * len(states)))
             for number, offset in enumerate(stream.offsets):
                 if _UNKNOWN < offset < (start or 0):
                     states[number] |= _LET_GO
@@ -219,11 +222,13 @@ class History:
             self._of_channel.setdefault(channel, []).append(stream)
             for reader in self._reading.get(channel, ()):
                 reader.states[publisher] = bytearray()
+                reader.holders[publisher] = array("H")
         if first != len(stream.states):
             raise ValueError(f"{stream.name(first, first + count)}: {len(stream.states)} is next")
         stream.extend(count)
         for reader in self._reading.get(channel, ()):
             reader.states[publisher].extend(bytes(count))
+            reader.holders[publisher].frombytes(bytes(2 * count))
         self.sent_messages += count
 
     def confirmed(
@@ -292,9 +297,21 @@ class History:
             self._judge(reader, consumer, stream, first, end, attempt, where)
             self._remember(at, _UNDELIVER, reader, stream, first, end)
 
-    def acked(self, subscription: str, publisher: str, first: int, count: int = 1) -> None:
-        """The acknowledgement is about to be sent."""
-        self._mark(subscription, publisher, first, count, _ACK)
+    def acked(
+        self,
+        subscription: str,
+        publisher: str,
+        first: int,
+        count: int = 1,
+        *,
+        consumer: str | None = None,
+    ) -> None:
+        """The acknowledgement is about to be sent.
+
+        It is nothing to those that another than `consumer` was given since.
+        """
+        for at, end in self._held(subscription, publisher, first, count, consumer):
+            self._mark(subscription, publisher, at, end - at, _ACK)
 
     def settled(
         self, subscription: str, publisher: str, first: int, count: int = 1, *, at: float = 0.0
@@ -304,9 +321,21 @@ class History:
         self.settled_messages += count
         self._remember(at, _UNSETTLE, self._readers[subscription], stream, first, first + count)
 
-    def gave_back(self, subscription: str, publisher: str, first: int, count: int = 1) -> None:
-        """Nacked or requeued, or the answer to an acknowledgement was that the lease is lost."""
-        self._mark(subscription, publisher, first, count, _GIVE_BACK)
+    def gave_back(
+        self,
+        subscription: str,
+        publisher: str,
+        first: int,
+        count: int = 1,
+        *,
+        consumer: str | None = None,
+    ) -> None:
+        """Nacked or requeued, or the answer to an acknowledgement was that the lease is lost.
+
+        It is nothing to those that another than `consumer` was given since.
+        """
+        for at, end in self._held(subscription, publisher, first, count, consumer):
+            self._mark(subscription, publisher, at, end - at, _GIVE_BACK)
 
     def let_go(self, subscription: str, publisher: str, first: int, count: int = 1) -> None:
         """Not owed any more: expired, dropped, purged, a dead letter, or held to the end."""
@@ -373,6 +402,8 @@ class History:
             if reader.ordered and not run[0] & _DELIVERED:
                 self._check_order(reader, consumer, stream, first, end, where)
         states[first:end] = run.translate(_DELIVER_FIRST if attempt == 1 else _DELIVER)
+        holder = array("H", [self._number(consumer)])
+        reader.holders[stream.publisher][first:end] = holder * (end - first)
 
     def _found_again(
         self, kind: str, what: str, stream: _Stream, first: int, end: int, where: str
@@ -438,6 +469,24 @@ class History:
         stream = self._stream(publisher, reader.channel, first, count)
         _translate(reader.states[publisher], first, first + count, change)
         return stream
+
+    def _held(
+        self, subscription: str, publisher: str, first: int, count: int, consumer: str | None
+    ) -> Iterator[tuple[int, int]]:
+        """What of a run `consumer` was the last to be given; all of it for None."""
+        holders = self._readers[subscription].holders.get(publisher)
+        wanted = 0 if consumer is None else self._number(consumer)
+        held = holders[first : first + count] if holders is not None else array("H")
+        if consumer is None or held.count(wanted) == count:
+            yield first, first + count
+            return
+        for number, holder in enumerate(held, first):
+            if holder == wanted:
+                yield number, number + 1
+
+    def _number(self, consumer: str) -> int:
+        """A small number for a consumer, from 1."""
+        return self._consumers.setdefault(consumer, len(self._consumers) % 0xFFFF + 1)
 
     def _mark_all(self, stream: _Stream, first: int, end: int, change: bytes) -> None:
         _translate(stream.states, first, end, change)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -74,10 +76,29 @@ class Load:
     def go_on(self) -> None:
         self._may_publish.set()
 
-    def came(self, subscription: str, channel: str, consumer: str, part: object) -> list[Run]:
-        """Tell what a consumer was given."""
-        runs = list(runs_in(part.bodies))
-        for run in runs:
+    def watch(self, consumer: telpher.Consumer, subscription: str, name: str) -> telpher.Consumer:
+        """Tell what a consumer is given when it arrives.
+
+        An application may take it later, when it is somebody else's already.
+        """
+        state, missed = consumer.state, 0
+        deliver = state.deliver
+
+        def watched(parts: Any, now: float) -> None:
+            nonlocal missed
+            before = len(state.deliveries)
+            deliver(parts, now)
+            if state.automatic and state.missed > missed:
+                self.tell("missed", subscription, state.missed - missed)
+                missed = state.missed
+            for part in list(state.deliveries)[before:]:
+                self._came(subscription, consumer.channel, name, part)
+
+        state.deliver = watched
+        return consumer
+
+    def _came(self, subscription: str, channel: str, consumer: str, part: Any) -> None:
+        for run in runs_in(part.bodies):
             self.tell(
                 *("delivered", subscription, consumer, run.publisher, run.first, run.count),
                 offset=part.first + run.index,
@@ -86,26 +107,28 @@ class Load:
                 intact=run.intact,
             )
         self._waiting[channel] = max(0, self._waiting[channel] - len(part.bodies))
-        return runs
 
 
 class Held:
     """What one consumer has acknowledged and has no answer for, by offset."""
 
-    def __init__(self, load: Load, subscription: str) -> None:
-        self._load = load
+    def __init__(self, load: Load, subscription: str, consumer: str) -> None:
+        self._tell = load.tell
         self._subscription = subscription
+        self._consumer = consumer
         self._runs: list[tuple[int, Run]] = []
         self._gone: set[int] = set()
 
     def acked(self, first: int, run: Run) -> None:
         """The acknowledgement of a run from offset `first` on is about to be sent."""
-        self._load.tell("acked", self._subscription, run.publisher, run.first, run.count)
+        place = (self._subscription, run.publisher, run.first, run.count)
+        self._tell("acked", *place, consumer=self._consumer)
         self._runs.append((first, run))
 
     def gave_back(self, offset: int, run: Run) -> None:
         """One message was nacked, or its lease was lost."""
-        self._load.tell("gave_back", self._subscription, run.publisher, run.first, run.count)
+        place = (self._subscription, run.publisher, run.first, run.count)
+        self._tell("gave_back", *place, consumer=self._consumer)
         self._gone.add(offset)
 
     async def answered(self, consumer: telpher.Consumer) -> None:
@@ -115,14 +138,28 @@ class Held:
             await consumer.flush_acks()
         except telpher.LeaseLost as error:
             lost = error.offsets
-        lost_now = {at for pair in zip(lost[::2], lost[1::2], strict=True) for at in range(*pair)}
         runs, self._runs = self._runs, []
+        self._lose(runs, lost)
         for first, run in runs:
-            for index in range(run.count) if lost_now else ():
-                if first + index in lost_now:
-                    self.gave_back(first + index, run._replace(first=run.first + index, count=1))
             self._settled(first, run, self._gone)
         self._gone.clear()
+
+    def _lose(self, runs: list[tuple[int, Run]], lost: tuple[int, ...]) -> None:
+        """Some was lost. What was acknowledged twice meanwhile, lost once, may be settled."""
+        if not lost:
+            return
+        gone = {at for pair in zip(lost[::2], lost[1::2], strict=True) for at in range(*pair)}
+        ones = [
+            (first + index, run._replace(first=run.first + index, count=1))
+            for first, run in runs
+            for index in range(run.count)
+            if first + index in gone
+        ]
+        times = Counter(offset for offset, _ in ones)
+        for offset, run in ones:
+            if times[offset] == 1:
+                self.gave_back(offset, run)
+        self._gone |= gone
 
     def _settled(self, first: int, run: Run, gone: set[int]) -> None:
         start = 0
@@ -130,7 +167,7 @@ class Held:
             if index == run.count or first + index in gone:
                 if index > start:
                     place = (run.publisher, run.first + start, index - start)
-                    self._load.tell("settled", self._subscription, *place)
+                    self._tell("settled", self._subscription, *place)
                 start = index + 1
 
 
@@ -194,11 +231,11 @@ async def consume_batches(
     load: Load, make: Callable[[], telpher.Consumer], subscription: str, consumer: str
 ) -> None:
     """Whole deliveries, each acknowledged and the answer awaited."""
-    async with make() as messages:
-        held = Held(load, subscription)
+    async with load.watch(make(), subscription, consumer) as messages:
+        held = Held(load, subscription, consumer)
         async for batch in messages.batches():
             for part in batch.parts:
-                runs = load.came(subscription, messages.channel, consumer, part)
+                runs = list(runs_in(part.bodies))
                 for run in runs:
                     held.acked(part.first + run.index, run)
                 try:
@@ -224,10 +261,11 @@ async def consume_singly(load: Load, bus: telpher.Bus, queue: str, consumer: str
     """Messages one by one: acknowledged, nacked, given back by leaving."""
     rng = load.rng
     while True:
-        async with bus.consume(queue, prefetch=rng.choice([1, 10, 100])) as messages:
-            held = Held(load, queue)
+        joining = bus.consume(queue, prefetch=rng.choice([1, 10, 100]))
+        async with load.watch(joining, queue, consumer) as messages:
+            held = Held(load, queue, consumer)
             async for message in messages:
-                (run,) = load.came(queue, queue, consumer, _Alone(message))
+                (run,) = runs_in([message.body])
                 fate = rng.random()
                 try:
                     if fate < 0.05:
@@ -245,27 +283,19 @@ async def consume_singly(load: Load, bus: telpher.Bus, queue: str, consumer: str
                     break
 
 
-class _Alone:
-    """A message as a delivery of one."""
-
-    def __init__(self, message: telpher.Message) -> None:
-        self.bodies = [message.body]
-        self.first = message.offset
-        self.attempt = message.attempt
-
-
 async def move(load: Load, bus: telpher.Bus) -> None:
     """Take messages from one queue and put them into another, by transactions."""
-    async with bus.consume(TAKEN, prefetch=50) as messages:
+    name = f"{load.name}.mover"
+    async with load.watch(bus.consume(TAKEN, prefetch=50), TAKEN, name) as messages:
         async for batch in messages.batches():
             for part in batch.parts:
-                runs = load.came(TAKEN, TAKEN, f"{load.name}.mover", part)
-                await _move(load, bus, type(batch)(messages, [part]), runs)
+                await _move(load, bus, type(batch)(messages, [part]), name)
 
 
-async def _move(load: Load, bus: telpher.Bus, batch: telpher.Batch, runs: list[Run]) -> None:
+async def _move(load: Load, bus: telpher.Bus, batch: telpher.Batch, name: str) -> None:
+    runs = list(runs_in(batch.bodies))
     for run in runs:
-        load.tell("acked", TAKEN, run.publisher, run.first, run.count)
+        load.tell("acked", TAKEN, run.publisher, run.first, run.count, consumer=name)
     try:
         async with bus.transaction() as work:
             for run in runs:
@@ -274,9 +304,10 @@ async def _move(load: Load, bus: telpher.Bus, batch: telpher.Batch, runs: list[R
             work.ack(batch)
     except telpher.LeaseLost:
         for run in runs:
-            load.tell("gave_back", TAKEN, run.publisher, run.first, run.count)
-        with suppress(telpher.LeaseLost):
-            batch.nack()
+            load.tell("gave_back", TAKEN, run.publisher, run.first, run.count, consumer=name)
+        for message in batch:
+            with suppress(telpher.LeaseLost):
+                message.nack()
         return
     for run in runs:
         place = (run.publisher, run.first, run.count)
@@ -290,22 +321,10 @@ async def _move(load: Load, bus: telpher.Bus, batch: telpher.Batch, runs: list[R
 async def listen(load: Load, bus: telpher.Bus) -> None:
     """An ephemeral subscriber: everything, or word of what it missed."""
     reader = f"{load.name}.listener"
-    async with bus.subscribe(NEWS) as messages:
-        load.tell("reads", reader, NEWS, told=True, start=None)
-        missed = 0
-        async for batch in messages.batches():
-            if messages.missed > missed:
-                load.tell("missed", reader, messages.missed - missed)
-                missed = messages.missed
-            for part in batch.parts:
-                for run in runs_in(part.bodies):
-                    load.tell(
-                        *("delivered", reader, reader, run.publisher, run.first, run.count),
-                        offset=part.first + run.index,
-                        attempt=part.attempt,
-                        channel=run.channel,
-                        intact=run.intact,
-                    )
+    load.tell("reads", reader, NEWS, told=True, start=None)
+    async with load.watch(bus.subscribe(NEWS), reader, reader) as messages:
+        async for _ in messages.batches():
+            pass  # taken is settled
 
 
 async def snapshot(load: Load, bus: telpher.Bus) -> None:

@@ -158,6 +158,17 @@ def test_what_was_given_back_comes_again() -> None:
     assert found == ["stuck: jobs 8-9 of ann came to jobs, was not settled, and did not come again"]
 
 
+def test_an_answer_to_who_lost_its_lease_says_nothing_of_who_holds_it_now() -> None:
+    checker = _history()
+    checker.delivered("jobs", "c", "ann", 0, 10, offset=0)
+    checker.acked("jobs", "ann", 0, 10, consumer="c")
+    checker.delivered("jobs", "d", "ann", 4, 2, offset=4, attempt=2)
+    checker.acked("jobs", "ann", 4, 1, consumer="d")
+    checker.acked("jobs", "ann", 5, 1, consumer="c")  # late
+    checker.gave_back("jobs", "ann", 4, 2, consumer="c")
+    assert [(found.kind, found.first, found.end) for found in checker.end()] == [("stuck", 5, 6)]
+
+
 def test_who_subscribes_later_is_owed_what_was_stored_from_its_start_on() -> None:
     checker = _history()
     _finish(checker)
