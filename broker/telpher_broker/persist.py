@@ -28,7 +28,7 @@ _SECOND: Final = 1.0
 _LOOK_EVERY_BLOCKS: Final = 16
 # How much of the live content the log may have beside it before a save rule is worth a snapshot.
 _WORTH: Final = 0.5
-# How long a snapshot that found no space waits until it is tried again.
+# How long a snapshot that found no space waits until it is tried again, if no less is to be held.
 _RETRY_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 0.001
 _STEP_SECONDS: Final = 0.002
@@ -48,6 +48,7 @@ class Persistence:
         self._saved_records = 0
         self._saved_at = 0.0
         self._not_before = 0.0
+        self._failed_bytes = 0
         self._outgrown = trio.Event()
         self._blocks = 0
         self._last: dict[str, Any] = {}
@@ -75,8 +76,7 @@ class Persistence:
         if self._blocks < _LOOK_EVERY_BLOCKS:
             return
         self._blocks = 0
-        may_save = trio.current_time() >= self._not_before
-        if may_save and not self._snapshot_under_way.locked() and self._has_outgrown():
+        if self._may_save() and not self._snapshot_under_way.locked() and self._has_outgrown():
             self._outgrown.set()
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class Persistence:
                 await storage.sync()
 
     def _is_due(self) -> bool:
-        if trio.current_time() < self._not_before:
+        if not self._may_save():
             return False
         if self._storage.keeps_records and (self._has_outgrown() or self._would_make_room()):
             return True
@@ -131,6 +131,11 @@ class Persistence:
         return any(
             age >= rule.seconds and self._changes >= rule.changes for rule in self._settings.save
         )
+
+    def _may_save(self) -> bool:
+        """Not soon after one that found no space, unless half of what it was to hold has gone."""
+        is_smaller = 2 * self._engine.body_bytes < self._failed_bytes
+        return is_smaller or trio.current_time() >= self._not_before
 
     def _has_outgrown(self) -> bool:
         """Whether the log has outgrown its live content by `rewrite_growth_percent`."""
@@ -163,6 +168,7 @@ class Persistence:
             log.warning("snapshot failed; the old one and the log stay", reason=str(error))
             self._saved_at = trio.current_time()
             self._not_before = self._saved_at + _RETRY_SECONDS
+            self._failed_bytes = self._engine.body_bytes
 
     async def _snapshot(self) -> SnapshotReport:
         """Cut the log and freeze the state in one step, then write what was frozen."""

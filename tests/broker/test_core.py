@@ -565,6 +565,36 @@ async def test_on_a_full_disk_what_is_not_needed_any_more_is_written_away(
         assert (storage.statistics().snapshots > 0) == (free_bytes > 2000)
 
 
+async def test_a_snapshot_that_found_no_space_is_tried_again_when_half_of_it_has_gone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class NoSpace(MemoryRecordsStorage):
+        tried = 0
+
+        def statistics(self) -> StorageStatistics:
+            return replace(super().statistics(), increment_bytes=10**6)
+
+        async def write_snapshot(self, upto: int, chunks: Iterable[bytes]) -> SnapshotReport:
+            self.tried += 1
+            raise SnapshotFailed("there is no space")
+
+    storage = NoSpace()
+    async with house(storage, save=(), rewrite_min_bytes=1000) as place:
+        peer = await place.peer()
+        for request in (1, 2):
+            await peer.ask(publish(request, bytes(1000)))
+        await trio.sleep(5)
+        assert storage.tried == 1
+        await peer.say(f.Consume(3, "jobs", None, {"prefetch": 2}))
+        while not isinstance(await peer.hear(), f.Deliver):
+            pass
+        await peer.ask(f.Settle(4, 3, f.Outcome.ACK, (0, 2), 0))
+        await trio.sleep(1.1)
+        assert storage.tried == 2
+        await trio.sleep(5)
+        assert storage.tried == 2
+
+
 async def test_who_reads_slowly_is_not_taken_for_silent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
