@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,17 @@ def environment() -> dict[str, str]:
 class DaemonProcess:
     """One run of `telpher serve` on `directory`; TCP on a free port and a Unix socket.
 
-    `tracer` is what to run it with; it must leave the process to be this one's child.
+    `extra` are variables of its environment. `tracer` is what to run it with; it must leave the
+    process to be this one's child.
     """
 
-    def __init__(self, directory: Path, *flags: str, tracer: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *flags: str,
+        extra: Mapping[str, str] | None = None,
+        tracer: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.log = directory / "log"
@@ -42,7 +49,7 @@ class DaemonProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=environment(),
+                env={**environment(), **(extra or {})},
                 text=True,
             )
         self.tcp = self.unix = ""
@@ -94,9 +101,14 @@ class DaemonProcess:
 
 
 @contextmanager
-def serving(directory: Path, *flags: str) -> Iterator[DaemonProcess]:
+def serving(
+    directory: Path,
+    *flags: str,
+    extra: Mapping[str, str] | None = None,
+    tracer: Sequence[str] = (),
+) -> Iterator[DaemonProcess]:
     """A daemon that is ready, and gone at the end whatever happens."""
-    started = DaemonProcess(directory, *flags)
+    started = DaemonProcess(directory, *flags, extra=extra, tracer=tracer)
     try:
         yield started.ready()
     finally:
