@@ -42,7 +42,7 @@ MUTANTS = (
         _ROUNDS,
         "            self._line_up(taken.synced_effects, came_bytes)",
         "            self._speak(taken.synced_effects)",
-        _TEST_CORE,
+        "tests/broker/test_core.py::test_one_publish_may_ask_for_a_sync_and_others_do_not_wait_for_it",
     ),
     Mutant(
         "what waits for a sync is said while it runs",
@@ -55,7 +55,7 @@ MUTANTS = (
             effects = []
             await self._storage.sync()
 """,
-        _TEST_CORE,
+        "tests/broker/test_core.py::test_with_fsync_always_nothing_is_said_before_the_sync",
     ),
     Mutant(
         "who comes during a sync is answered by a quick one, past those who wait",
@@ -70,7 +70,7 @@ MUTANTS = (
         """            self._failure = error
             self.wake()""",
         """            pass""",
-        _TEST_CORE,
+        "tests/broker/test_core.py::test_after_a_failed_write_or_sync_nothing_is_confirmed_and_the_broker_stops",
     ),
     Mutant(
         "with fsync everysec nothing is synced",
@@ -88,14 +88,14 @@ MUTANTS = (
         """            upto = self._storage.cut()
             await trio.sleep(0.05)
             frozen = self._engine.freeze()""",
-        "tests/daemon/test_kills.py",
+        "tests/broker/test_core.py::test_a_snapshot_and_the_rest_of_the_log_are_the_state_that_was",
     ),
     Mutant(
         "an orderly stop leaves no mark of where the log ends",
         "broker/telpher_broker/persist.py",
         "self._storage.close, True)",
         "self._storage.close, False)",
-        _TEST_CORE,
+        "tests/daemon/test_process.py::test_an_orderly_stop_is_clean",
     ),
     # -- the clock and the heartbeats
     Mutant(
@@ -124,14 +124,14 @@ MUTANTS = (
         _WATCH,
         "now - connection.spoke_at > connection.heartbeat_seconds / 2:",
         "now - connection.spoke_at > connection.heartbeat_seconds * 9:",
-        _TEST_CORE,
+        "tests/broker/test_core.py::test_who_hears_nothing_else_hears_a_ping_each_half_heartbeat",
     ),
     Mutant(
         "who could not be heard while the broker was stopped is taken for silent",
         _WATCH,
         "                self._forgive(now - due)",
         "                pass",
-        _TEST_CORE,
+        "tests/broker/test_core.py::test_while_the_broker_itself_is_stopped_nobody_is_silent",
     ),
     Mutant(
         "a connection that breaks is not told to the engine",
@@ -146,7 +146,7 @@ MUTANTS = (
         "broker/telpher_broker/connection.py",
         "rest = said if self._unsent or self._fd < 0 else self._write(said)",
         "rest = said if self._fd < 0 else self._write(said)",
-        _TEST_CORE,
+        "tests/broker/test_connection.py",
     ),
     # -- the client's half
     Mutant(
@@ -191,7 +191,7 @@ MUTANTS = (
         _SCRAM,
         "if match is None or match[2] != self._nonce:",
         "if match is None:",
-        "tests/protocol/test_scram.py",
+        "tests/protocol/test_scram.py::test_a_proof_does_not_work_twice",
     ),
     Mutant(
         "the client does not check the broker's proof",
@@ -250,7 +250,7 @@ MUTANTS = (
         return arguments""",
         """    if needs is None:
         return arguments""",
-        _TEST_ACCESS,
+        "tests/engine/test_security.py::test_a_verb_that_is_in_no_table_is_for_administrators",
     ),
     Mutant(
         "the name that dead letters are published to needs no permission",

@@ -154,7 +154,8 @@ MUTANTS = (
         """        if reached < end:
             held.append((reached, end, 1))
     return held, lost""",
-        _MODEL,
+        "tests/broker/test_core.py::"
+        "test_an_ack_that_comes_again_is_not_lost_unless_another_has_the_message",
     ),
     Mutant(
         "an ack of what is not held any more is answered as if it had been",
@@ -163,7 +164,8 @@ MUTANTS = (
             lost.append((reached, end))
     return held, lost""",
         """    return held, lost""",
-        _MODEL,
+        "tests/broker/test_core.py::"
+        "test_an_ack_that_comes_again_is_not_lost_unless_another_has_the_message",
     ),
     Mutant(
         "a lease is not given back when its connection breaks",
@@ -171,7 +173,7 @@ MUTANTS = (
         """            lose(turn, consumer, leases(consumer), CONSUMER_LOST)
             leave(turn, consumer)""",
         """            consumer.session = None""",
-        _MODEL,
+        "tests/engine/test_calls.py",
     ),
     Mutant(
         "who is away to resume keeps its leases for as long as they last",
@@ -180,7 +182,7 @@ MUTANTS = (
             consumer.subscription""",
         """        if span.deadline_ms > deadline_ms + (1 << 40):
             consumer.subscription""",
-        _MODEL,
+        "tests/broker/test_core.py::test_a_silent_peer_is_dropped_and_its_messages_come_to_another",
     ),
     Mutant(
         "who leaves keeps what it holds",
@@ -194,7 +196,7 @@ MUTANTS = (
         f"{_ENGINE}/ticks.py",
         "    for span in ranges.ended(turn.now_ms):",
         "    for span in ranges.ended(0):",
-        _MODEL,
+        "tests/broker/test_core.py::test_a_wall_clock_that_went_back_ten_years_moves_no_lease",
     ),
     Mutant(
         "the attempt does not grow",
@@ -208,7 +210,7 @@ MUTANTS = (
         _SUBSCRIPTION,
         "            back = Span(span.first, span.end, attempt, span.priority, due_ms)",
         "            back = Span(span.first, span.end, attempt, 0, due_ms)",
-        _MODEL,
+        "tests/engine/test_priorities.py",
     ),
     Mutant(
         "after a restart what was delivered goes to whoever comes first",
@@ -227,7 +229,7 @@ MUTANTS = (
         """        else:
             delivery = span.delivery
         runs""",
-        _MODEL,
+        "tests/engine/test_membership.py tests/engine/test_single.py tests/broker/test_core.py",
     ),
     Mutant(
         "a batch goes with its first settled message",
@@ -273,7 +275,7 @@ MUTANTS = (
         except Refusal:
             pass
 """,
-        _TEST_TRANSACT,
+        "tests/engine/test_transact.py::test_what_is_refused_is_refused_whole",
     ),
     # -- snapshots
     Mutant(
@@ -288,7 +290,7 @@ MUTANTS = (
         _DUMP,
         "            self._producers[name] = _freeze_producer(name, producer)\n",
         "            pass\n",
-        _LAWS,
+        "tests/engine/test_laws.py::test_a_snapshot_shows_no_batch_that_came_later",
     ),
     Mutant(
         "attempts are not part of a snapshot",
@@ -302,13 +304,13 @@ MUTANTS = (
         _DUMP,
         "        channel.expect_expiry(stored)\n",
         "",
-        _MODEL,
+        "tests/engine/test_laws.py::test_what_expires_still_expires_after_a_snapshot",
     ),
     Mutant(
         "on a full disk publishes are stored",
         f"{_ENGINE}/engine.py",
         'it takes some again when there is space" if full else None',
         'it takes some again when there is space" if not self else None',
-        _TEST_CORE,
+        "tests/engine/test_scheduling.py::test_while_the_disk_is_full_it_waits",
     ),
 )

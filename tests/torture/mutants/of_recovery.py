@@ -31,7 +31,7 @@ MUTANTS = (
         "storage/telpher_storage/block.py",
         "if len(table) != size or crc32c(table) != header.table_checksum:",
         "if len(table) != size:",
-        _FLIPS,
+        "tests/storage/test_damage.py::test_records_that_changed_places_with_their_checksums_are_refused",
     ),
     Mutant(
         "a block header's checksum is not looked at",
@@ -92,7 +92,7 @@ MUTANTS = (
         _RECOVERY,
         "if reader.expected != count or reader.offset != reader.size - FOOTER_BYTES:",
         "if reader.offset != reader.size - FOOTER_BYTES:",
-        f"{_DAMAGE}::test_a_snapshot_that_says_to_hold_more_chunks_is_refused",
+        "tests/storage/test_damage.py::test_a_snapshot_that_says_to_hold_more_chunks_is_refused",
     ),
     Mutant(
         "a damaged snapshot is loaded as far as it goes",
@@ -103,7 +103,7 @@ MUTANTS = (
                 self.refuse(name, reader.offset, f"it should hold {count} chunks")
 """,
         "",
-        _FLIPS,
+        "tests/storage/test_damage.py::test_every_bit_flipped",
     ),
     Mutant(
         "damage is cut though what lies behind it proves that it was synced",
@@ -146,35 +146,35 @@ MUTANTS = (
         _READER,
         "self._damaged(wrong, certain=True)",
         "self._damaged(wrong)",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_any_two_blocks_swapped_any_duplicated_are_refused",
     ),
     Mutant(
         "a block of another directory is accepted",
         _READER,
         "if header.directory != self._directory:",
         "if False:",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_a_block_that_is_not_from_here_is_refused",
     ),
     Mutant(
         "a block of another file is accepted",
         _READER,
         "if header.generation != self.generation:",
         "if False:",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_a_block_that_is_not_from_here_is_refused",
     ),
     Mutant(
         "a block that was moved within its file is accepted",
         _READER,
         "if header.offset != self.offset:",
         "if False:",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_a_block_that_is_not_from_here_is_refused",
     ),
     Mutant(
         "a block of a later epoch than the manifest's is accepted",
         _READER,
         "if header.epoch > self._epoch_max:",
         "if False:",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_a_block_that_is_not_from_here_is_refused",
     ),
     Mutant(
         "records that are missing between two increments are passed over",
@@ -186,21 +186,21 @@ MUTANTS = (
             self.expected = header.first_record
             return False
         text""",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_every_file_cut_at_every_byte",
     ),
     Mutant(
         "an older manifest that was put back is accepted",
         _RECOVERY,
         "        if parsed[1] >= manifest.next_file:\n            text",
         "        if False:\n            text",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_an_older_manifest_that_does_not_know_an_increment_is_refused",
     ),
     Mutant(
         "a missing manifest makes a new log beside the old files",
         _RECOVERY,
         "if any(parse_name(name) or name == CLEAN for name in files.list(directory)):",
         "if False:",
-        _DAMAGE,
+        "tests/storage/test_damage.py::test_a_missing_file_is_refused_and_repaired",
     ),
     Mutant(
         "increments behind a torn tail stay in the log",

@@ -132,7 +132,7 @@ MUTANTS = (
         """        self._syncer.sync_now(self.next_record if self.keeps_records else 0)
 """,
         "",
-        _FAULTS,
+        "tests/storage/test_faults.py::test_power_goes_at_every_call",
     ),
     Mutant(
         "the mark of an orderly end is left in place",
@@ -141,7 +141,7 @@ MUTANTS = (
             self._files.sync_directory(self._path)
 """,
         "",
-        _DIRECTORY,
+        "tests/storage/test_directory.py::test_the_mark_of_an_orderly_end_is_gone_once_it_is_open",
     ),
     # -- syncs
     Mutant(
@@ -183,7 +183,7 @@ MUTANTS = (
                 return""",
         """            self._check()
             return""",
-        _DIRECTORY,
+        "tests/storage/test_directory.py::test_a_sync_is_not_one_that_began_before_it",
     ),
     Mutant(
         "a failed sync is taken for one that succeeded",
@@ -250,7 +250,7 @@ MUTANTS = (
         """            current.take_back()
             self._reserve.spend()""",
         """            self._reserve.spend()""",
-        _FAULTS,
+        "tests/storage/test_faults.py::test_the_kth_call_fails",
     ),
     Mutant(
         "a short write is taken for a whole one",
@@ -259,7 +259,7 @@ MUTANTS = (
             self._write_rest(parts, written)
 """,
         "",
-        _FAULTS,
+        "tests/storage/test_faults.py::test_a_full_disk_is_survived_and_left",
     ),
     Mutant(
         "the records of a large block lie where others of it are said to",
