@@ -89,6 +89,18 @@ class History:
         self.blocks = {0}
         self.chunks: dict[int, list[bytes]] = {0: []}
 
+    @classmethod
+    def since(cls, settings: EngineSettings, upto: int, chunks: list[bytes]) -> History:
+        """One of which only a snapshot is left, and what comes after it."""
+        history = cls(settings)
+        for chunk in chunks:
+            history._shadow.load(chunk)
+        history._shadow.loaded()
+        history.records += [b""] * upto
+        history.digests += [digest(history._shadow)] * upto
+        history.chunks[upto] = chunks
+        return history
+
     def add(self, records: Iterable[bytes]) -> None:
         for record in records:
             self._shadow.replay(record)

@@ -1,14 +1,15 @@
 """Every file cut at every byte, every bit flipped; sectors, blocks and files taken or moved about.
 
-The directory was written by the production engine and has every kind of record and chunk. Three
-copies of it are damaged, one blow at a time: as a killed process left it, as an orderly stop left
-it, and as a snapshot alone. What must come of each is in tests/storage/damages.py.
+The directory was written by the production engine and has every kind of record and chunk. Copies of
+it are damaged, one blow at a time: as a killed process left it, as an orderly stop left it, and as
+a snapshot alone; and, one bit of each byte, as the first version of the format was left, and as it
+went on in this one. What must come of each is in tests/storage/damages.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from telpher_storage.clean import CLEAN, decode_clean
@@ -25,9 +26,10 @@ from tests.storage.damages import (
     zeros,
 )
 from tests.storage.disk import Disk
-from tests.storage.everything import SETTINGS, everything, missing
+from tests.storage.everything import SETTINGS, Life, everything, missing
+from tests.storage.golden.make import FOLDER
 from tests.storage.pieces import REFUSED, WHOLE, Content, Original, Verdict
-from tests.storage.stored import StoredDriver, determined, new_disk
+from tests.storage.stored import HOME, History, StoredDriver, determined, new_disk
 
 from ..programme import Figures, Programme
 
@@ -55,32 +57,72 @@ class World:
         lacking = missing(self.killed.records, self.rdb.chunks)
         assert not lacking, f"the directory has no {lacking}"
         self.history = driver.history
+        assert self.killed.end_record == len(self.history.records)
         self.older = [Original.of(Disk(content)) for content in (*looks, *driver.left)]
         self.originals = {"killed": self.killed, "clean": self.clean, "rdb": self.rdb}
 
 
+class OldWorld:
+    """A directory of version 1, without its marker, and as it was gone on with."""
+
+    def __init__(self) -> None:
+        files = [path for path in (FOLDER / "1-clean").iterdir() if path.name != CLEAN]
+        disk = Disk({f"{HOME}/{path.name}": path.read_bytes() for path in files})
+        self.old = Original.of(disk)
+        with determined(0):
+            driver = StoredDriver(disk.restarted(), **SETTINGS)
+            upto = self.old.manifest.upto
+            self.history = History.since(driver.settings, upto, self.old.chunks)
+            for block in (one for name in self.old.increments for one in self.old.blocks[name]):
+                records = self.old.records[block.first_record - upto : block.end_record - upto]
+                self.history.add(records)
+            driver.history = self.history
+            Life(driver, "c").some()
+            driver.close(clean=False)
+        self.originals = {"version 1": self.old, "both versions": Original.of(driver.disk)}
+
+
 def run(size: int, seed: int) -> Figures:
     """Try so many damages, of each kind some; all of them if there are no more."""
-    world, random = World(seed), Random(seed)
-    judge = Judge(world.history)
+    world, old, random = World(seed), OldWorld(), Random(seed)
+    judge, old_judge = Judge(world.history), Judge(old.history)
     kinds: Counter[str] = Counter()
+    share = size // 4
     for state, original in world.originals.items():
-        for damage in _chosen(original, size // len(world.originals), random):
-            content, verdict = damaged(original, damage)
-            kinds[damage.kind] += 1
-            judge.judge(
-                content,
-                verdict,
-                f"{state}: {damage}, seed {seed}",
-                thorough=random.randrange(THOROUGH) == 0,
-                repairs=random.randrange(REPAIRED.get(damage.kind, 1)) == 0,
-            )
+        every = [removals(original), zeros(original), cuts(original), moved_blocks(original)]
+        chosen = _chosen([*map(list, every), list(flips(original))], share, random)
+        kinds += _damage(state, original, chosen, judge, random)
+    for state, original in old.originals.items():
+        few = [one for one in flips(original) if one.at % 8 == one.at // 8 % 8]
+        every = [removals(original), zeros(original), cuts(original)]
+        chosen = _chosen([*map(list, every), few], share // 2, random)
+        kinds += _damage(state, original, chosen, old_judge, random)
     kinds["put back"] = _put_back(world, judge, seed)
+    judge.counts += old_judge.counts
+    judge.violations += old_judge.violations
+    judge.violations[:] = [f"{text}, seed {seed}" for text in judge.violations]
     return _figures(kinds, judge)
 
 
-def _chosen(original: Original, size: int, random: Random) -> Iterator[Damage]:
-    every = [list(of(original)) for of in (removals, zeros, cuts, moved_blocks, flips)]
+def _damage(
+    state: str, original: Original, damages: Iterable[Damage], judge: Judge, random: Random
+) -> Counter[str]:
+    kinds: Counter[str] = Counter()
+    for damage in damages:
+        content, verdict = damaged(original, damage)
+        kinds[damage.kind] += 1
+        judge.judge(
+            content,
+            verdict,
+            f"{state}: {damage}",
+            thorough=random.randrange(THOROUGH) == 0,
+            repairs=random.randrange(REPAIRED.get(damage.kind, 1)) == 0,
+        )
+    return kinds
+
+
+def _chosen(every: list[list[Damage]], size: int, random: Random) -> Iterator[Damage]:
+    """So many in all, of each kind as many as of the others, as far as there are."""
     left = size
     for index, damages in enumerate(every):
         share = left // (len(every) - index)
@@ -103,7 +145,7 @@ def _put_back(world: World, judge: Judge, seed: int) -> int:
                 if original.content.get(name) == data:
                     continue
                 content = {**original.content, name: data}
-                what = f"{state}: {name} of directory {index} put back, seed {seed}"
+                what = f"{state}: {name} of directory {index} put back"
                 verdict = _of_mixture(original, older, name, content)
                 judge.judge(content, verdict, what, thorough=True, repairs=True)
                 count += 1
@@ -159,7 +201,7 @@ PROGRAMME = Programme(
     "byte, every bit flipped, sectors zeroed, blocks swapped, duplicated and overwritten, files "
     "removed, older and foreign ones put back; then repaired",
     unit="damages",
-    short=3000,
+    short=2000,
     long=1_000_000,
     run=run,
     promises=("G3", "G8", "G9"),

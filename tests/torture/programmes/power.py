@@ -317,7 +317,7 @@ PROGRAMME = Programme(
     "acknowledgements, snapshots, stops, kills and repairs, also during recovery; any state "
     "that the disk may be left in is recovered",
     unit="states",
-    short=3000,
+    short=2000,
     long=100_000,
     run=run,
     promises=("G2", "G3", "G4", "G9", "G12"),
