@@ -93,10 +93,12 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         lease_ms=settings.lease_ms,
         resume_ms=settings.resume_ms,
         output_bytes_max=settings.output_bytes_max,
+        output_bytes_total=settings.output_bytes_total,
         waiting_bytes_max=settings.waiting_bytes_max,
         waiting_bytes_total=settings.waiting_bytes_total,
         wait_when_full=settings.when_full == "wait",
         ephemeral_backlog_bytes=settings.ephemeral_backlog_bytes,
+        producers_max=settings.producers_max,
         producer_expiry_ms=settings.producer_expiry_seconds * 1000,
     )
 

@@ -271,6 +271,14 @@ class Settings:
         10_000_000,
         "The most dedup ids one channel remembers; each takes about 200 bytes and its own length.",
     )
+    producers_max: int = _option(
+        "Limits",
+        values.number(1000, 100_000_000),
+        100_000,
+        "The most producers that are remembered, so that a batch that one sends again is stored "
+        "once; each takes about 500 bytes. Beyond it, who has not published for the longest is "
+        "forgotten before producer_expiry_seconds are over.",
+    )
     ephemeral_backlog_bytes: int = _option(
         "Limits",
         values.size(64 * KIB, 64 * GIB),
@@ -283,13 +291,21 @@ class Settings:
         4 * MIB,
         "What may wait to be sent to one connection; deliveries to it pause above this.",
     )
+    output_bytes_total: int = _option(
+        "Limits",
+        values.size(64 * KIB, 64 * GIB),
+        256 * MIB,
+        "What may wait to be sent to all connections together. Above half of this, deliveries "
+        "pause to those that have more waiting than their share of what is left; beyond it, who "
+        "has nothing waiting gets 16 KiB, or one message, at a time.",
+    )
     input_bytes_max: int = _option(
         "Limits",
         values.size(64 * KIB, 16 * GIB),
         64 * MIB,
-        "What may be gathered from all connections for one block, and, apart from that, what "
-        "unfinished frames may hold: above it reading pauses, and connections are closed, "
-        "first those that have held the most for the longest.",
+        "What may be gathered from all connections for one block and its sync, and, apart from "
+        "that, what unfinished frames may hold: above it reading pauses, and connections are "
+        "closed, first those that have held the most for the longest.",
     )
     waiting_bytes_max: int = _option(
         "Limits",

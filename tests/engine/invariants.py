@@ -29,7 +29,16 @@ def check_engine(engine: Engine) -> None:
         check_identities(channel)
     check_sessions(engine)
     check_lines(engine)
+    check_output(engine)
     check_security(engine)
+
+
+def check_output(engine: Engine) -> None:
+    """What is on its way is that of all sessions, and who is still to be told of a gap has one."""
+    turn, most = engine._turn, engine.settings.output_bytes_max
+    sessions = engine.state.sessions.values()
+    assert turn.output_bytes == sum(most - session.window_bytes for session in sessions)
+    assert all(consumer.gap is not None for consumer in turn.lagging)
 
 
 def check_security(engine: Engine) -> None:

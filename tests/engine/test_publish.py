@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from telpher.protocol import frames as f
 from telpher.protocol.frames import PRODUCER_WINDOW, Call, Confirm, Level, Refused
 
-from .driver import Driver
+from .driver import Driver, make_batch
 
 PRODUCER = b"p" * 16
 
@@ -74,3 +75,25 @@ def test_a_batch_that_could_not_be_delivered_is_refused(driver: Driver) -> None:
     bound = driver.engine.settings.batch_bytes_max
     answer = driver.publish(session, "jobs", *([bytes(1 << 20)] * (bound // (1 << 20))))
     assert answer.code == "batch_too_large"
+
+
+def test_of_too_many_producers_those_that_published_last_are_remembered() -> None:
+    driver = Driver(producers_max=1000)
+    session = driver.connect()
+    names = [number.to_bytes(16, "big") for number in range(3000)]
+    for name in names:
+        driver.engine.handle(
+            session, f.Publish(driver.request(), "jobs", name, 1, None, make_batch([b"x"]))
+        )
+        driver.now_ms += 1
+        driver.engine.at(driver.now_ms)
+    driver.settle()
+    driver.publish(session, "jobs", b"again", producer=names[0], sequence=2)
+    driver.engine.at(driver.now_ms + 1000)
+    driver.engine.tick()
+    driver.settle()
+    known = driver.engine.state.producers
+    assert list(known) == [*names[-999:], names[0]]
+    again = driver.publish(session, "jobs", b"x", producer=names[-1], sequence=1)
+    assert again.first == len(names) - 1
+    driver.check_replay([1500, len(driver.journal) - 1])

@@ -31,6 +31,8 @@ from .subscription import Subscription
 from .turn import PART_BYTES, Turn
 
 FRAME_BYTES: Final = 1024 * 1024
+# What is delivered at a time while too much has not left.
+_LITTLE_BYTES: Final = 16 * 1024
 
 
 def dispatch(turn: Turn) -> None:
@@ -84,7 +86,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
         session = consumer.session
         if session is None or consumer.credit <= 0:
             continue
-        if session.window_bytes <= 0:
+        if not turn.may_send(session):
             session.blocked[consumer] = None
             continue
         if not _deliver(turn, subscription, consumer, session):
@@ -128,6 +130,8 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
     if stored is None:
         return False
     end = min(end, stored.end, first + consumer.credit)
+    if turn.is_output_full:
+        end = min(end, first + max(_LITTLE_BYTES // max(stored.message_bytes, 1), 1))
     if subscription.breaker is not None:
         end = _granted(subscription.breaker, turn.now_ms, first, end)
     attempt = _take(turn, subscription, consumer, span, first, end)
@@ -222,6 +226,8 @@ def _pick(
     order, log = keyed.order, subscription.channel.log
     others = len(subscription.waiting)
     room = min(session.window_bytes, turn.budget_bytes)
+    if turn.is_output_full:
+        room = min(room, _LITTLE_BYTES)
     # Alone, it may have all; else the others are to have as many of the keys.
     shares = -(-order.shares // (others + 1)) if others else ANY_NUMBER
     limit, breaker = consumer.credit, subscription.breaker
@@ -299,7 +305,7 @@ def _add_part(
         else (first, attempt, stored.published_ms, batch, about)
     )
     size = len(batch) + PART_BYTES
-    session.window_bytes -= size
+    turn.send(session, size)
     turn.budget_bytes -= size
     turn.counters["delivered"] += end - first
     if attempt > 1:

@@ -150,16 +150,15 @@ class Engine:
         sender = self.state.sessions.get(session)
         if sender is None:
             return
-        was_open = sender.window_bytes > 0
+        turn = self._turn
         sender.window_bytes += body_bytes
-        if self._turn.lagging and not was_open:
-            for consumer in sender.consumers.values():
-                if consumer.gap is not None:
-                    self._turn.wakeful[consumer.subscription] = None
+        turn.output_bytes -= body_bytes
+        for consumer in [one for one in turn.lagging if one.session is sender]:
+            turn.wakeful[consumer.subscription] = None
         if sender.blocked and sender.window_bytes > 0:
             blocked, sender.blocked = sender.blocked, {}
             for consumer in blocked:
-                self._turn.enlist(consumer)
+                turn.enlist(consumer)
 
     def tick(self) -> None:
         """Do what is due at the time told."""
@@ -300,6 +299,7 @@ class Engine:
             "waiting_publishes": self._turn.waiting,
             "waiting_publishers": sum(bool(one.lines) for one in self.state.sessions.values()),
             "waiting_bytes": self._turn.waiting_bytes,
+            "output_bytes": self._turn.output_bytes,
             "channels": len(self.state.channels),
             "sessions": len(self.state.sessions),
             "producers": len(self.state.producers),

@@ -49,6 +49,7 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     """A connection is gone. What it held goes back: at once, or after a grace to resume in."""
     session = turn.state.sessions.pop(number)
     turn.state.security.let_out(session)
+    turn.output_bytes -= turn.settings.output_bytes_max - session.window_bytes
     drop(turn, session)
     turn.state.quotas.forget(CONNECTION, str(number))
     for consumer in list(session.consumers.values()):

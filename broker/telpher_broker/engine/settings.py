@@ -38,9 +38,11 @@ class EngineSettings:
     lease_ms: int = 60_000
     resume_ms: int = 1000
     output_bytes_max: int = 4 * 1024 * 1024
+    output_bytes_total: int = 256 * 1024 * 1024
     waiting_bytes_max: int = 32 * 1024 * 1024
     waiting_bytes_total: int = 256 * 1024 * 1024
     wait_when_full: bool = False
     ephemeral_backlog_bytes: int = 64 * 1024 * 1024
     dedup_ids_max: int = 10_000_000
+    producers_max: int = 100_000
     producer_expiry_ms: int = 7 * 86_400_000

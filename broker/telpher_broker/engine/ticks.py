@@ -147,11 +147,12 @@ def _ring_fetch(turn: Turn, consumer: Consumer) -> None:
 
 
 def _forget_producers(turn: Turn) -> None:
-    """Forget producers that have not published for long; those stand first."""
+    """Forget producers that have not published for long, or are too many; those stand first."""
     horizon_ms = turn.now_ms - turn.settings.producer_expiry_ms
+    excess = len(turn.state.producers) - turn.settings.producers_max
     stale: list[bytes] = []
     for name, producer in turn.state.producers.items():
-        if producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX:
+        if len(stale) >= excess and (producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX):
             break
         stale.append(name)
     if stale:

@@ -113,6 +113,8 @@ class Turn:
         # log, the batch).
         self.spilling: list[tuple[int, int, Log, Stored]] = []
         self.budget_bytes = ROUND_BYTES
+        # What was delivered over all sessions and has not left.
+        self.output_bytes = 0
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
         self.loosened: dict[Channel, None] = {}
@@ -203,6 +205,27 @@ class Turn:
             consumer.waiting = True
             subscription.waiting.append(consumer)
         self.wakeful[subscription] = None
+
+    def send(self, session: Session, size: int) -> None:
+        """So many bytes are on their way to a session."""
+        session.window_bytes -= size
+        self.output_bytes += size
+
+    def may_send(self, session: Session) -> bool:
+        """Whether more may be delivered to a session. What has not left is bounded for it and, so
+        that who reads is not held up by those who do not, by its share of what is left for all."""
+        if session.window_bytes <= 0:
+            return False
+        total = self.settings.output_bytes_total
+        if self.output_bytes * 2 < total:
+            return True
+        outstanding = self.settings.output_bytes_max - session.window_bytes
+        return outstanding * len(self.state.sessions) <= max(total - self.output_bytes, 0)
+
+    @property
+    def is_output_full(self) -> bool:
+        """Whether nothing is left for all: who has read everything gets little at a time."""
+        return self.output_bytes >= self.settings.output_bytes_total
 
     def ready_again(self, channel: Channel) -> None:
         """Something that was not ready is: a channel that drops what is too much looks at it."""

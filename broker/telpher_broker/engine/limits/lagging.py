@@ -34,7 +34,7 @@ def tell(turn: Turn, consumer: Consumer, session: Session) -> None:
     assert consumer.gap is not None
     del turn.lagging[consumer]
     turn.reply(session, Missed(consumer.request, consumer.missed, *consumer.gap))
-    session.window_bytes -= PART_BYTES
+    turn.send(session, PART_BYTES)
     consumer.missed, consumer.gap = 0, None
 
 
@@ -42,5 +42,5 @@ def tell_all(turn: Turn) -> None:
     """Say what was missed to everybody who listens now."""
     for consumer in list(turn.lagging):
         session = consumer.session
-        if session is not None and session.window_bytes > 0:
+        if session is not None and turn.may_send(session):
             tell(turn, consumer, session)
