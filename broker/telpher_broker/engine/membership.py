@@ -52,6 +52,7 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
     turn.output_bytes -= turn.settings.output_bytes_max - session.window_bytes
     drop(turn, session)
     turn.state.quotas.forget(CONNECTION, str(number))
+    session.alarm_ms = 0
     for consumer in list(session.consumers.values()):
         if orderly:
             leave(turn, consumer)
@@ -264,6 +265,7 @@ def leases(consumer: Consumer) -> Held:
 
 def _remove(turn: Turn, consumer: Consumer) -> None:
     turn.lagging.pop(consumer, None)
+    consumer.alarm_ms = 0
     if consumer.session is not None:
         consumer.session.consumers.pop(consumer.request, None)
         consumer.session.blocked.pop(consumer, None)

@@ -9,7 +9,7 @@ something to drop, and the alarms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from telpher.protocol import batch as batches
@@ -76,6 +76,9 @@ _LOOKED_AT_MAX: Final = 64
 # So many leases may be numbered in one run: the higher bits are the run's.
 FENCE_BITS: Final = 40
 _ALARM_MS_MAX: Final = 60_000
+# Of so many alarms and more, those that will not ring are taken out when they are as many as those
+# that will.
+_ALARMS_FEW: Final = 1000
 
 Effect = tuple[int, ServerFrame]
 Alarmed = Subscription | Channel | Consumer | Gate | Session | Calendar | Transfer
@@ -144,6 +147,7 @@ class Turn:
         self.settling: dict[Subscription, list[tuple[int, int, int]]] = {}
         self._alarms: list[tuple[int, int, Alarmed]] = []
         self._alarms_set = 0
+        self._alarms_most = _ALARMS_FEW
         self._cuts: dict[Stored, batches.Columns] = {}
         self._looked_at: dict[tuple[Criteria | None, Stored], Any] = {}
 
@@ -274,6 +278,14 @@ class Turn:
         target.alarm_ms = when_ms
         self._alarms_set += 1
         heappush(self._alarms, (when_ms, self._alarms_set, target))
+        if len(self._alarms) > self._alarms_most:
+            self._forget_alarms()
+
+    def _forget_alarms(self) -> None:
+        """Keep the alarms that will ring: not those of who has an earlier one, or has gone."""
+        self._alarms = [alarm for alarm in self._alarms if alarm[2].alarm_ms == alarm[0]]
+        heapify(self._alarms)
+        self._alarms_most = max(_ALARMS_FEW, 2 * len(self._alarms))
 
     def next_alarm_ms(self) -> int | None:
         """When the earliest alarm rings."""
