@@ -20,6 +20,7 @@ from telpher.protocol.frames import Frame
 
 from .engine.turn import PART_BYTES
 from .listeners import Peer
+from .output import Output
 
 if TYPE_CHECKING:
     from .authentication import Handshake
@@ -56,6 +57,7 @@ class ClientConnection:
         frame_bytes_max: int,
         heartbeat_ms: int,
         on_drained: OnDrained,
+        output: Output,
         is_trusted: bool = False,
         arrival: Arrival | None = None,
     ) -> None:
@@ -77,6 +79,10 @@ class ClientConnection:
         self._stream = stream
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
         self._on_drained = on_drained
+        self._output = output
+        # What has been said and has not left, and when some of that was taken last.
+        self.unsent_bytes = 0
+        self.took_at = self.heard_at
         self._buffer = _FEW
         self._said: list[bytes] = []
         self._said_bodies = 0
@@ -133,7 +139,10 @@ class ClientConnection:
         self.spoke_at = trio.current_time()
         rest = said if self._unsent or self._fd < 0 else self._write(said)
         if rest and not self.broken:
+            if not self._unsent:
+                self.took_at = self.spoke_at
             self._unsent += map(memoryview, rest)
+            self._count(sum(map(len, rest)))
             self._unsent_bodies += bodies
             self._sendable.set()
         elif bodies:
@@ -149,11 +158,12 @@ class ClientConnection:
                 head = self._unsent[0]
                 for start in range(0, len(head), _PIECE_BYTES):
                     await self._stream.send_all(head[start : start + _PIECE_BYTES])
-                    self.spoke_at = trio.current_time()
+                    self.spoke_at = self.took_at = trio.current_time()
                     if start + _PIECE_BYTES <= len(head):
                         # Who takes much is alive, though it is not listened to now (`room`).
                         self.heard_at = self.spoke_at
                 del self._unsent[0]
+                self._count(-len(head))
             bodies, self._unsent_bodies = self._unsent_bodies, 0
             self._on_drained(self, bodies)
             self._emptied.set()
@@ -191,6 +201,11 @@ class ClientConnection:
             self.broken = True
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
+        self._count(-self.unsent_bytes)
+
+    def _count(self, size: int) -> None:
+        self.unsent_bytes += size
+        self._output.change(size)
 
     async def _read(self) -> bytes | memoryview:
         """What has arrived, to be used before anything else is read; empty at the end.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ from .engine.turn import Effect
 from .listeners import Peer
 from .logs import get_logger, say_withheld
 from .options import FRAME_OVERHEAD_BYTES, Settings
+from .output import Output
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .schemas import schema_compiler
@@ -146,6 +148,7 @@ class Broker:
         )
         self._connections: dict[int, ClientConnection] = {}
         # One frame always fits.
+        self._output = Output(settings.output_bytes_total)
         self._unfinished = Unfinished(max(settings.input_bytes_max, settings.frame_bytes_max))
         self._next_session = 1
         waits_for_sync = settings.fsync == "always" and storage.syncs
@@ -215,7 +218,7 @@ class Broker:
                 self._nursery = nursery
                 open_seconds = self.settings.open_timeout_ms / 1000
                 watch = Watch(self._connections, open_seconds, self.engine.is_ended)
-                nursery.start_soon(watch.run, self._say_withheld)
+                nursery.start_soon(watch.run, self._with_each_look)
                 nursery.start_soon(self.persistence.run)
                 await self._rounds.run(task_status=task_status)
                 nursery.cancel_scope.cancel()
@@ -271,6 +274,7 @@ class Broker:
             self.settings.frame_bytes_max,
             self.settings.heartbeat_ms,
             self._drained,
+            self._output,
             is_trusted=self.settings.trust_unix_socket and peer.uid in (0, os.geteuid()),
             arrival=arrival,
         )
@@ -315,13 +319,16 @@ class Broker:
                     await self._introduce(connection, received)
                     continue
                 for frames in _split(received):
+                    # The answer to a CALL may be large: there is room for it before it is asked
+                    # for, and it is said before more is read.
+                    is_call = bool(frames) and type(frames[-1]) is f.Call
+                    if is_call and self._output.is_full:
+                        await self._pause(connection, self._output.room)
                     if self._take(connection, frames):
                         return True
-                    # The answer to a CALL may be large: it is said before more is read.
-                    is_call = bool(frames) and type(frames[-1]) is f.Call
                     group = self._rounds.last_group if is_call else 0
                     if self._is_pressed(group):
-                        await self._relief(connection, group)
+                        await self._pause(connection, partial(self._relief, group))
                     if connection.is_sending:
                         await connection.room()
                     elif frames is not received:
@@ -349,11 +356,16 @@ class Broker:
         rounds = self._rounds
         return rounds.pending_bytes > self.settings.input_bytes_max or rounds.groups_said < group
 
-    async def _relief(self, connection: ClientConnection, group: int) -> None:
-        """Wait until more may be read. Who is not listened to is not silent."""
-        connection.is_paused = True
+    async def _relief(self, group: int) -> None:
         while self._is_pressed(group):
             await self._rounds.moved()
+
+    async def _pause(
+        self, connection: ClientConnection, until: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Read no more for now. Who is not listened to is not silent."""
+        connection.is_paused = True
+        await until()
         connection.is_paused = False
         connection.heard_at = trio.current_time()
 
@@ -452,9 +464,10 @@ class Broker:
         connection.say(f.Welcome(hello.request, PROTOCOL_VERSION, SERVER, limits))
         connection.flush()
 
-    def _say_withheld(self) -> None:
+    def _with_each_look(self) -> None:
         say_withheld()
         self.audit.note_repeats(trio.current_time())
+        self._output.make_room(self._connections.values())
 
     def _note_acts(self, acts: list[Act]) -> None:
         note_acts(self.audit, acts, self._connections)

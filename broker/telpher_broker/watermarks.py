@@ -30,9 +30,10 @@ log = get_logger()
 
 # So many bytes may be published before memory is looked at again, within the second.
 _LOOK_EVERY_BYTES: Final = 16 * MIB
-# So much is worth to be given back while there is no alarm, and no more often than that.
+# So much is worth to be given back while there is no alarm, when it was not used for so many looks:
+# what comes and goes would be taken and cleared anew each time.
 _WORTH_BYTES: Final = 64 * MIB
-_GIVE_BACK_SECONDS: Final = 10.0
+_UNUSED_LOOKS: Final = 10
 # To give back takes at most this part of the time.
 _ONE_PART_IN: Final = 50
 _OF_THE_MACHINE: Final = 0.6
@@ -119,7 +120,9 @@ class Alarms:
             self._disk_mark = Watermark(low, high or low + low // 4)
         self._disk = _Alarm("disk")
         self._came_bytes = 0
-        self._most_bytes = 0
+        # The most that was in use since memory was given back, and in the looks since then.
+        self._most_bytes = self._lately_bytes = 0
+        self._looks = 0
         self._give_back_at = 0.0
 
     def look(self) -> None:
@@ -199,17 +202,20 @@ class Alarms:
 
     def _give_back(self) -> None:
         """Let the system have what was freed: much of it, or whatever there is during an alarm."""
-        now, held = trio.current_time(), self._engine.memory_bytes
-        self._most_bytes = max(self._most_bytes, held)
-        is_worth_it = self._most_bytes - held >= _WORTH_BYTES
+        self._looks += 1
+        self._lately_bytes = max(self._lately_bytes, self._engine.memory_bytes)
+        is_worth_it = False
+        if self._looks >= _UNUSED_LOOKS:
+            self._most_bytes = max(self._most_bytes, self._lately_bytes)
+            is_worth_it = self._most_bytes - self._lately_bytes >= _WORTH_BYTES
+            self._looks = self._lately_bytes = 0
+        now = trio.current_time()
         if now < self._give_back_at or not (is_worth_it or self._memory.is_raised):
             return
         began = time.perf_counter()
         collector.give_back()
-        took = time.perf_counter() - began
-        pause = 0.0 if self._memory.is_raised else _GIVE_BACK_SECONDS
-        self._give_back_at = now + max(pause, took * _ONE_PART_IN)
-        self._most_bytes = held
+        self._give_back_at = now + (time.perf_counter() - began) * _ONE_PART_IN
+        self._most_bytes = self._engine.memory_bytes
 
 
 def _told(alarm: _Alarm) -> dict[str, Any]:

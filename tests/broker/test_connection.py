@@ -12,6 +12,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher_broker.connection import ClientConnection
 from telpher_broker.listeners import Peer
+from telpher_broker.output import Output
 
 pytestmark = pytest.mark.trio
 SMALL_BYTES = 4096
@@ -22,7 +23,8 @@ async def test_what_is_said_behind_an_unfinished_send_does_not_overtake_it() -> 
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    connection = ClientConnection(1, stream, Peer("test"), 1 << 20, 5000, lambda *_: None)
+    output = Output(1 << 30)
+    connection = ClientConnection(1, stream, Peer("test"), 1 << 20, 5000, lambda *_: None, output)
     client = Connection(Role.CLIENT, 1 << 24)
     connection.protocol.receive_data(client.send(f.Hello(0, (1,), "test", {})))
     connection.say(f.Welcome(0, 1, "telpher", {}))
