@@ -10,7 +10,7 @@ NAME ?=
 SIZE ?=
 SEED ?= 1
 
-.PHONY: help setup run demo test lint check torture bench docs constraints clean
+.PHONY: help setup run demo test lint check torture-tools torture bench docs constraints clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,10 +38,16 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test  ## lint, tests, and the short form of everything that tries the guarantees
+# What not every machine has: who lacks it is told by the programme that is skipped for it.
+torture-tools: setup
+	-@test -e $(VENV)/.torture-tools || PIP_CONSTRAINT=constraints.txt \
+		$(BIN)/pip install --quiet --disable-pip-version-check -e '.[torture]'
+	@touch $(VENV)/.torture-tools
+
+check: lint test torture-tools  ## lint, tests, and the short form of everything that tries the guarantees
 	$(BIN)/python -m tests.torture --short
 
-torture: setup  ## try the guarantees at length (hours); NAME=kills SEED=7 SIZE=50 for one alone
+torture: torture-tools  ## try the guarantees at length (hours); NAME=kills SEED=7 SIZE=50 for one alone
 	$(BIN)/python -m tests.torture $(NAME) --seed $(SEED) $(if $(SIZE),--size $(SIZE))
 
 bench: setup  ## measure everything and write docs/benchmarks.md (half an hour; see python -m bench --help)

@@ -272,10 +272,11 @@ ARGUMENTS: Final[dict[str, str]] = {
 
 
 class Nonsense:
-    """Requests drawn by a seed; `absurd` is how often a value is replaced by anything at all."""
+    """Requests drawn by a seed, or from what is given; `absurd` is how often a value is replaced by
+    anything at all."""
 
-    def __init__(self, seed: int, absurd: float = 0.04) -> None:
-        self.random = random.Random(seed)
+    def __init__(self, seed: int | random.Random, absurd: float = 0.04) -> None:
+        self.random = seed if isinstance(seed, random.Random) else random.Random(seed)
         self.absurd = absurd
         # Whether there is no user yet.
         self.is_first = True

@@ -6,6 +6,7 @@ in whatever order, with time, losses of connections, restarts and snapshots in b
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ TRUSTED = Identity(is_trusted=True)
 class Attack:
     """A broker of small bounds, and some clients that say anything."""
 
-    def __init__(self, seed: int, absurd: float = 0.04) -> None:
+    def __init__(self, seed: int | Random, absurd: float = 0.04) -> None:
         self.nonsense = Nonsense(seed, absurd)
         self.random = self.nonsense.random
         self.driver = Driver(
