@@ -150,7 +150,8 @@ class Persistence:
         """Whether the disk is full, and mostly of what is not needed any more."""
         if not self._storage.full or not self._is_worth_it():
             return False
-        free_bytes = self._storage.statistics().free_disk_bytes or 0
+        files = self._storage.statistics()
+        free_bytes = (files.free_disk_bytes or 0) + files.reserve_bytes
         return 2 * self._engine.body_bytes < free_bytes
 
     def _is_worth_it(self) -> bool:

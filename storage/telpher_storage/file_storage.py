@@ -61,9 +61,13 @@ class FileStorage(FileLog):
             increments=(*self._manifest.increments, generation),
         )
 
-        self._prepared = await self._housekeep(
-            partial(self._create_registered, manifest, generation), "prepare a snapshot"
-        )
+        create = partial(self._create_registered, manifest, generation)
+        try:
+            self._prepared = await self._housekeep(create, "prepare a snapshot")
+        except SnapshotFailed:
+            if not self._give_reserve():
+                raise
+            self._prepared = await self._housekeep(create, "prepare a snapshot")
         self._manifest = manifest
         self._readers[generation] = self._prepared.fd
 
@@ -130,6 +134,7 @@ class FileStorage(FileLog):
             retired = await self._register(writer, upto, first_kept)
         except BaseException:
             self._abandon(writer)
+            self._restore_reserve()
             raise
         self._cut = None
         self._snapshots += 1
@@ -163,14 +168,37 @@ class FileStorage(FileLog):
 
     def _leave_room(self, taken_bytes: int) -> None:
         """On a full disk, a snapshot leaves as much as it takes: the log goes on in the rest."""
-        if not self._reserve.full:
+        if not self._reserve.full or self._free_bytes() >= taken_bytes:
             return
+        if not self._give_reserve() or self._free_bytes() < taken_bytes:
+            raise SnapshotFailed("cannot write a snapshot: what space is left is for the log")
+
+    def _free_bytes(self) -> int:
         try:
-            free_bytes, _ = self._files.space(self._path)
+            return self._files.space(self._path)[0]
         except OSError as error:
             self._fail(error)
-        if free_bytes < taken_bytes:
-            raise SnapshotFailed("cannot write a snapshot: what space is left is for the log")
+
+    def _give_reserve(self) -> bool:
+        """Let a snapshot have it, for nothing else may make room: whether there was any.
+
+        When it is written, what it covers goes; when it fails, the reserve is made again.
+        """
+        if not self._reserve.bytes:
+            return False
+        try:
+            self._reserve.spend()
+        except OSError as error:
+            self._fail(error)
+        return True
+
+    def _restore_reserve(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            self._reserve.restore()
+        except OSError as error:
+            self._fail(error)
 
     async def _register(self, writer: SnapshotWriter, upto: int, first_kept: int) -> frozenset[int]:
         """Sync the snapshot, name it in the manifest in place of what it covers, delete that."""

@@ -1,7 +1,8 @@
 """The reserve: disk kept back, so that acknowledging goes on when the disk is full.
 
 The file `reserve` holds nothing. When an append finds no space it is deleted and the append is
-written again; it is made anew when there is room for it and as much again.
+written again; it is made anew when there is room for it and as much again. A snapshot may have it
+too: that makes room, or gives it back.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ class Reserve:
         is_short = self.free_bytes < (2 * wanted if self.full else wanted)
         self.full = self.bytes < wanted or is_short
         return self.full
+
+    def restore(self) -> None:
+        """Make it anew where it was given away in vain, if there is room. Raises OSError."""
+        self.free_bytes, total_bytes = self._files.space(self._directory)
+        wanted = min(self._wanted_bytes, total_bytes // 8)
+        if self.bytes < wanted <= self.free_bytes:
+            self._make(wanted)
 
     def _adopt(self, wanted: int) -> None:
         """Take over what an earlier run left, unless its size is not what is wanted now."""

@@ -329,6 +329,48 @@ def test_on_a_full_disk_a_snapshot_leaves_room_for_the_log(monkeypatch: pytest.M
     storage.close(clean=False)
 
 
+@pytest.mark.parametrize("left_bytes", [0, 600])
+def test_a_full_disk_of_a_log_that_nobody_needs_is_left_by_a_snapshot(left_bytes: int) -> None:
+    """Nothing is left to write it into but the reserve, which no append has needed yet."""
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    append(storage, 400)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes() - left_bytes
+    assert storage.poll_space()
+    assert storage.statistics().reserve_bytes == 4096
+
+    async def snapshot() -> None:
+        await storage.prepare_snapshot()
+        report = await storage.write_snapshot(storage.cut(), [bytes(500)])
+        await storage.release(report.retired)
+
+    trio.run(snapshot)
+    assert not storage.poll_space()
+    assert storage.statistics().reserve_bytes == 4096
+    storage.close(clean=False)
+
+
+def test_a_snapshot_that_finds_no_space_gives_the_reserve_back() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+    disk.used_bytes_extra = disk.total_bytes - disk.used_bytes() - 1000
+    assert storage.poll_space()
+
+    async def snapshot() -> None:
+        await storage.prepare_snapshot()
+        await storage.write_snapshot(storage.cut(), [bytes(3000)])
+
+    with pytest.raises(SnapshotFailed, match="space"):
+        trio.run(snapshot)
+    assert storage.full
+    assert storage.statistics().reserve_bytes == 4096
+    storage.close(clean=False)
+
+
 def test_full_is_told_ahead_of_time() -> None:
     disk = new_disk()
     disk.total_bytes = 64 * 1024
