@@ -33,10 +33,12 @@ demo: setup  ## publish, kill, replay, consume and verify, on real input
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: setup  ## ruff and mypy --strict
+lint: setup  ## ruff, mypy --strict, bandit, and pip-audit where it can ask
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive client broker storage
+	$(BIN)/python .ci/audit
 
 # What not every machine has: who lacks it is told by the programme that is skipped for it.
 torture-tools: setup

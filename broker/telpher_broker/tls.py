@@ -96,7 +96,7 @@ def read_certificates(settings: Settings) -> Certificates | None:
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
         # An empty password, so that a key that has one is an error and not a question.
-        context.load_cert_chain(cert, key, password="")
+        context.load_cert_chain(cert, key, password="")  # nosec B106
     except ssl.SSLError as error:
         reason = _why_no_pair(error, cert, key)
         raise TlsError(f"tls_cert and tls_key cannot be used: {reason}") from None

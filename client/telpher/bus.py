@@ -206,7 +206,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
             if left <= 0:
                 self._give_up(self._now() - since)
                 return
-            wait = reconnect_seconds(attempt, random.random())  # noqa: S311
+            wait = reconnect_seconds(attempt, random.random())  # noqa: S311  # nosec B311
             await anyio.sleep(min(left, wait))
             attempt += 1
 
@@ -230,7 +230,12 @@ class Bus(Publishing, Consuming, Requesting, Administration):
                 return await dial()
         except TimeoutError:
             self._troubles[name] = f"no connection within {seconds:.3g} s"
-        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        except (
+            OSError,
+            UnicodeError,  # a name that no host can have
+            anyio.EndOfStream,
+            anyio.BrokenResourceError,
+        ) as error:
             self._troubles[name] = str(error.__cause__ or error) or type(error).__name__
         return None
 
@@ -312,11 +317,14 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         must not.
         """
         derive = self._credentials.derive
+        limiter = anyio.CapacityLimiter(1)  # no thread of the program's own, while others derive
         while True:
             await self._wanted.wait()
             self._wanted = anyio.Event()
             derivation = self._derivation
-            salted = await anyio.to_thread.run_sync(derive, derivation, abandon_on_cancel=True)
+            salted = await anyio.to_thread.run_sync(
+                derive, derivation, abandon_on_cancel=True, limiter=limiter
+            )
             self._session.derived(derivation, salted, self._now())
 
     def _pump(self) -> None:

@@ -62,14 +62,14 @@ def is_new(
     known = identity(message) if message_id is None else message_id
     cursor = connection.cursor()
     cursor.execute(
-        f"SELECT 1 FROM telpher_inbox WHERE reader = {placeholder} AND message = {placeholder}",  # noqa: S608
+        f"SELECT 1 FROM telpher_inbox WHERE reader = {placeholder} AND message = {placeholder}",  # noqa: S608  # nosec B608
         (reader, known),
     )
     if cursor.fetchall():
         return False
     marks = ", ".join([placeholder] * 3)
     cursor.execute(
-        f"INSERT INTO telpher_inbox (reader, message, published_ms) VALUES ({marks})",  # noqa: S608
+        f"INSERT INTO telpher_inbox (reader, message, published_ms) VALUES ({marks})",  # noqa: S608  # nosec B608
         (reader, known, round(message.published_at * 1000)),
     )
     return True
@@ -83,7 +83,7 @@ def forget(connection: Connection, before: float, *, placeholder: str = "?") -> 
     """
     cursor = connection.cursor()
     cursor.execute(
-        f"DELETE FROM telpher_inbox WHERE published_ms < {placeholder}",  # noqa: S608
+        f"DELETE FROM telpher_inbox WHERE published_ms < {placeholder}",  # noqa: S608  # nosec B608
         (round(before * 1000),),
     )
     return max(int(cursor.rowcount), 0)

@@ -179,6 +179,6 @@ def _direct_descriptor(stream: ByteStream) -> int:
     """
     if sys.platform == "win32" or not isinstance(stream, anyio.abc.SocketStream):
         return -1
-    socket = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610
+    socket = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610  # nosec B610
     # A duplicate: asyncio does not let others watch a descriptor of its transports.
     return -1 if socket is None else os.dup(socket.fileno())

@@ -93,7 +93,7 @@ def add(
     row = (as_name(channel), as_body(body), as_key(key), text)
     marks = ", ".join([placeholder] * len(row))
     connection.cursor().execute(
-        f"INSERT INTO telpher_outbox (channel, body, message_key, headers) VALUES ({marks})",  # noqa: S608
+        f"INSERT INTO telpher_outbox (channel, body, message_key, headers) VALUES ({marks})",  # noqa: S608  # nosec B608
         row,
     )
 
@@ -160,9 +160,9 @@ class Relay:
             rows = self._rows(cursor, batch)
             if not rows:
                 batch += 1
-                cursor.execute(f"UPDATE telpher_relay SET batch = {mark}", (batch,))  # noqa: S608
+                cursor.execute(f"UPDATE telpher_relay SET batch = {mark}", (batch,))  # noqa: S608  # nosec B608
                 cursor.execute(
-                    f"UPDATE telpher_outbox SET batch = {mark} WHERE id IN "  # noqa: S608
+                    f"UPDATE telpher_outbox SET batch = {mark} WHERE id IN "  # noqa: S608  # nosec B608
                     f"(SELECT id FROM telpher_outbox WHERE batch IS NULL ORDER BY id LIMIT {mark})",
                     (batch, self._rows_max),
                 )
@@ -184,14 +184,14 @@ class Relay:
             return bytes(found[0][0]), int(found[0][1])
         producer, mark = secrets.token_bytes(16), self._mark
         cursor.execute(
-            f"INSERT INTO telpher_relay (producer, batch) VALUES ({mark}, {mark})",  # noqa: S608
+            f"INSERT INTO telpher_relay (producer, batch) VALUES ({mark}, {mark})",  # noqa: S608  # nosec B608
             (producer, 0),
         )
         return producer, 0
 
     def _rows(self, cursor: Any, batch: int) -> list[_Row]:
         cursor.execute(
-            "SELECT channel, body, message_key, headers FROM telpher_outbox "  # noqa: S608
+            "SELECT channel, body, message_key, headers FROM telpher_outbox "  # noqa: S608  # nosec B608
             f"WHERE batch = {self._mark} ORDER BY id",
             (batch,),
         )
@@ -201,7 +201,7 @@ class Relay:
     def _end(self, batch: int) -> None:
         """The broker has it: the rows go."""
         self._connection.cursor().execute(
-            f"DELETE FROM telpher_outbox WHERE batch = {self._mark}",  # noqa: S608
+            f"DELETE FROM telpher_outbox WHERE batch = {self._mark}",  # noqa: S608  # nosec B608
             (batch,),
         )
         self._connection.commit()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from threading import Lock
 from typing import Any, Final
 
 from telpher.protocol.scram import SALT_BYTES, Derivation, Keys, keys_of
@@ -22,6 +23,7 @@ LANES: Final = 4
 PASSWORD_CHARACTERS_MIN: Final = 8
 _SALTED_BYTES: Final = 32
 _TOKEN_BYTES: Final = 32
+_DERIVING: Final = Lock()
 
 
 def prepared(password: str) -> bytes:
@@ -38,13 +40,16 @@ def prepared(password: str) -> bytes:
 
 
 def derive(password: str, derivation: Derivation) -> bytes:
-    """The salted password of SCRAM, by argon2id. Takes a moment and memory, by intention."""
-    from argon2.low_level import Type, hash_secret_raw
+    """The salted password of SCRAM, by argon2id. Takes a moment and memory, by intention; so in
+    one thread at a time."""
+    from argon2 import low_level
 
     salt, passes, memory_kib, lanes = derivation
-    return hash_secret_raw(
-        prepared(password), salt, passes, memory_kib, lanes, _SALTED_BYTES, Type.ID
-    )
+    secret = prepared(password)
+    with _DERIVING:
+        return low_level.hash_secret_raw(
+            secret, salt, passes, memory_kib, lanes, _SALTED_BYTES, low_level.Type.ID
+        )
 
 
 def verifier_of(password: str) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def parse_url(url: str | None = None) -> Address:
     >>> str(parse_url("telpher://app:secret@mq1,mq2:7500"))
     'telpher://mq1:7400,mq2:7500'
     """
-    text = url or os.environ.get(VARIABLE) or DEFAULT_URL
+    text = (os.environ.get(VARIABLE) or DEFAULT_URL) if url is None else url
+    if not text:
+        raise ValueError("the broker's URL is empty; it looks like " + DEFAULT_URL)
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -138,6 +140,11 @@ def _host(text: str) -> tuple[str, int]:
         raise ValueError(
             f"the broker's URL has a host {text!r}; it must be host, host:port or [v6]:port"
         )
+    if not host.isascii():
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"the broker's URL has a host {host!a}: no name has it") from None
     port = rest[1:] or str(DEFAULT_PORT)
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"the broker's URL has a port {port!r}; it must be 1 to 65535")

@@ -80,7 +80,7 @@ def test_a_namespace_is_made_limited_and_deleted(
     assert [row["name"] for row in admin("channels", "--json").rows] == ["jobs"]
     assert "channels_max = 1" in admin("publish", "more", "a").err
     monkeypatch.setenv("TELPHER_URL", daemon.unix_url)
-    assert re.search(r"acme +1 +\d+ +0 +channels_max 1", admin("namespaces").out)
+    assert re.search(r"acme +1 +\d+ +0 +0 +channels_max 1", admin("namespaces").out)
     assert admin("namespaces", "--json").rows[0]["channels"] == 1
     assert "still has 1 channels" in admin("namespace", "delete", "acme").err
     monkeypatch.setenv("TELPHER_URL", f"{daemon.unix_url}?namespace=acme")
@@ -148,3 +148,9 @@ def test_without_a_terminal_nobody_is_asked(daemon: DaemonProcess, tmp_path: Pat
     )
     assert done.returncode == ExitCode.USAGE
     assert "no terminal to ask" in done.stderr
+
+
+def test_without_a_password_or_a_terminal_the_way_without_one_is_named(admin: Command) -> None:
+    result = admin("user", "add", "nobody", input=b"")
+    assert result.code == ExitCode.USAGE
+    assert "--no-password" in result.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -136,6 +138,79 @@ def test_a_broker_that_proves_nothing_is_not_believed(conversation):
     assert "somebody else" in str(conversation.session.fault)
 
 
+def _first_of(scram):
+    return b"n,,n=app,r=" + scram._nonce.removesuffix("broker-nonce").encode()
+
+
+@pytest.mark.parametrize(
+    "reflected",
+    [
+        _first_of,
+        lambda scram: _first_of(scram)[3:],
+        lambda scram: _first_of(scram)[9:] + b",s=" + b"c" * 22 + b"==,i=3,k=65536,l=4",
+        lambda scram: b"r=another-client-nonce,s=" + b"c" * 22 + b"==,i=3,k=65536,l=4",
+        lambda scram: scram.first(COSTS) + b",x=1",
+        lambda scram: b"m=1," + scram.first(COSTS),
+        lambda scram: b"e=other-error",
+        lambda scram: scram.first(COSTS).decode().encode("utf-16"),
+    ],
+)
+def test_a_broker_that_says_back_what_it_heard_is_found_out(conversation, reflected):
+    _, scram = conversation.begin()
+    conversation.say(f.Challenge(0, reflected(scram)))
+    assert isinstance(conversation.session.fault, AuthenticationFailed)
+    assert conversation.session.is_fatal
+    assert conversation.wanted == []
+    assert conversation.hear() == []
+
+
+@pytest.mark.parametrize(
+    "reflected",
+    [
+        lambda proof, right: b"v=" + proof,
+        lambda proof, right: right[:-5] + b"AAA=",
+        lambda proof, right: b"v=",
+        lambda proof, right: b"e=invalid-proof",
+        lambda proof, right: right + b",x=1",
+        lambda proof, right: b"v=" + right[2:].lower(),
+    ],
+)
+def test_the_clients_own_proof_is_no_proof_of_the_broker(conversation, reflected):
+    _, scram = conversation.begin()
+    conversation.say(f.Challenge(0, scram.first(COSTS)))
+    conversation.session.derived(COSTS, SALTED, 0.0)
+    (final,) = conversation.hear()
+    right = scram.final(final.data, keys_of(SALTED))
+    told = reflected(final.data.rpartition(b",p=")[2], right)
+    conversation.say(f.Challenge(0, told), f.Welcome(0, 1, "t", LIMITS))
+    assert isinstance(conversation.session.fault, AuthenticationFailed)
+    assert conversation.session.is_fatal
+    assert not conversation.session.may_ask
+
+
+def test_a_signature_of_an_earlier_connection_is_worth_nothing(conversation):
+    signatures = []
+    for _ in range(2):
+        _, scram = conversation.begin()
+        conversation.say(f.Challenge(0, scram.first(COSTS)))
+        conversation.session.derived(COSTS, SALTED, 0.0)
+        (final,) = conversation.hear()
+        signatures.append(scram.final(final.data, keys_of(SALTED)))
+        if len(signatures) == 1:
+            conversation.session.cut()
+    conversation.say(f.Challenge(0, signatures[0]))
+    assert "somebody else" in str(conversation.session.fault)
+
+
+def test_each_connection_has_a_nonce_of_its_own(conversation):
+    nonces = set()
+    for _ in range(20):
+        _, scram = conversation.begin()
+        nonces.add(scram._nonce)
+        conversation.session.cut()
+    assert len(nonces) == 20
+
+
 def test_a_challenge_that_nobody_asked_for_ends_the_connection():
     session = Session(client="t", heartbeat_seconds=30, frame_bytes_max=1 << 26)
     session.begin(0.0)
@@ -217,6 +292,26 @@ def test_a_verifier_is_dear_and_checks_the_password():
     assert (keys.stored, keys.server) == (verifier["stored_key"], verifier["server_key"])
     with pytest.raises(ValueError, match="at least 8"):
         verifier_of("short")
+
+
+def test_passwords_are_derived_one_at_a_time(monkeypatch):
+    """Each takes 64 MiB: a program with many connections must not need that for all of them."""
+    import argon2.low_level
+
+    running, most = [], []
+
+    def hash_secret_raw(*_):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.001)  # long enough for others to come in, if they could
+        running.pop()
+        return b"x" * 32
+
+    monkeypatch.setattr(argon2.low_level, "hash_secret_raw", hash_secret_raw)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: derive("correct horse", COSTS), range(24)))
+    assert len(most) == 24
+    assert max(most) == 1
 
 
 def test_a_token_can_be_read_and_is_always_another():

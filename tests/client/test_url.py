@@ -25,6 +25,7 @@ def test_the_environment_and_the_default(monkeypatch):
     monkeypatch.setenv("TELPHER_URL", "telpher://elsewhere")
     assert parse_url().hosts == (("elsewhere", 7400),)
     assert parse_url("telpher://here").hosts == (("here", 7400),)
+    assert parse_url("telpher://h\xe9").hosts == (("h\xe9", 7400),)
     monkeypatch.delenv("TELPHER_URL")
     assert parse_url().hosts == (("127.0.0.1", 7400),)
 
@@ -33,6 +34,9 @@ def test_the_environment_and_the_default(monkeypatch):
     ("url", "text"),
     [
         ("amqp://app:hunter2@host", "telpher:// or telpher"),
+        ("", "is empty"),
+        ("telpher://app:hunter2@h\udcff", "no name has it"),
+        ("telpher://app:hunter2@h\u2028st:7400", "no name has it"),
         ("telpher://app:hunter2@host:0", "1 to 65535"),
         ("telpher://app:hunter2@host:99999", "1 to 65535"),
         ("telpher://app:hunter2@host:x", "1 to 65535"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -27,7 +29,7 @@ from telpher_broker.tls import Certificates, TlsError, read_certificates, subjec
 from telpher_broker.validity import CERTIFICATE, REVOCATION_LIST, end_of
 
 from .authority import Authority
-from .process import failing, serving
+from .process import environment, failing, serving
 
 SUBJECT = {"C": "NO", "O": "Acme, Inc", "CN": "app"}
 SUBJECT_TEXT = "CN=app,O=Acme\\, Inc,C=NO"
@@ -440,6 +442,20 @@ def test_what_others_can_reach_needs_both(
     code, _ = failing(tmp_path, *flags)
     assert code == ExitCode.USAGE
     assert text in (tmp_path / "log").read_text()
+
+
+def test_a_configuration_is_checked_with_its_certificates(trust: Authority, server: Path) -> None:
+    other = trust.issue("other")
+    for key, code, text in (
+        (server, ExitCode.OK, "tls_cert holds until"),
+        (other, ExitCode.USAGE, f"the key in {other} belongs to another certificate"),
+    ):
+        command = [sys.executable, "-m", "telpher_broker", "config", "--check"]
+        command += ["--tls-cert", str(server), "--tls-key", str(key)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment(), check=False
+        )
+        assert (done.returncode, text in done.stderr) == (code, True)
 
 
 def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def ask_new_password(name: str) -> str:
         return answer
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
-        raise click.UsageError("there is nobody to ask for a password: give it on standard input")
+        raise click.UsageError(
+            "there is nobody to ask for a password: give it on standard input, or --no-password "
+            "for a user that comes in by tokens or a certificate"
+        )
     return line
 
 

@@ -79,7 +79,7 @@ CODES: Final[dict[str, str]] = {
     "unknown_user": "No such user; users of another namespace are called user@namespace.",
     "user_exists": "There is a user of that name or certificate already.",
     "last_admin": "The last administrator with a password stays; make another one first.",
-    "unknown_token": "The user has no token of that name.",
+    "unknown_token": "The user has no token of that name.",  # nosec B105
     "unknown_namespace": "No such namespace.",
     "namespace_in_use": "The namespace still has channels or users; delete them first.",
     "limit_reached": "A declared limit of the broker is reached; the text names it.",
