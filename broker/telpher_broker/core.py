@@ -7,7 +7,6 @@ puts requests into the next round; `rounds.py` decides, writes and gives back wh
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -105,6 +104,12 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
     )
 
 
+def _run_of(storage: Storage) -> tuple[bytes, bytes]:
+    """Which run of which data this is, and which was the one before."""
+    run, before = (storage.epoch + step for step in (0, -1))
+    return storage.identity + run.to_bytes(8), storage.identity + before.to_bytes(8)
+
+
 def _next_time(expression: str, timezone: str, after_ms: int) -> int | None:
     """`cron.next_time`, which is imported when there is something to schedule."""
     from .cron import next_time
@@ -166,7 +171,7 @@ class Broker:
         self._draining = False
         self._deserted = trio.Event()
         self._finished = trio.Event()
-        self._identity = secrets.token_bytes(16)
+        self._run = b""
         self._began = 0.0
         self._nursery: trio.Nursery | None = None
         # Where who came in and what was administered is told; whoever makes the broker gives it.
@@ -189,7 +194,8 @@ class Broker:
         self.engine.loaded()
         for record, position in recovery.records:
             self.engine.replay(record, position)
-        self.engine.recovered()
+        self._run, before = _run_of(self.storage)
+        self.engine.recovered(self._run, before)
         unchecked = self.engine.unchecked_channels
         if unchecked:
             log.warning(
@@ -456,7 +462,7 @@ class Broker:
             "lease_ms": self.settings.lease_ms,
             "transaction_publishes_max": self.settings.transaction_publishes_max,
             "request_bytes_max": min(f.REQUEST_BYTES_MAX, self.settings.frame_bytes_max),
-            "broker": self._identity,
+            "broker": self._run,
         }
         if identity.user is not None:
             limits |= {"user": identity.user, "namespace": identity.namespace}

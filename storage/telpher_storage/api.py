@@ -185,6 +185,10 @@ class Storage(Protocol):
         """The owner epoch: one more at each open of the same data."""
 
     @property
+    def identity(self) -> bytes:
+        """8 bytes: the same at each open of the same data, others for other data."""
+
+    @property
     def next_record(self) -> int:
         """The number of the next record to be appended."""
 

@@ -59,6 +59,15 @@ class StorageConformance:
         assert second.epoch > epoch or not second.keeps_snapshots
         second.close(clean=True)
 
+    def test_the_identity_is_that_of_the_data(self) -> None:
+        first, *_ = self._open()
+        identity = first.identity
+        assert len(identity) == 8
+        first.close(clean=True)
+        second, *_ = self._open()
+        assert second.identity == identity or not second.keeps_snapshots
+        second.close(clean=True)
+
     def test_records_come_back_in_order(self) -> None:
         for clean in (True, False):
             storage, _, before, _ = self._open()

@@ -91,6 +91,10 @@ class FileLog:
         self._snapshots = self._blocks = self._records = self._bytes = 0
 
     @property
+    def identity(self) -> bytes:
+        return self._manifest.directory
+
+    @property
     def synced_record(self) -> int:
         return self._syncer.upto
 

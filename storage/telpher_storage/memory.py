@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -31,6 +32,7 @@ class _Counting:
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.identity = secrets.token_bytes(8)
         self.next_record = 0
         self.synced_record = 0
         self.full = False

@@ -38,11 +38,11 @@ class Pair:
         (self.consume,) = self.heard()
         self.say(f.Reply(self.consume.request, {"subscription": "", "lost": ()}))
 
-    def connect(self) -> None:
+    def connect(self, broker: bytes = b"b" * 16) -> None:
         self.broker = Connection(Role.SERVER, 1 << 26)
         self.session.begin(self.now)
         self.heard()
-        self.say(f.Welcome(0, 1, "t", LIMITS))
+        self.say(f.Welcome(0, 1, "t", {**LIMITS, "broker": broker}))
 
     def heard(self) -> list[f.Frame]:
         return self.broker.receive_data(b"".join(self.session.take_output(self.now)))
@@ -85,6 +85,40 @@ def test_a_quarter_of_the_prefetch_makes_a_settle_by_itself():
     pair.state.ack(1, delivery)
     (settle,) = pair.heard()
     assert settle.offsets == (0, 2)
+
+
+def test_what_an_ack_settles_is_not_taken_from_a_later_delivery():
+    """The lease ends, the message comes again, and then the broker gets the ack of the first."""
+    pair = Pair()
+    pair.deliver(0, 3)
+    first = pair.state.take()
+    pair.state.ack_range(0, 2, first)
+    pair.state.flush()
+    (settle,) = pair.heard()
+    pair.say(f.Lost(pair.state.number, (0, 3)))
+    pair.deliver(0, 3, attempt=2)
+    pair.say(f.Settled(settle.request, (1, 2)))
+    again = pair.state.take()
+    assert (again.first, again.end, again.attempt) == (1, 3, 2)
+    assert not pair.state.deliveries
+    assert list(pair.state.held) == [(1, 3)]
+    assert pair.state.lost_acks.flat() == (1, 2)
+
+
+def test_what_an_ack_settles_is_lost_to_who_works_on_a_later_delivery():
+    pair = Pair()
+    pair.deliver(0, 1)
+    first = pair.state.take()
+    pair.state.ack(0, first)
+    pair.state.flush()
+    (settle,) = pair.heard()
+    pair.say(f.Lost(pair.state.number, (0, 1)))
+    pair.deliver(0, 1, attempt=2)
+    again = pair.state.take()
+    pair.say(f.Settled(settle.request, ()))
+    assert pair.state.is_lost(0, again.serial)
+    with pytest.raises(LeaseLost):
+        pair.state.ack(0, again)
 
 
 def test_gathered_acks_go_after_a_few_milliseconds():
@@ -151,6 +185,34 @@ def test_a_reconnect_names_what_is_held_and_repeats_what_was_not_answered():
     with pytest.raises(LeaseLost, match="the lease of 4 of 'jobs'"):
         pair.state.ack(4, delivery)
     pair.state.ack(5, delivery)
+
+
+def test_a_consumer_that_comes_back_tells_which_run_delivered_what_it_holds():
+    """After a loss of power the offsets may be those of other messages."""
+    pair = Pair()
+    pair.deliver(0, 2)
+    assert "broker" not in pair.consume.options
+    for _ in range(2):  # the second time nothing was kept by the broker in between
+        pair.session.cut()
+        pair.connect(broker=b"2" * 16)
+        (consume,) = pair.heard()
+        assert (consume.options["held"], consume.options["broker"]) == ((0, 2), b"b" * 16)
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": (0, 1)}))
+    pair.session.cut()
+    pair.connect(broker=b"3" * 16)
+    (consume,) = pair.heard()
+    assert (consume.options["held"], consume.options["broker"]) == ((1, 2), b"2" * 16)
+
+
+def test_an_ephemeral_consumer_goes_back_to_where_a_shorter_log_ends():
+    pair = Pair(automatic=True)
+    pair.deliver(0, 9)
+    for expected, place in ((9, 5), (5, 7), (5, 5)):
+        pair.session.cut()
+        pair.connect()
+        (consume,) = pair.heard()
+        assert consume.options["start"] == expected
+        pair.say(f.Reply(consume.request, {"subscription": "~", "next": place, "lost": ()}))
 
 
 def test_an_ack_that_comes_too_late_is_told():

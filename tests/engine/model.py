@@ -241,15 +241,13 @@ class Model:
         for offset in sorted(held):
             place = sub.places.get(offset)
             may = consumer.token is not None and sub.durable and place is not None
-            may = may and (place.consumer is None or place.consumer is former)
+            may = may and (place.consumer is former if place.consumer else place.attempt > 0)
             if may and place.consumer is None and place.due_ms > self.now_ms:
                 may = False
             if may and place.consumer is None and place.due_ms and offset in lost:
                 continue  # due, and the engine has not looked yet
             assert may == (offset not in lost), (offset, place)
             if may:
-                place.due_ms = place.due_ms if place.attempt else 0
-                place.attempt = max(place.attempt, 1)
                 place.delivery = place.delivery if place.consumer else place.attempt
                 place.consumer = consumer
                 place.deadline_ms = self.now_ms + consumer.lease_ms

@@ -44,15 +44,48 @@ def test_resuming_with_less_prefetch_never_exceeds_it(driver: Driver) -> None:
     assert [offset for offset, _, _ in delivered(said)] == [8]
 
 
-def test_a_held_message_that_was_never_started_is_started(driver: Driver) -> None:
-    """A client may hold what a broker with less durability has forgotten to have delivered."""
+def test_what_was_never_delivered_is_held_by_nobody(driver: Driver) -> None:
+    """It is in the place of another message, whose channel was deleted while its consumer was away,
+    say: an acknowledgement of that one must not settle it.
+    """
     session = driver.connect()
     driver.publish(session, "jobs", b"a", properties={"priority": 1})
-    driver.consume(session, "jobs", token=TOKEN, held=(0, 1))
-    driver.restart()
+    driver.publish(session, "jobs", b"b")
+    said = driver.send(session, f.Consume(7, "jobs", None, {"token": TOKEN, "held": (0, 2)}))
+    assert f.pairs(answer_of(said, session, 7).result["lost"]) == [(0, 1), (1, 2)]
+    driver.consume(session, "jobs", prefetch=2)
+    assert delivered(driver.rounds[-1].effects) == [(0, 1, b"a"), (1, 1, b"b")]
+
+
+def test_what_an_earlier_run_delivered_is_held_only_while_it_is_the_same_message(
+    driver: Driver,
+) -> None:
+    """A loss of power takes the end of the log, and other messages get the same offsets."""
+    runs = [b"%16d" % number for number in range(4)]
     session = driver.connect()
-    driver.consume(session, "jobs", prefetch=1)
-    assert delivered(driver.rounds[-1].effects) == [(0, 2, b"a")]
+    driver.publish(session, "jobs", b"a")
+    driver.consume(session, "jobs", prefetch=10)
+    kept = len(driver.journal)
+    driver.publish(session, "jobs", b"b")
+    del driver.journal[kept:]
+    driver.restart()
+    driver.engine.recovered(runs[1], runs[0])
+    session = driver.connect()
+    driver.publish(session, "jobs", b"c")
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    driver.settle_offsets(session, consumer, 1, (0, 2))
+    driver.send(session, f.Cancel(driver.request(), consumer))
+
+    def lost(run: bytes) -> f.Offsets:
+        session = driver.connect()
+        options = {"token": TOKEN, "held": (0, 2), "broker": run}
+        reply = answer_of(driver.send(session, f.Consume(7, "jobs", None, options)), session, 7)
+        driver.disconnect(session, orderly=True)
+        return reply.result["lost"]
+
+    assert lost(runs[0]) == (1, 2)
+    assert lost(runs[1]) == ()
+    assert lost(runs[2]) == (0, 2)
 
 
 def test_a_subscription_that_does_not_lease_holds_nothing(driver: Driver) -> None:
@@ -111,5 +144,7 @@ def test_what_is_lost_is_told_in_order(driver: Driver) -> None:
     session = driver.connect()
     driver.publish(session, "jobs", b"a", properties={"delay_ms": 1000})
     driver.publish(session, "jobs", b"b")
+    consumer = driver.consume(session, "jobs", prefetch=1)
+    driver.send(session, f.Cancel(driver.request(), consumer))
     said = driver.send(session, f.Consume(7, "jobs", None, {"token": TOKEN, "held": (0, 9)}))
     assert f.pairs(answer_of(said, session, 7).result["lost"]) == [(0, 1), (2, 9)]

@@ -235,10 +235,15 @@ class Engine:
                 if self.state.memory.spills(batch):
                     log.spill(stored, place.part(at, batch))
 
-    def recovered(self) -> None:
-        """Replay is over: set the alarms, and never let time go back behind what was published."""
+    def recovered(self, run: bytes = b"", run_before: bytes = b"") -> None:
+        """Replay is over: set the alarms, and never let time go back behind what was published.
+
+        `run` and `run_before` name this start and the last one, for consumers that come back.
+        """
         turn = self._turn
+        turn.run, turn.run_before = run, run_before
         for channel in self.state.numbered.values():
+            channel.log.recovered = channel.log.next
             turn.loosened[channel] = None
             for subscription in channel.subscriptions.values():
                 turn.wakeful[subscription] = None

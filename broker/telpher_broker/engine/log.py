@@ -133,7 +133,8 @@ class _Chunk:
 class Log:
     """The batches of one channel; `next` is the offset that the next message will have.
 
-    `memory` counts what all logs of a state hold, `account` what those of its namespace hold;
+    What is below `recovered` is from before the last start. `memory` counts what all logs of a
+    state hold, `account` what those of its namespace hold;
     `body_bytes` and `memory_bytes` are this one's share. `messages` counts what its batches hold:
     gaps are not in it.
     """
@@ -148,6 +149,7 @@ class Log:
         "memory_bytes",
         "messages",
         "next",
+        "recovered",
         "start",
     )
 
@@ -158,6 +160,7 @@ class Log:
         self._firsts: list[int] = []
         self.start = 0
         self.next = 0
+        self.recovered = 0
         self.messages = 0
         self.body_bytes = 0
         self.memory_bytes = 0

@@ -26,6 +26,7 @@ from .decide import (
 from .failure.failures import CONSUMER_LOST, lose
 from .limits.lines import drop
 from .limits.quotas import CONNECTION
+from .log import Log
 from .ranges import READY
 from .routing.feeds import durable_feed, ephemeral_feed
 from .routing.filters import check_filtered, filter_of, set_filter
@@ -76,6 +77,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     fenced = options.flag("fence")
     closes_when_lagging = options.choice("lagging", "miss", "close") == "close"
     member = options.token("member")
+    run = options.token("broker")
     start = options.start("start")
     wanted = filter_of(options.anything("filter"))
     options.done()
@@ -106,7 +108,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
-    lost = _resume(turn, consumer, former, held)
+    lost = _resume(turn, consumer, former, held, _delivered_by(turn, channel.log, run))
     if fenced and not turn.fences:
         turn.begin_fences()
     session.consumers[frame.request] = consumer
@@ -116,13 +118,8 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if prefetch:
         consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
     turn.enlist(consumer)
-    turn.reply(
-        session,
-        f.Reply(
-            frame.request,
-            {"subscription": subscription.name, "next": subscription.cursor, "lost": lost},
-        ),
-    )
+    told = {"subscription": subscription.name, "next": subscription.cursor, "lost": lost}
+    turn.reply(session, f.Reply(frame.request, told))
 
 
 def _check_alone(consumer: Consumer, former: Consumer | None) -> None:
@@ -387,23 +384,40 @@ def check_subscriptions(turn: Turn, channel: Channel) -> None:
         raise Refusal("limit_reached", f"subscriptions_per_channel_max = {bound}")
 
 
+def _delivered_by(turn: Turn, log: Log, run: bytes | None) -> int:
+    """Up to which offset what a run of the broker has delivered is what the log has now.
+
+    A loss of power may have taken the end of the log, and others be published there since.
+    """
+    if run is None or run == turn.run:
+        return log.next
+    return log.recovered if run == turn.run_before else 0
+
+
 def _resume(
-    turn: Turn, consumer: Consumer, former: Consumer | None, held: list[tuple[int, int]]
+    turn: Turn,
+    consumer: Consumer,
+    former: Consumer | None,
+    held: list[tuple[int, int]],
+    bound: int,
 ) -> Offsets:
-    """Take over from the consumer of the same token; what of `held` is someone else's now."""
+    """Take over from the consumer of the same token; what of `held` is someone else's now.
+
+    From the offset `bound` on nothing is what it was when it was delivered.
+    """
     if consumer.token is None:
         return f.flatten(held)
     lost: list[tuple[int, int]] = []
     if consumer.subscription.durable and _may_hold(consumer, former):
         for first, end in held:
-            lost += _reclaim(turn, consumer, former, first, end)
+            lost += _reclaim(turn, consumer, former, first, end, bound)
     else:
         lost = held
     if former is not None:
         if former.subscription is consumer.subscription and former.gap is not None:
             consumer.missed, consumer.gap = former.missed, former.gap
             turn.lagging[consumer] = None
-        _supersede(turn, former)
+        expel(turn, former, "resumed_elsewhere", "the consumer's token came with a later CONSUME")
     former_run = consumer.subscription.former_run
     is_single = consumer.subscription.single or consumer.exclusive
     if former_run is not None and consumer.leases and is_single:
@@ -422,29 +436,22 @@ def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
     return not any(other.leases for other in subscription.consumers if other not in allowed)
 
 
-def _supersede(turn: Turn, former: Consumer) -> None:
-    """Its token has come back."""
-    expel(turn, former, "resumed_elsewhere", "the consumer's token came with a later CONSUME")
-
-
-def _start(turn: Turn, subscription: Subscription, first: int, end: int) -> None:
-    record = r.Started(subscription.channel.number, subscription.name, (first, end))
-    turn.commit(record, subscription.durable)
-
-
 def _reclaim(
-    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int
+    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int, bound: int
 ) -> list[tuple[int, int]]:
-    """Lease `first` to `end` to the consumer as far as nobody else has it; what it cannot have."""
+    """Lease `first` to `end` to the consumer as far as nobody else has it; what it cannot have.
+
+    What was never delivered cannot be held by anybody: it is another message than the consumer
+    has, in the place of one that was lost with the power or deleted with its channel.
+    """
     subscription = consumer.subscription
-    log = subscription.channel.log
+    claimed, end = end, min(end, bound)
+    if end <= first:
+        return [(first, claimed)]
     lost: list[tuple[int, int]] = []
     keyed = subscription.keyed
     if keyed is not None:
         keyed.catch_up()
-    claimed, end = end, min(end, max(first, log.next))
-    if end > max(subscription.cursor, first):
-        _start(turn, subscription, max(subscription.cursor, first), end)
     deadline_ms = turn.now_ms + consumer.lease_ms
     reached = first
     for span in subscription.ranges.over(first, end):
@@ -455,8 +462,8 @@ def _reclaim(
         holder = span.consumer
         if holder is not None and holder in (former, subscription.former_run):
             delivery = span.delivery
-        elif span.state == READY:
-            delivery = max(span.attempt, 1)
+        elif span.state == READY and span.attempt:
+            delivery = span.attempt
         else:
             lost.append((start, stop))
             continue
@@ -465,8 +472,6 @@ def _reclaim(
             runs = keyed.claim(consumer, holder, start, stop)
             lost += _without((start, stop), runs)
         for low, high in runs:
-            if holder is None and not span.attempt:
-                _start(turn, subscription, low, high)
             subscription.ranges.seize(low, high, consumer, deadline_ms, delivery)
         if holder is not None and holder is subscription.former_run and not holder.leases:
             leave(turn, holder)

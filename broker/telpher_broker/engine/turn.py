@@ -121,6 +121,8 @@ class Turn:
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
         self.loosened: dict[Channel, None] = {}
+        # Which start of the broker this is, and which was the last one.
+        self.run = self.run_before = b""
         # The number of the last lease that was numbered; 0: none in this run.
         self.fences = 0
         self.forget_ms = 0

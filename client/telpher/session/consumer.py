@@ -112,6 +112,7 @@ class ConsumerState:
         self._serial = 0
         self._next: int | None = None
         self._unnamed_from: int | None = None
+        self._broker: bytes | None = None  # which run of the broker has delivered what is held
         self._resumed = False
         self._runs: list[tuple[int, int]] = []
         self._run_first = self._run_end = -1
@@ -161,6 +162,8 @@ class ConsumerState:
             )
             # More than one frame may name: the broker gives it to others.
             self._unnamed_from = unnamed[0] if unnamed else None
+            if self._broker is not None:
+                options["broker"] = self._broker
         # An ephemeral subscription ended with its connection; the name that it had is the broker's.
         name = None if self.automatic else self.subscription
         return f.Consume(self.number, self.channel, name, options)
@@ -168,8 +171,10 @@ class ConsumerState:
     def joined(self, result: dict[str, Any], now: float) -> None:
         """The REPLY to CONSUME came: what it calls lost is lost, what is left is renewed."""
         self.subscription = result.get("subscription") or self.subscription
-        if self._next is None and type(result.get("next")) is int:
-            self._next = result["next"]
+        self._broker = self.session.broker
+        place = result.get("next")
+        if type(place) is int and (self._next is None or place < self._next):
+            self._next = place  # below it after the broker lost the end of the log
         lost = result.get("lost") or ()
         if lost:
             self.lost(_checked_offsets(lost))
@@ -307,7 +312,9 @@ class ConsumerState:
     def end_transaction(self, number: int, acks: TransactedAcks, *, is_done: bool) -> None:
         """They are settled, or held again but for what was lost meanwhile."""
         self.settling.pop(number, None)
-        if not is_done and self.ended is None:
+        if is_done:
+            self._forget_settled(acks.offsets, ())
+        elif self.ended is None:
             self.held.add_all(acks.kept)
             if acks.losses:
                 self.losses += acks.losses
@@ -392,8 +399,18 @@ class ConsumerState:
             lost = settling.offsets if settling.error is not None else settling.answer.lost
             if lost:
                 self.lost_acks.add_all(lost)
+            self._forget_settled(settling.offsets, lost)
         if not self.settling:
             self.on_settled()
+
+    def _forget_settled(self, offsets: f.Offsets, lost: f.Offsets) -> None:
+        """An acknowledgement that overtook the end of its lease settled a later delivery, which
+        came before the answer: that one is not to be taken any more.
+        """
+        again = self.held.intersection(offsets)
+        again.remove_all(lost)
+        if again:
+            self.lost(again.flat())
 
     # --- leases
 

@@ -102,6 +102,7 @@ class Session:
         self._opening_due: float | None = None
         self.limits = Limits()
         self.server = ""
+        self.broker: bytes | None = None
         self.may_ask = False
         self.is_draining = False
         self.fault: TelpherError | None = None
@@ -383,6 +384,8 @@ class Session:
         }
         self.limits = Limits(**known)
         self.server = frame.server
+        run = frame.limits.get("broker")
+        self.broker = run if type(run) is bytes and len(run) == 16 else None
         self._opening_due = None
         self.may_ask = True
         self._resume()
