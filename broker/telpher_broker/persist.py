@@ -114,9 +114,13 @@ class Persistence:
         return self._engine.records_decided - self._saved_records
 
     async def _sync_every_second(self) -> None:
+        """A second from begin to begin: what is published is on the disk after a second and the
+        sync that covers it, and not after another one that was under way before."""
         storage = self._storage
+        began = trio.current_time()
         while True:
-            await trio.sleep(_SECOND)
+            await trio.sleep_until(began + _SECOND)
+            began = trio.current_time()
             if storage.synced_record < storage.next_record:
                 await storage.sync()
 

@@ -199,6 +199,28 @@ async def test_everysec_syncs_within_the_second(autojump_clock: trio.testing.Moc
         assert storage.events == ["append", "sync"]
 
 
+async def test_everysec_waits_a_second_from_begin_to_begin_of_a_sync(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What comes while one is under way would else wait for it, a second, and its own."""
+
+    class SlowStorage(WatchedStorage):
+        async def sync(self) -> None:
+            begins.append(trio.current_time())
+            upto = self.next_record
+            await trio.sleep(0.7)
+            self.synced_record = upto
+
+    begins: list[float] = []
+    async with house(SlowStorage(), fsync="everysec") as place:
+        peer = await place.peer()
+        await peer.ask(publish(1))
+        await trio.sleep(1.1)
+        await peer.ask(publish(2))
+        await trio.sleep(1)
+    assert begins == pytest.approx([1.0, 2.0], abs=0.01)
+
+
 async def test_a_silent_peer_is_dropped_and_its_messages_come_to_another(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
