@@ -215,6 +215,11 @@ class Broker:
             or not (report.records or report.snapshot_chunks or report.bytes_cut),
         )
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the disk has failed. `run` raises it, as soon as no thread hangs in the disk."""
+        return self.storage.failed
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Decide, write and speak until `drain`; raises StorageFailed when the disk has failed."""
         self._began = trio.current_time()

@@ -44,6 +44,7 @@ from .strangers import Arrival
 from .version import VERSION
 
 FAILED_EXIT_SECONDS: Final = 0.5
+FAILED_LOOK_SECONDS: Final = 0.25
 FILES_BESIDE_CONNECTIONS: Final = 64
 _DAY_SECONDS: Final = 86_400.0
 
@@ -69,6 +70,8 @@ class Served(Protocol):
     rim_statistics: Callable[[], dict[str, Any]]
 
     def recover(self) -> Any: ...
+    @property
+    def has_failed(self) -> bool: ...
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
     async def serve(self, stream: trio.abc.Stream, peer: Peer, arrival: Arrival) -> None: ...
     async def drain(self, deadline_seconds: float) -> None: ...
@@ -337,15 +340,23 @@ class Daemon:
         notify("READY=1", "STATUS=serving")
 
     async def _core(self, task_status: trio.TaskStatus[None]) -> None:
-        try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._bound_exit)
             await self._broker.run(task_status=task_status)
-        except* StorageFailed as group:
-            # A disk that hangs could hold the exit up for ever: the clock starts here.
-            _exit_after(FAILED_EXIT_SECONDS, ExitCode.DISK_FAILED, str(_first(group)))
-            raise
+            nursery.cancel_scope.cancel()
         if not self._stop.is_set():
             raise RuntimeError("the core ended by itself")
         self._core_ended.set()
+
+    async def _bound_exit(self) -> None:
+        """A disk that hangs could hold the exit up for ever: the clock starts when a call to it has
+        failed, though the core may still wait for another one."""
+        try:
+            while not self._broker.has_failed:  # noqa: ASYNC110 (a storage has no events)
+                await trio.sleep(FAILED_LOOK_SECONDS)
+        finally:
+            if self._broker.has_failed:
+                _exit_after(FAILED_EXIT_SECONDS, ExitCode.DISK_FAILED, "a call does not return")
 
     async def _signals(self, task_status: trio.TaskStatus[None]) -> None:
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

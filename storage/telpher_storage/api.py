@@ -197,6 +197,10 @@ class Storage(Protocol):
         """Every record with a lower number is known to be on the disk."""
 
     @property
+    def failed(self) -> bool:
+        """A write or a sync has failed, and everything raises `StorageFailed` from now on."""
+
+    @property
     def full(self) -> bool:
         """The disk is (nearly) full: what would grow the log should be refused."""
 

@@ -99,6 +99,10 @@ class FileLog:
         return self._syncer.upto
 
     @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    @property
     def full(self) -> bool:
         return self._reserve.full
 

@@ -35,7 +35,7 @@ class _Counting:
         self.identity = secrets.token_bytes(8)
         self.next_record = 0
         self.synced_record = 0
-        self.full = False
+        self.failed = self.full = False
         self._open = False
         self._cut: int | None = None
         self._blocks = self._records = self._bytes = self._syncs = self._snapshots = 0

@@ -10,6 +10,7 @@ import trio
 from telpher_broker.audit import Audit
 from telpher_broker.listeners import Peer
 from telpher_broker.strangers import Arrival
+from telpher_storage import StorageFailed
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,26 @@ async def echo(stream: trio.SocketStream, _peer: Peer) -> None:
 
 
 class FakeBroker:
-    """Echoes; `run` raises `failure` once `broken` is set."""
+    """Echoes; `run` raises `failure` once `broken` is set, or hangs from then on."""
 
     def __init__(
         self,
         serve: Callable[[trio.SocketStream, Peer], Awaitable[None]] = echo,
         failure: Exception | None = None,
+        hangs: bool = False,
     ) -> None:
         self._serve = serve
         self._failure = failure
+        self._hangs = hangs
         self.broken = trio.Event()
         self.drained_for: float | None = None
         self._ended = trio.Event()
 
         self.audit = Audit()
+
+    @property
+    def has_failed(self) -> bool:
+        return self.broken.is_set() and isinstance(self._failure, StorageFailed)
 
     def recover(self) -> Summary:
         return Summary()
@@ -56,6 +63,8 @@ class FakeBroker:
 
     async def _fail(self) -> None:
         await self.broken.wait()
+        if self._hangs:
+            await trio.sleep_forever()
         if self._failure is None:
             self._ended.set()
         else:

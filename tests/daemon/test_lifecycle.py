@@ -158,6 +158,21 @@ async def test_a_failed_disk_ends_the_daemon_without_a_traceback(
     assert ends == [(0.5, ExitCode.DISK_FAILED)]
 
 
+@pytest.mark.trio
+async def test_a_failed_disk_ends_the_daemon_while_another_call_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = trio.Event()
+    monkeypatch.setattr(daemon_module, "_exit_after", lambda *_: ended.set())
+    broker = FakeBroker(failure=StorageFailed("fsync: I/O error"), hangs=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Running(broker, tmp_path).live)
+        broker.broken.set()
+        with trio.fail_after(0.9 - daemon_module.FAILED_EXIT_SECONDS):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
+
+
 def test_a_disk_that_hangs_does_not_hold_up_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     codes: list[ExitCode] = []
