@@ -1,0 +1,144 @@
+"""Faults planted in production code, to prove that the simulation sees such.
+
+Each replaces one line of one function by another, in memory, and is to be found by a violation in
+few seeds. A line that is not there any more is an error: a planted fault must not rot.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """In `place`, "module:function" or "module:Class.method", `line` becomes `instead`."""
+
+    name: str
+    place: str
+    line: str
+    instead: str
+
+
+MUTANTS = (
+    Mutant(
+        "a confirm is said before its block is written",
+        "telpher_broker.rounds:Rounds._round",
+        "engine.written(self._storage.append(taken.records, engine.now_ms))",
+        "self._speak(taken.effects[:]); del taken.effects[:]; "
+        "engine.written(self._storage.append(taken.records, engine.now_ms))",
+    ),
+    Mutant(
+        "a sync that was asked for is not waited for",
+        "telpher_broker.rounds:Rounds._line_up",
+        "self._unsynced += effects",
+        "self._speak(effects)",
+    ),
+    Mutant(
+        "the sync of each second is left out",
+        "telpher_broker.persist:Persistence._sync_every_second",
+        "if storage.synced_record < storage.next_record:",
+        "if False:",
+    ),
+    Mutant(
+        "a snapshot does not have what producers sent last",
+        "telpher_broker.engine.dump:_load_producers",
+        "state.producers[name] = producer",
+        "pass",
+    ),
+    Mutant(
+        "a batch that comes again is stored again",
+        "telpher_broker.engine.publish:stored_before",
+        "place = producer.recent.get(sequence)",
+        "place = None",
+    ),
+    Mutant(
+        "an acknowledgement is not journalled",
+        "telpher_broker.engine.decide:acknowledge",
+        "subscription.durable,",
+        "False,",
+    ),
+    Mutant(
+        "a delivery is not journalled",
+        "telpher_broker.engine.dispatch:_take",
+        "turn.commit(r.Started(number, name, (first, end)), subscription.durable)",
+        "turn.commit(r.Started(number, name, (first, end)), False)",
+    ),
+    Mutant(
+        "what was leased at a crash is not given back",
+        "telpher_broker.engine.membership:hold_for_resume",
+        "turn.set_alarm(subscription, deadline_ms)",
+        "pass",
+    ),
+    Mutant(
+        "a frozen log is not kept apart from the one that goes on",
+        "telpher_broker.engine.log:Log._own",
+        "if chunk.shared:",
+        "if False:",
+    ),
+    Mutant(
+        "the directory is not synced after a new manifest",
+        "telpher_storage.manifest:replace_small",
+        "files.sync_directory(directory)",
+        "pass",
+    ),
+    Mutant(
+        "a failed sync is tried again",
+        "telpher_storage.file_log:FileLog.sync",
+        "self._fail(error)",
+        "continue",
+    ),
+    Mutant(
+        "what another run has delivered is kept",
+        "telpher_broker.engine.membership:_delivered_by",
+        "return log.recovered if run == turn.run_before else 0",
+        "return log.next",
+    ),
+    Mutant(
+        "what an acknowledgement has settled is taken from a later delivery",
+        "telpher.session.consumer:ConsumerState._forget_settled",
+        "self.lost(again.flat())",
+        "pass",
+    ),
+    Mutant(
+        "a publish under way is forgotten with its connection",
+        "telpher.session.window:Window.cut",
+        "self.waiting.extendleft(reversed(self.flying.values()))",
+        "pass",
+    ),
+)
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """Within it production has the fault."""
+    function = _found(mutant.place)
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(mutant.line) != 1:
+        raise LookupError(f"{mutant.place} has not once the line {mutant.line!r}")
+    made: dict[str, Any] = {}
+    code = compile(
+        "from __future__ import annotations\n" + source.replace(mutant.line, mutant.instead),
+        f"<{mutant.name}>",
+        "exec",
+    )
+    exec(code, function.__globals__, made)
+    before = function.__code__
+    function.__code__ = made[function.__name__].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = before
+
+
+def _found(place: str) -> Any:
+    module, _, path = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
