@@ -210,9 +210,9 @@ class _Run:
         """What comes after the last block of a base; None if the log does not have that block."""
         log = self._view.log_from_before(facts.record)
         blocks = log.blocks()
-        if facts.record <= log.manifest.upto:
-            found = (log.manifest.upto, self._view.manifest.snapshot or 0)
-            return blocks if found == (facts.record, facts.snapshot) else None
+        if facts.record <= log.manifest.upto:  # no block to know it by
+            is_known = facts.record == 0 or facts.snapshot == self._view.manifest.snapshot
+            return blocks if is_known and facts.record == log.manifest.upto else None
         for header, _ in blocks:
             if header.end >= facts.record:
                 last = (facts.record, facts.block_epoch, facts.block_table)

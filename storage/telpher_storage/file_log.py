@@ -55,7 +55,7 @@ from .manifest import (
 )
 from .recovery import LogRecovery, check_unlisted, load_clean, load_manifest
 from .reserve import Reserve
-from .retired import remove_retired
+from .retired import covered_by_snapshot, remove_retired, retire
 from .syncer import Syncer
 
 
@@ -181,7 +181,7 @@ class FileLog:
             size = settle_increment(self._files, self._path / name, at, unproven)
             self._sizes[generation] = size
         increments, next_file = kept, self._manifest.next_file
-        remove_names(self._files, self._path, self._left)
+        self._remove_left()
         if self.keeps_records and (not kept or log.version < VERSION):
             self._current = self._create_increment(next_file)
             left = self._readers.pop(next_file, None)
@@ -204,6 +204,14 @@ class FileLog:
         if remove_if_there(self._files, self._path / CLEAN):
             self._files.sync_directory(self._path)
         self._take_over(kept)
+
+    def _remove_left(self) -> None:
+        """What a crash has left; a snapshot that had yet to retire something retires it now."""
+        covered = covered_by_snapshot(self._manifest, self._left)
+        names = [name for name in self._left if name not in map(increment_name, covered)]
+        names += retire(self._files, self._path, covered, self._retired_log_bytes)
+        remove_names(self._files, self._path, names)
+        self._left = []
 
     def _take_over(self, kept: tuple[int, ...]) -> None:
         if self.keeps_records and self._current is None:

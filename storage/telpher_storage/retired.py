@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .directory import remove_names
-from .file_header import increment_name
+from .file_header import INCREMENT, increment_name, parse_name
 from .files import READ, Files
+from .manifest import Manifest
 
 _NAME = re.compile(r"retired-([0-9]{10})")
 
@@ -25,6 +26,19 @@ def retired_files(files: Files, path: Path) -> list[int]:
     """The generations of those that there are, oldest first."""
     found = (_NAME.fullmatch(name) for name in files.list(path))
     return [int(match[1]) for match in found if match]
+
+
+def covered_by_snapshot(manifest: Manifest, left: Iterable[str]) -> list[int]:
+    """Those of the files left by a crash that are increments before the snapshot.
+
+    What comes before all increments of the log is that, and nothing else: what recovery or repair
+    takes out of the log comes behind one that stays, or there is no snapshot.
+    """
+    if manifest.snapshot is None or not manifest.increments:
+        return []
+    parsed = filter(None, map(parse_name, left))
+    increments = [generation for kind, generation in parsed if kind == INCREMENT]
+    return sorted(number for number in increments if number < manifest.increments[0])
 
 
 def retire(files: Files, path: Path, generations: Iterable[int], keep_bytes: int) -> list[str]:

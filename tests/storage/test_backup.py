@@ -472,6 +472,16 @@ def test_with_what_is_kept_of_the_log_a_base_goes_on_over_rewrites(
     assert not list((root / "base-1").glob("snapshot-*"))
 
 
+def test_a_base_that_was_begun_before_the_first_record_goes_on(
+    source: Path, root: Path, scratch: Path
+) -> None:
+    build(source, "", **KEEP)
+    assert back_up(source, root).record == 0
+    build(source, "aSa", **KEEP)
+    assert back_up(source, root).because == ""
+    assert kept(root, scratch) == [4]
+
+
 def test_a_gap_in_what_is_kept_begins_a_new_base(source: Path, root: Path, scratch: Path) -> None:
     for spoil in (Path.unlink, lambda path: flip(path, 8 * 70)):
         build(source, "a", **KEEP)
@@ -529,11 +539,12 @@ def test_an_owner_killed_while_it_retires_leaves_a_log_that_is_whole(
         with suppress(Killed):
             trio.run(run)
         files.die()
-        report = back_up(source, root)
-        assert report.record == 10
-        assert kept(root, scratch)[-1] == 10
         assert length(source, scratch) == 10
+        if at % 2:
+            build(source, "", **KEEP)
+        report = back_up(source, root)
+        assert (report.base.name, report.record) == ("base-1", 10)
+        assert kept(root, scratch) == [10]
         if files.calls < at:
-            assert report.base.name == "base-1"
             return
     raise AssertionError("the run has no end")
