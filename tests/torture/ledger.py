@@ -47,7 +47,17 @@ class Teller:
 
     def tell(self, event: str, *arguments: Any, **options: Any) -> None:
         """Say one event; returns when it is out of this process's hands."""
-        self._socket.sendall(json.dumps([event, arguments, options]).encode() + b"\n")
+        self.say(json.dumps([event, arguments, options]).encode() + b"\n")
+
+    def say(self, data: bytes) -> None:
+        """Say what tells an event, or a part of it."""
+        self._socket.sendall(data)
+
+    def __enter__(self) -> Teller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
 
 
 class Ledger:
@@ -71,13 +81,20 @@ class Ledger:
 
     def close(self) -> dict[str, Any]:
         """End it when it has heard everybody out; its verdict, see `_Judge.verdict`."""
-        Teller(self.directory).tell("close")
+        with Teller(self.directory) as teller:
+            teller.tell("close")
         assert self.process.stdout is not None
-        with self.process.stdout as answers:
-            verdict: dict[str, Any] = json.loads(answers.read())
+        verdict: dict[str, Any] = json.loads(self.process.stdout.read())
         self.process.wait()
-        self._shared.close()
         return verdict
+
+    def clear(self) -> None:
+        """Leave nothing open, however it ended."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._shared.close()
 
 
 class _Judge:
@@ -143,6 +160,7 @@ def _serve(directory: Path) -> None:
         teller, _ = listener.accept()
         with teller:
             closed = _hear(teller, book, judge, shared)
+    listener.close()
     print(json.dumps(judge.verdict()), flush=True)
 
 

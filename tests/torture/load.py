@@ -330,7 +330,7 @@ async def listen(load: Load, bus: telpher.Bus) -> None:
 async def snapshot(load: Load, bus: telpher.Bus) -> None:
     """Have a snapshot written again and again."""
     while True:
-        await trio.sleep(load.rng.uniform(0, 0.1))
+        await trio.sleep(load.rng.uniform(0, load.rng.choice([0.1, 1.0])))
         try:
             await bus.snapshot()
         except (telpher.Refused, telpher.Broken):
