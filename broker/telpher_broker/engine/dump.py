@@ -259,7 +259,7 @@ def load(state: State, chunk: bytes, place: Place | None = None) -> None:
 
     What is more than memory may hold stays at `place`, where the chunk is.
     """
-    kind, *fields = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+    kind, *fields = msgpack.unpackb(chunk, use_list=False, strict_map_key=False, max_ext_len=0)
     if kind == _BATCHES:
         number, rows = fields
         _load_batches(state, number, rows, chunk, place)
@@ -269,7 +269,7 @@ def load(state: State, chunk: bytes, place: Place | None = None) -> None:
 
 def describe(chunk: bytes, show: Callable[[bytes], Any] = summary_of) -> dict[str, Any]:
     """A chunk in readable form: its kind and fields, batches as `show` shows them."""
-    kind, *values = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+    kind, *values = msgpack.unpackb(chunk, use_list=False, strict_map_key=False, max_ext_len=0)
     name, names = _NAMES.get(kind, (f"chunk of kind {kind}", ()))
     fields = dict(zip(names, values, strict=False))
     if name == "Batches":

@@ -378,7 +378,7 @@ def decode(data: bytes) -> Record:
 
     Raises ValueError for a kind that this version does not know: a newer broker wrote it.
     """
-    kind, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    kind, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=False, max_ext_len=0)
     record = KINDS.get(kind)
     if record is None:
         raise ValueError(f"record kind {kind} is unknown here; a newer version wrote it")
