@@ -8,19 +8,19 @@ fetched. What a `format` means is checked where it is known.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import isfinite
 from typing import Any, Final
 
 from .engine.ports import Check, CompileSchema, Violation
 from .engine.schemas.document import Document, pointer_of
-from .engine.schemas.effort import is_soon_told
+from .engine.schemas.effort import Effort
 
 _TEXT_MAX: Final = 300
 _UNTOLD: Final = (
-    "is not as the schema wants it; which part of it is not told, since the schema leads back into "
-    "itself in too many ways for a message that is nested like this"
+    "is not as the schema wants it; which part of it is not told, since there are too many ways "
+    "through the anyOf and oneOf of the schema to follow for a message like this"
 )
 
 
@@ -48,13 +48,13 @@ def compile_schema(schema: Any) -> Check:
         raise ValueError(f"{place}: {error.message}"[:_TEXT_MAX]) from None
     except (jsonschema_rs.ReferencingError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(str(error)[:_TEXT_MAX]) from None
-    is_valid, iter_errors = validator.is_valid, validator.iter_errors
-    document = Document(schema)
+    effort = Effort(Document(schema))
 
     def check(bodies: Sequence[bytes], violations_max: int) -> list[Violation]:
         found: list[Violation] = []
+        effort.begin()
         for index, body in enumerate(bodies):
-            reason = _fault(document, body, is_valid, iter_errors)
+            reason = _fault(body, validator, effort)
             if reason is not None:
                 found.append(Violation(index, *reason))
                 if len(found) >= violations_max:
@@ -64,25 +64,28 @@ def compile_schema(schema: Any) -> Check:
     return check
 
 
-def _fault(
-    document: Document,
-    body: bytes,
-    is_valid: Callable[[Any], bool],
-    iter_errors: Callable[[Any], Any],
-) -> tuple[str, str] | None:
+def _fault(body: bytes, validator: Any, effort: Effort) -> tuple[str, str] | None:
     """Where and why a body is not as the schema wants it; None if it is."""
     try:
         value = _decode(str(body, "utf-8"))
-        if is_valid(value):
+        if validator.is_valid(value):
             return None
-        if not is_soon_told(document, value):
-            return "", _UNTOLD
-        error = next(iter(iter_errors(value)))
-        return pointer_of(error.instance_path), error.message[:_TEXT_MAX]
+        return _explained(value, validator) if effort.suffices(value) else ("", _UNTOLD)
     except RecursionError:
         return "", "is nested too deeply"
     except ValueError as error:  # with what is no UTF-8, no JSON, or a number beyond all bounds
         return "", f"is not JSON: {error}"[:_TEXT_MAX]
+
+
+def _explained(value: Any, validator: Any) -> tuple[str, str]:
+    """The first thing that is wrong with a value; to ask for all would be to make them all."""
+    import jsonschema_rs
+
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return pointer_of(error.instance_path), error.message[:_TEXT_MAX]
+    raise AssertionError("what is wrong is not found when it is looked for")
 
 
 def _finite(text: str) -> float:

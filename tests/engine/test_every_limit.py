@@ -98,6 +98,8 @@ INTERNAL = {
     "_GATHERED_MAX": "what is gathered before it is stored",
     "SPANS_MAX": "ranges changed by one call, which tells where to go on",
     "_FIRE_MAX": "done in one tick, and the rest in the next",
+    "GATHERED_MAX": "what is gathered to explain violations of a batch; beyond it they are not",
+    "WALKED_MAX": "what is looked at to find that out",
     "schemas.STEPS_MAX": "what is told about, and what is not judged",
     "_DEPTH_MAX": "how deep schemas are compared; deeper is not judged",
     "_ALLOWED_MAX": "permissions remembered; beyond it they are worked out again",

@@ -1,20 +1,24 @@
 """Whether what is wrong with a value can be found out soon.
 
 Whether a value is as a schema wants it, a validator says in one look at each pair of a part of the
-schema and a part of the value. Why it is not, it says by following every way there is: where a
-schema leads back into itself in two ways for one part of a value, a body of a few hundred bytes
-that is nested deeply would keep it busy for years. So the ways are counted first, up to a bound.
+schema and a part of the value, and it finds the first thing that is wrong as soon. But of an
+`anyOf` or `oneOf` it gathers all that is wrong, on every way there is: where a schema leads back
+into itself in two ways for one part of a value, a body of a few hundred bytes that is nested deeply
+would keep it busy for years. So the ways are counted first, up to a bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
-from .document import ANNOTATIONS, Document, Schema
+from .document import ANNOTATIONS, Document, Schema, entries
 
-# At 10 to 30 µs each.
-STEPS_MAX: Final = 2000
+# What is gathered, at 10 to 30 µs each, and what is walked over to find that, at one; for a batch.
+GATHERED_MAX: Final = 2000
+WALKED_MAX: Final = 50_000
+_GATHERING: Final = frozenset({"anyOf", "oneOf"})
 # Keywords whose schemas are about what is in a value, and not about the value itself.
 _INSIDE: Final = frozenset(
     {
@@ -25,32 +29,49 @@ _INSIDE: Final = frozenset(
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 
 
-def is_soon_told(document: Document, value: Any) -> bool:
-    """Whether a validator finds in `STEPS_MAX` steps what is wrong with a value."""
-    steps = 0
-    waiting: list[tuple[Schema, Any]] = [(document.root, value)]
-    while waiting:
-        schema, part = waiting.pop()
-        if not isinstance(schema, dict):
-            continue
-        for keyword, said in schema.items():
-            steps += 1
-            if steps > STEPS_MAX:
-                return False
-            if keyword in _REFERENCES:
-                target = document.pointed_at(said)
-                # By name it may lead anywhere; nothing is larger than the whole.
-                waiting.append((document.root if target is None else target.schema, part))
-            elif keyword == "properties" and isinstance(said, dict):
-                if isinstance(part, dict):
-                    waiting += [(one, part[name]) for name, one in said.items() if name in part]
-            elif isinstance(said, (dict, list)) and keyword not in ANNOTATIONS:
-                inside = list(_inside(part)) if keyword in _INSIDE else [part]
-                steps += len(inside)
-                waiting += [(one, each) for one in _schemas(said) for each in inside]
-                if len(waiting) > STEPS_MAX:
+class Effort:
+    """What may be spent on finding out what is wrong with the messages of a batch."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._gathers = any(name in _GATHERING for name, _ in entries(document.root))
+        self._gathered = self._walked = 0
+
+    def begin(self) -> None:
+        """Another batch."""
+        self._gathered = self._walked = 0
+
+    def suffices(self, value: Any) -> bool:
+        """Whether there is enough left to find out what is wrong with this one; it is spent."""
+        if not self._gathers:
+            return True
+        waiting: list[tuple[Schema, Any, bool]] = [(self._document.root, value, False)]
+        while waiting:
+            schema, part, is_gathered = waiting.pop()
+            if not isinstance(schema, dict):
+                continue
+            for keyword, said in schema.items():
+                following = list(islice(self._following(keyword, said, part), WALKED_MAX))
+                self._walked += 1 + len(following)
+                self._gathered += 1 + len(following) if is_gathered else 0
+                if self._gathered > GATHERED_MAX or self._walked > WALKED_MAX:
                     return False
-    return True
+                now = is_gathered or keyword in _GATHERING
+                waiting += [(one, each, now) for one, each in following]
+        return True
+
+    def _following(self, keyword: str, said: Any, part: Any) -> Iterator[tuple[Schema, Any]]:
+        """The schemas that a keyword leads to, each with its part; rather too many than too few."""
+        if keyword in _REFERENCES:
+            target = self._document.pointed_at(said)
+            # By name it may lead anywhere; nothing is larger than the whole.
+            yield (self._document.root if target is None else target.schema), part
+        elif keyword == "properties" and isinstance(said, dict):
+            if isinstance(part, dict):
+                yield from ((one, part[name]) for name, one in said.items() if name in part)
+        elif isinstance(said, (dict, list)) and keyword not in ANNOTATIONS:
+            parts = _inside(part) if keyword in _INSIDE else (part,)
+            yield from ((one, each) for each in parts for one in _schemas(said))
 
 
 def _schemas(said: Any) -> list[Schema]:
