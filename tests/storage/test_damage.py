@@ -10,6 +10,7 @@ directory with all kinds of records.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import trio
 from google_crc32c import value as crc32c
 
-from telpher_storage.block import HEADER_BYTES, decode_header, encode_header
+from telpher_storage.block import HEADER_BYTES, MAGIC, decode_header, encode_header
 from telpher_storage.check import check
 from telpher_storage.clean import CLEAN
 from telpher_storage.file_header import FILE_HEADER_BYTES, increment_name
@@ -94,12 +95,15 @@ def last_proof(directory: Path) -> int:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("clean", [False, True])
-def test_every_file_cut_at_every_seventh_byte(tmp_path: Path, script: str, clean: bool) -> None:
+def test_every_file_cut_at_every_seventh_byte_and_between_blocks(
+    tmp_path: Path, script: str, clean: bool
+) -> None:
     build(tmp_path / "original", script, clean=clean)
     happened: Counter[str] = Counter()
     for path in data_files(tmp_path / "original"):
         size = path.stat().st_size
-        for length in range(0, size, 7):
+        between = {match.start() for match in re.finditer(re.escape(MAGIC), path.read_bytes())}
+        for length in sorted({*range(0, size, 7), *between}):
             directory = copy(tmp_path / "original", tmp_path / "cut")
             shorten(directory / path.name, length)
             result = judge(directory, last_proof_or_zero(directory))

@@ -10,8 +10,8 @@ _RECOVERY = "storage/telpher_storage/recovery.py"
 _READER = "storage/telpher_storage/reader.py"
 
 _POWER = "tests/storage/test_faults.py::test_power_goes_at_every_call"
-_FLIPS = "tests/storage/test_damage.py::test_every_bit_flipped"
-_CUTS = "tests/storage/test_damage.py::test_every_file_cut_at_every_byte"
+_FLIPS = "tests/storage/test_damage.py::test_every_eleventh_bit_flipped"
+_CUTS = "tests/storage/test_damage.py::test_every_file_cut_at_every_seventh_byte_and_between_blocks"
 _DAMAGE = "tests/storage/test_damage.py"
 _DIRECTORY = "tests/storage/test_directory.py"
 
@@ -103,7 +103,7 @@ MUTANTS = (
                 self.refuse(name, reader.offset, f"it should hold {count} chunks")
 """,
         "",
-        "tests/storage/test_damage.py::test_every_bit_flipped",
+        "tests/storage/test_damage.py::test_every_eleventh_bit_flipped",
     ),
     Mutant(
         "damage is cut though what lies behind it proves that it was synced",
@@ -186,7 +186,7 @@ MUTANTS = (
             self.expected = header.first_record
             return False
         text""",
-        "tests/storage/test_damage.py::test_every_file_cut_at_every_byte",
+        "tests/storage/test_damage.py::test_every_file_cut_at_every_seventh_byte_and_between_blocks",
     ),
     Mutant(
         "an older manifest that was put back is accepted",

@@ -119,12 +119,21 @@ MUTANTS = (
     Mutant(
         "recovery claims what it has read before it is on the disk",
         "storage/telpher_storage/directory.py",
-        """            files.truncate(fd, cut_offset)
+        """            _write_again(files, fd, unproven_offset, size)
         files.sync_data(fd)
 """,
-        """            files.truncate(fd, cut_offset)
+        """            _write_again(files, fd, unproven_offset, size)
 """,
         _POWER,
+    ),
+    Mutant(
+        "recovery believes a sync of what an earlier one left out",
+        "storage/telpher_storage/directory.py",
+        """        if unproven_offset is not None:
+""",
+        """        if unproven_offset is None:
+""",
+        "tests/storage/test_faults.py::test_what_a_failed_sync_left_out_is_written_again_by_the_next_process",
     ),
     Mutant(
         "an orderly end is marked before the log is on the disk",
