@@ -73,8 +73,10 @@ def moved_blocks(original: Original) -> Iterator[Damage]:
         for other, sources in original.blocks.items():
             for source in range(len(sources)):
                 for place in range(len(blocks) + 1):
+                    if (name, place) == (other, source):
+                        continue  # before itself it is in its place, and over itself no damage
                     yield Damage("insert", name, place, source, other)
-                    if place < len(blocks) and (name, place) != (other, source):
+                    if place < len(blocks):
                         yield Damage("overwrite", name, place, source, other)
 
 
