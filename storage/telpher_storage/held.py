@@ -16,11 +16,11 @@ from pathlib import Path
 from .api import RecoveryReport, StorageDamaged, StorageError
 from .clean import CleanMarker
 from .directory import close_all_quietly
-from .file_header import FILE_HEADER_BYTES, INCREMENT, increment_name, parse_name
+from .file_header import FILE_HEADER_BYTES, INCREMENT, SNAPSHOT, increment_name, parse_name
 from .files import READ, Files
 from .manifest import MANIFEST, Manifest, data_names, read_small
 from .recovery import LogRecovery, OpenFile, load_clean, load_manifest
-from .retired import retired_files, retired_name
+from .retired import parse_retired_name
 
 TRIES = 100  # each takes about a millisecond; a manifest changes twice in a snapshot
 
@@ -159,15 +159,24 @@ def _view(
 def _hold_older(
     files: Files, directory: Path, manifest: Manifest, held: HeldFiles
 ) -> list[int] | None:
-    """Hold what was retired, also what has not got its name as such yet; the generations."""
-    older = {generation: retired_name(generation) for generation in retired_files(files, directory)}
-    for name in files.list(directory):
-        kind, generation = parse_name(name) or (b"", 0)
-        if kind == INCREMENT and generation not in manifest.increments:
-            older.setdefault(generation, name)
+    """Hold what was retired, also what has not got its name as such yet; the generations.
+
+    A file that is renamed while the names are listed may be listed twice, or not at all.
+    """
+    older = _older_names(files, directory, manifest)
     try:
         for generation, name in older.items():
             held.hold(increment_name(generation), name)
     except StorageDamaged:
         return None
-    return sorted(older)
+    return sorted(older) if older == _older_names(files, directory, manifest) else None
+
+
+def _older_names(files: Files, directory: Path, manifest: Manifest) -> dict[int, str]:
+    """The name of each generation that a snapshot covers, or what is left of it."""
+    older = {}
+    for name in files.list(directory):
+        kind, generation = parse_name(name) or (b"", parse_retired_name(name))
+        if generation and kind != SNAPSHOT and generation not in manifest.increments:
+            older[generation] = name
+    return older

@@ -22,10 +22,15 @@ def retired_name(generation: int) -> str:
     return f"retired-{generation:010}"
 
 
+def parse_retired_name(name: str) -> int:
+    """Its generation; 0 for any other name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else 0
+
+
 def retired_files(files: Files, path: Path) -> list[int]:
     """The generations of those that there are, oldest first."""
-    found = (_NAME.fullmatch(name) for name in files.list(path))
-    return [int(match[1]) for match in found if match]
+    return [number for name in files.list(path) if (number := parse_retired_name(name))]
 
 
 def covered_by_snapshot(manifest: Manifest, left: Iterable[str]) -> list[int]:

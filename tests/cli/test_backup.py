@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def test_a_point_in_time(tmp_path: Path, root: Path, command: Command) -> None:
     ).rows
     assert report["record"] == 2
     assert published(tmp_path / "one", command) == ["before"]
+
+
+def test_the_commands_of_the_page_run_as_they_stand(tmp_path: Path, command: Command) -> None:
+    """Those of docs/operations.md that need no broker at a fixed address, with other paths."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    page = page[page.index("## Backups") : page.index("## When it does not start")]
+    moved = page.replace("/var/lib/", f"{tmp_path}/").replace("/tmp/drill", f"{tmp_path}/drill")
+    moved = moved.replace("/var/backups/", f"{tmp_path}/backups-of-")
+    lines = re.findall(r"^(?:\$ )?(telpher (?:backup|restore).*)$", moved, re.MULTILINE)
+    assert len(lines) == 4
+    with serving(tmp_path, "--data-dir", str(tmp_path / "telpher")) as daemon:
+        command("publish", "jobs", "body", "--url", daemon.unix_url)
+        now = datetime.now(UTC).isoformat()
+        for line in lines:
+            for part in line.split(" && "):
+                words = part.replace("2026-11-01T12:30:00+00:00", now).split()
+                assert command(*words[1:]).code == ExitCode.OK, part
+    assert published(tmp_path / "drill", command) == ["body"]
+    assert published(tmp_path / "telpher-new", command) == ["body"]
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, root: Path, command: Command) -> None:

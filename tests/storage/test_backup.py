@@ -254,6 +254,38 @@ def test_what_changes_while_the_view_is_taken_is_seen_before_or_after(
             assert len(chunks) == (view.manifest.upto + 1 if view.manifest.snapshot else 0)
 
 
+def test_a_file_that_is_retired_while_the_view_is_taken_is_seen(
+    source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two looks at the names; it would be a gap otherwise."""
+    for at in range(1, 5):
+        build(source, "a", **KEEP)
+        back_up(source, root)
+        build(source, "aaS", **KEEP)
+        newest = sorted(source.glob("retired-*"))[-1]
+        unretired = newest.rename(source / newest.name.replace("retired", "increment"))
+        looks = iter(range(1, 100))
+        real = Files.list
+
+        def names(
+            files: Files,
+            directory: Path,
+            *,
+            at: int = at,
+            looks: Iterator[int] = looks,
+            real: Any = real,
+            move: Callable[[], Path] = lambda u=unretired, n=newest: u.rename(n),  # type: ignore[misc]
+        ) -> list[str]:
+            if directory == source and next(looks) == at:
+                move()
+            found: list[str] = real(files, directory)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "list", names)
+            assert back_up(source, root).because == ""
+
+
 def _count(source: Path) -> int:
     with View(source) as view:
         log = view.log()

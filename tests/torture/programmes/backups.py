@@ -355,5 +355,5 @@ PROGRAMME = Programme(
     short=6,
     long=300,
     run=run,
-    promises=("G44",),
+    promises=("G48",),
 )
