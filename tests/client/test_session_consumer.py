@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telpher.errors import Closed, Lagged, LeaseLost
+from telpher.errors import Closed, Lagged, LeaseLost, LimitReached
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.frames import pairs
@@ -321,3 +321,48 @@ def test_a_broken_delivery_is_the_brokers_fault():
     part = (0, 1, 0, b"no batch")
     pair.session.receive(pair.broker.send(f.Deliver(pair.state.number, (part,))), 0.0)
     assert "DELIVER" in str(pair.session.fault)
+
+
+def scattered(pair: Pair, ranges: int) -> None:
+    """Hold every other message, which are so many ranges."""
+    pair.say(
+        *(
+            f.Deliver(
+                pair.state.number, tuple([(2 * n, 1, 0, batch(b"x")) for n in range(at, end)])
+            )
+            for at, end in ((0, ranges // 2), (ranges // 2, ranges))
+        )
+    )
+    assert len(pair.state.held.flat()) == 2 * ranges
+
+
+def test_leases_are_renewed_by_as_many_frames_as_it_takes():
+    pair = Pair(prefetch=100_000)
+    scattered(pair, f.RANGES_MAX + 1)
+    pair.tick(11.0)
+    first, second = [frame for frame in pair.heard() if isinstance(frame, f.Renew)]
+    assert (len(first.offsets), len(second.offsets)) == (2 * f.RANGES_MAX, 2)
+    assert first.offsets + second.offsets == pair.state.held.flat()
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_what_one_frame_cannot_name_is_lost_with_its_connection(more):
+    pair = Pair(prefetch=100_000)
+    scattered(pair, f.RANGES_MAX + more)
+    pair.session.cut()
+    pair.connect()
+    (consume,) = [frame for frame in pair.heard() if isinstance(frame, f.Consume)]
+    assert len(consume.options["held"]) == 2 * f.RANGES_MAX
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": ()}))
+    assert pair.state.held.flat() == consume.options["held"]
+    assert pair.state.is_lost(2 * f.RANGES_MAX, 1) == (more > 0)
+    assert not pair.state.is_lost(2 * f.RANGES_MAX - 2, 1)
+
+
+def test_what_is_longer_than_a_request_may_be_is_not_sent():
+    pair = Pair()
+    pair.session.call("list", {"prefix": "x" * (f.REQUEST_BYTES_MAX - 100)}, lambda _: None)
+    assert len(pair.heard()) == 1
+    with pytest.raises(LimitReached, match="request_bytes_max = 1048576"):
+        pair.session.call("list", {"prefix": "x" * f.REQUEST_BYTES_MAX}, lambda _: None)
+    assert pair.heard() == []
