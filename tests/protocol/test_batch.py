@@ -174,3 +174,72 @@ def test_refused(batch: bytes, code: str) -> None:
 def test_bounds_are_inside() -> None:
     batch = b.encode(b.Columns({"priority": 255}, (b"x" * 30,) * 5, ("k" * 1024,) * 5, None))
     assert b.check(batch, LIMITS).messages == 5
+
+
+MIB = 1 << 20
+LONG = b.BatchLimits(message_bytes_max=4 * MIB, batch_messages_max=100_000)
+ONE_BODY = pack([b""])
+
+
+def array(count: int, element: bytes) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + element * count
+
+
+@pytest.mark.parametrize("count", [1, 20, 3000, 40_000])
+def test_long_columns_are_checked_like_short_ones(count: int) -> None:
+    size = 3 * MIB // count
+    keys = ["k" * min(size, b.KEY_BYTES_MAX)] * count
+    headers = [{"a": b"x" * min(size, b.HEADERS_BYTES_MAX - 1), "b": None}, None] * (count // 2)
+    headers += [{}] * (count % 2)
+    sent = b.encode(b.Columns(None, [bytes(size)] * count, keys, headers))
+    assert b.check(sent, LONG) == b.Summary(count, None, False)
+    assert list(b.decode(sent).headers or ()) == headers
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 3 * MIB])
+@pytest.mark.parametrize(
+    ("element", "why"),
+    [
+        (b"\x91\xc0", "unpacked|exceeds|no array|is bin|nested"),
+        (b"\x90", "is bin|nested|no array"),
+        (b"\x80", "is bin|nested|no array"),
+        (b"\x81\xa1a\xc0", "exceeds"),
+        (b"\xc0", "is bin"),
+        (b"\xa1a", "is bin"),
+        (b"\xd6\xff\x00\x00\x00\x00", "unpacked"),
+    ],
+)
+def test_a_column_of_anything_else_is_refused_however_long(
+    size: int, element: bytes, why: str
+) -> None:
+    count = size // len(element)
+    limits = LONG._replace(batch_messages_max=10 * MIB)
+    with pytest.raises(BatchError, match=why) as caught:
+        b.check(pack((count, None, array(count, element), None, None)), limits)
+    assert caught.value.code == "bad_batch"
+    headers = array(count, b"\x81\xa1a" + element)
+    with pytest.raises(BatchError):
+        b.check(pack((1, None, ONE_BODY, None, headers)), limits)
+
+
+@pytest.mark.parametrize("size", [40_000, 3 * MIB])
+@pytest.mark.parametrize("claim", [b"\x81\xa1a", b"\x91", b"\xdd\x00\x00\x27\x10"])
+def test_what_is_nested_in_a_long_column_is_refused(size: int, claim: bytes) -> None:
+    chain = claim * 100 + b"\xc0"
+    for count in (size // len(chain), 1):
+        column = array(count, chain)
+        with pytest.raises(BatchError):
+            b.check(pack((count, None, column, None, None)), LONG)
+        with pytest.raises(BatchError):
+            b.check(pack((1, None, ONE_BODY, None, column)), LONG)
+
+
+def test_a_long_column_that_is_cut_or_goes_on_is_refused() -> None:
+    column = pack([bytes(MIB)] * 3)
+    assert b.check(pack((3, None, column, None, None)), LONG).messages == 3
+    for wrong in (column[:-1], column + b"\xc0", column + column):
+        with pytest.raises(BatchError):
+            b.check(pack((3, None, wrong, None, None)), LONG)
+    for count in (2, 4):
+        with pytest.raises(BatchError, match=f"in a batch of {count} messages"):
+            b.check(pack((count, None, column, None, None)), LONG)
