@@ -29,7 +29,7 @@ from telpher_broker.engine.failure.letters import PAGE_MESSAGES_MAX
 from telpher_broker.engine.failure.moving import RATE_MAX, RUNNING_MAX
 from telpher_broker.engine.limits import metering
 from telpher_broker.engine.limits.lines import PUBLISH_BYTES
-from telpher_broker.engine.routing import allowance, route
+from telpher_broker.engine.routing import allowance, partitions, route
 from telpher_broker.engine.routing.hashring import WEIGHT_MAX
 from telpher_broker.engine.routing.headers import CRITERIA_MAX
 from telpher_broker.engine.routing.patterns import PATTERN_BYTES_MAX
@@ -328,6 +328,16 @@ def _name(size: int, _: Patch) -> Any:
 def _partitions(count: int, _: Patch) -> Any:
     driver = Driver(memory_limit_bytes=None)
     return driver.call(driver.connect(), "partition", channel="p", kind="queue", partitions=count)
+
+
+@limit("COPIES_MAX", 2 * SMALL)
+def _copies(count: int, patch: Patch) -> Any:
+    patch.setattr(partitions, "COPIES_MAX", 2 * SMALL)
+    driver, session = begun()
+    driver.call(session, "partition", channel="p", kind="topic", partitions=1)
+    for number in range((count + 1) // 2):
+        driver.call(session, "subscribe", channel="p.0", subscription=f"s{number}")
+    return driver.call(session, "partition", channel="p", kind="topic", partitions=3)
 
 
 @limit("PATTERN_BYTES_MAX", PATTERN_BYTES_MAX, "bad_request")

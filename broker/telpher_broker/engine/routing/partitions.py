@@ -24,6 +24,9 @@ from .bindings import exchange_of, make_exchange
 from .exchanges import HASH, WEIGHTS_MAX, Exchange
 from .filters import set_filter
 
+# How many subscriptions a topic in partitions is given at once when it grows.
+COPIES_MAX: Final = 20_000
+
 
 def _partition(turn: Turn, arguments: Arguments) -> Options:
     name = arguments.text("channel")
@@ -45,6 +48,7 @@ def _partition(turn: Turn, arguments: Arguments) -> Options:
         check_full_name(turn, missing[-1])
         check_room_for_channel(turn, name, len(missing))
     _check_room_for_bindings(turn, exchange, count)
+    _check_copies(former, len(missing))
     # Nothing is refused after this: all of it is made, in one block.
     if exchange is None:
         exchange = make_exchange(turn, name, HASH, {})
@@ -126,6 +130,17 @@ def _check_room_for_bindings(turn: Turn, exchange: Exchange | None, count: int) 
         raise Refusal("limit_reached", f"bindings_max = {turn.settings.bindings_max}")
     if sum(binding.weight for binding in bindings) + more > WEIGHTS_MAX:
         raise Refusal("limit_reached", f"the weights of an exchange come to {WEIGHTS_MAX} at most")
+
+
+def _check_copies(former: list[Channel], missing: int) -> None:
+    """Refuse what would hold everybody up: all of it is made in one block."""
+    copies = missing * len(former[0].subscriptions) if former else 0
+    if copies > COPIES_MAX:
+        raise Refusal(
+            "limit_reached",
+            f"{missing} new partitions would be given {copies} subscriptions at once; it may be "
+            f"{COPIES_MAX}: grow in smaller steps",
+        )
 
 
 def _subscribe_alike(turn: Turn, former: Channel, channel: Channel) -> None:
