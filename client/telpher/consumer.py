@@ -220,7 +220,8 @@ class Consumer:
     async def flush_acks(self) -> None:
         """Wait until the broker has answered for everything settled so far.
 
-        Raises LeaseLost for the acks that came too late, and why the broker refused a nack.
+        Raises LeaseLost for the acks that came too late, why the broker refused a nack, and Broken
+        or Closed where there will be no answer: they may have been settled or not.
         """
         state = self.state
         state.flush()
@@ -234,3 +235,5 @@ class Consumer:
         if state.refused is not None:
             refused, state.refused = state.refused, None
             raise refused
+        if state.unanswered is not None:
+            raise state.unanswered

@@ -104,6 +104,7 @@ class ConsumerState:
         self.losses: list[tuple[int, RangeSet]] = []
         self.lost_acks = RangeSet()
         self.refused: TelpherError | None = None
+        self.unanswered: TelpherError | None = None  # why there will be no answer to the last ones
         self.missed = 0
         self.gap: tuple[int, int] | None = None
         self.delivered = 0
@@ -392,9 +393,10 @@ class ConsumerState:
     def _settled(self, exchange: Exchange) -> None:
         settling = cast(Settling | Nacking, exchange)
         self.settling.pop(settling.number, None)
-        if isinstance(settling, Nacking):
-            if isinstance(settling.error, Refused):
-                self.refused = self.refused or settling.error
+        if settling.error is not None and not isinstance(settling.error, Refused):
+            self.unanswered = settling.error
+        elif isinstance(settling, Nacking):
+            self.refused = self.refused or settling.error
         elif settling.outcome is Outcome.ACK and not self.automatic:
             lost = settling.offsets if settling.error is not None else settling.answer.lost
             if lost:
