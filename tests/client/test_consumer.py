@@ -217,21 +217,21 @@ async def test_an_awaited_ack_is_answered():
 
 
 async def test_an_ack_that_has_no_answer_may_have_settled_it():
-    async with Opened(reconnect_seconds=0.0) as (bus, broker, _):
-        async with Consuming(bus, broker) as messages:
-            await broker.say(deliver(messages, 0, b"a", b"b"))
-            first, second = await anext(messages), await anext(messages)
+    opened = Opened(reconnect_seconds=0.0)
+    async with opened as (bus, broker, _), Consuming(bus, broker) as messages:
+        await broker.say(deliver(messages, 0, b"a", b"b"))
+        first, second = await anext(messages), await anext(messages)
 
-            async def settle() -> None:
-                first.ack()
-                await second.nack()
+        async def settle() -> None:
+            first.ack()
+            await second.nack()
 
-            async with anyio.create_task_group() as tasks:
-                waiting = Result(tasks, settle)
-                await broker.hear(f.Settle)
-                await broker.cut()
-                with pytest.raises(telpher.Broken):
-                    await waiting.get()
+        async with anyio.create_task_group() as tasks:
+            waiting = Result(tasks, settle)
+            await broker.hear(f.Settle)
+            await broker.cut()
+            with pytest.raises(telpher.Broken):
+                await waiting.get()
 
 
 async def test_batches_carry_columns_and_ack_as_one():

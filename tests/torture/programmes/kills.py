@@ -26,6 +26,7 @@ from ..programme import Figures, Programme
 CONFIRMS_BETWEEN_KILLS = 10_000  # at most; half as many on average
 KILLS_BETWEEN_DRAINS = 25
 PATIENCE_SECONDS = 60.0
+_KINDS = ("increment", "snapshot")
 _COMMON = ["--resume-ms=100", "--reserve-bytes=1MiB", "--rewrite-growth-percent=20"]
 
 
@@ -63,6 +64,7 @@ class Siege:
         self._rng = random.Random(f"{seed} {profile.name}")
         self._loads = 0
         self._confirmed = 0
+        self._newest_at_start = 0
         (directory / "ledger.d").mkdir()
         self._ledger = Ledger(directory / "ledger.d")
         self._daemon = self._start()
@@ -80,9 +82,11 @@ class Siege:
             self.counts["while starting"] += 1
             started = DaemonProcess(self._directory, *flags)
         try:
-            return started.ready()
+            started.ready()
         except AssertionError as error:
             raise Violated(f"the daemon did not start: {_last_line(str(error))}") from None
+        self._newest_at_start = _Files.of(self._directory / "data").newest
+        return started
 
     def _start_load(self) -> subprocess.Popen[str]:
         self._loads += 1
@@ -193,19 +197,34 @@ class Siege:
             time.sleep(0.001)
 
     def _is_in_snapshot(self) -> bool:
-        """Whether files lie there that only a snapshot under way, or cut off, explains."""
-        try:
-            listed = (self._directory / "data" / "manifest").read_text().split("\n")
-            names = [path.name for path in (self._directory / "data").iterdir()]
-        except OSError:
-            return False
-        increments = [line for line in listed if line.startswith("increment ")]
-        snapshots = [name for name in names if name.startswith("snapshot-")]
-        unlisted = len(snapshots) - any(line.startswith("snapshot ") for line in listed)
-        return len(increments) > 1 or unlisted > 0 or "manifest.new" in names
+        """Whether there are files that only a snapshot explains which this daemon has not ended."""
+        files = _Files.of(self._directory / "data")
+        return files.unlisted or files.newest > max(files.snapshot, self._newest_at_start)
 
     def _log(self) -> str:
         return self._daemon.log.read_text()
+
+
+class _Files(NamedTuple):
+    """What lies in a data directory: files that its manifest does not name, and generations."""
+
+    unlisted: bool
+    snapshot: int
+    newest: int
+
+    @classmethod
+    def of(cls, data: Path) -> _Files:
+        """As it is now, while a daemon may be changing it."""
+        try:
+            words = [line.split() for line in (data / "manifest").read_text().splitlines()]
+            names = {path.name for path in data.iterdir()}
+        except OSError:
+            return cls(False, 0, 0)
+        numbers = {kind: [int(line[1]) for line in words if line[0] == kind] for kind in _KINDS}
+        listed = {f"{kind}-{number:010d}" for kind in _KINDS for number in numbers[kind]}
+        newest = max(numbers["increment"], default=0)
+        ours = {name for name in names if name.partition("-")[0] in (*_KINDS, "manifest.new")}
+        return cls(bool(ours - listed), max(numbers["snapshot"], default=0), newest)
 
 
 def _last_line(text: str) -> str:
