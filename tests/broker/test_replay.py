@@ -87,6 +87,17 @@ async def test_an_old_proof_does_not_answer_a_new_challenge() -> None:
         assert is_failed(await said(peer, b"c=biws," + nonce + b",p=" + proof))
 
 
+async def test_a_right_proof_over_another_nonce_fails() -> None:
+    """Whoever has the secret still has to answer this challenge and no other."""
+    async with guarded() as (place, _):
+        for nonce in ("a-fresh-client-nonce", "a-nonce-of-its-own"):
+            client = ClientScram("root", "a-fresh-client-nonce")
+            peer, challenge = await begin(place, client.first())
+            client.challenged(challenge)
+            client._whole_nonce = nonce
+            assert is_failed(await said(peer, client.final(SALTED)))
+
+
 async def test_no_two_challenges_are_alike_whatever_the_client_says() -> None:
     async with guarded() as (place, _):
         nonces = []
