@@ -31,6 +31,28 @@ def test_a_token_that_comes_back_ends_the_consumer_that_still_had_it(driver: Dri
     }
 
 
+def test_a_lease_that_nobody_renews_ends_in_its_time(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a")
+    consumer = driver.consume(session, "jobs", prefetch=1, lease_ms=5000)
+    assert driver.pass_time(4999) == []
+    said = driver.pass_time(1)
+    assert (session, f.Lost(consumer, (0, 1))) in said
+    assert delivered(said) == [(0, 2, b"a")]
+
+
+def test_what_a_broken_connection_held_goes_to_another(driver: Driver) -> None:
+    """At once without a token, by which somebody may come back; with one after a moment."""
+    holder, other = driver.connect(), driver.connect()
+    driver.publish(holder, "jobs", b"a", b"b")
+    driver.consume(holder, "jobs", prefetch=1)
+    driver.consume(holder, "jobs", prefetch=1, token=b"t" * 16)
+    driver.consume(other, "jobs", prefetch=2)
+    assert delivered(driver.disconnect(holder)) == [(0, 2, b"a")]
+    assert driver.pass_time(driver.settings.resume_ms - 1) == []
+    assert delivered(driver.pass_time(1)) == [(1, 2, b"b")]
+
+
 def test_resuming_with_less_prefetch_never_exceeds_it(driver: Driver) -> None:
     session = driver.connect()
     driver.consume(session, "jobs", prefetch=8, token=TOKEN)

@@ -23,6 +23,16 @@ def test_without_the_option_what_is_urgent_always_goes_first(driver: Driver) -> 
     assert bodies(driver, session) == [b"urgent", b"old"]
 
 
+def test_what_comes_back_keeps_its_priority(driver: Driver) -> None:
+    session = driver.connect()
+    driver.publish(session, "jobs", b"plain")
+    driver.publish(session, "jobs", b"urgent", properties={"priority": 5})
+    consumer = driver.consume(session, "jobs", prefetch=1)
+    assert delivered(driver.rounds[-1].effects) == [(1, 1, b"urgent")]
+    said = driver.settle_offsets(session, consumer, f.Outcome.REQUEUE, (1, 2))
+    assert delivered(said) == [(1, 2, b"urgent")]
+
+
 def test_waiting_raises_by_one_priority_for_each_so_long(driver: Driver) -> None:
     session = driver.connect()
     driver.call(session, "declare", channel="jobs", kind="queue", config=AGING)

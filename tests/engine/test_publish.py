@@ -29,6 +29,21 @@ def test_no_batch_inside_the_window_is_stored_twice(driver: Driver) -> None:
     driver.check_replay([5, 20])
 
 
+def test_a_producer_is_remembered_for_as_long_as_it_was_told(driver: Driver) -> None:
+    session = driver.connect()
+    once = {"producer": b"p" * 16, "sequence": 1}
+
+    def publish_after(ms: int) -> int:
+        driver.pass_time(ms)
+        driver.engine.tick()
+        first: int = driver.publish(session, "jobs", b"a", **once).first
+        return first
+
+    assert publish_after(0) == 0
+    assert publish_after(driver.settings.producer_expiry_ms - 1) == 0
+    assert publish_after(2000) == 1
+
+
 def test_a_refused_publish_leaves_nothing(driver: Driver) -> None:
     driver = Driver(level_max=Level.WRITTEN)
     session = driver.connect()

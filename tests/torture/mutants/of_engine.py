@@ -142,7 +142,7 @@ MUTANTS = (
         f"{_ENGINE}/ticks.py",
         "        if producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX:",
         "        if len(stale) >= _FORGET_MAX:",
-        _MODEL,
+        "tests/engine/test_publish.py::test_a_producer_is_remembered_for_as_long_as_it_was_told",
     ),
     # -- leases and settling
     Mutant(
@@ -173,7 +173,7 @@ MUTANTS = (
         """            lose(turn, consumer, leases(consumer), CONSUMER_LOST)
             leave(turn, consumer)""",
         """            consumer.session = None""",
-        "tests/engine/test_calls.py",
+        "tests/engine/test_membership.py::test_what_a_broken_connection_held_goes_to_another",
     ),
     Mutant(
         "who is away to resume keeps its leases for as long as they last",
@@ -182,21 +182,21 @@ MUTANTS = (
             consumer.subscription""",
         """        if span.deadline_ms > deadline_ms + (1 << 40):
             consumer.subscription""",
-        "tests/broker/test_core.py::test_a_silent_peer_is_dropped_and_its_messages_come_to_another",
+        "tests/engine/test_membership.py::test_what_a_broken_connection_held_goes_to_another",
     ),
     Mutant(
         "who leaves keeps what it holds",
         _MEMBERSHIP,
         "    requeue(turn, consumer, leases(consumer), 0)\n",
         "",
-        _MODEL,
+        "tests/engine/test_membership.py::test_what_a_broken_connection_held_goes_to_another",
     ),
     Mutant(
         "leases do not end",
         f"{_ENGINE}/ticks.py",
         "    for span in ranges.ended(turn.now_ms):",
         "    for span in ranges.ended(0):",
-        "tests/broker/test_core.py::test_a_wall_clock_that_went_back_ten_years_moves_no_lease",
+        "tests/engine/test_membership.py::test_a_lease_that_nobody_renews_ends_in_its_time",
     ),
     Mutant(
         "the attempt does not grow",
@@ -210,7 +210,7 @@ MUTANTS = (
         _SUBSCRIPTION,
         "            back = Span(span.first, span.end, attempt, span.priority, due_ms)",
         "            back = Span(span.first, span.end, attempt, 0, due_ms)",
-        "tests/engine/test_priorities.py",
+        "tests/engine/test_priorities.py::test_what_comes_back_keeps_its_priority",
     ),
     Mutant(
         "after a restart what was delivered goes to whoever comes first",
@@ -229,7 +229,7 @@ MUTANTS = (
         """        else:
             delivery = span.delivery
         runs""",
-        "tests/engine/test_membership.py tests/engine/test_single.py tests/broker/test_core.py",
+        "tests/engine/test_membership.py::test_what_is_lost_is_told_in_order",
     ),
     Mutant(
         "a batch goes with its first settled message",
