@@ -35,10 +35,18 @@ def test_a_lease_that_nobody_renews_ends_in_its_time(driver: Driver) -> None:
     session = driver.connect()
     driver.publish(session, "jobs", b"a")
     consumer = driver.consume(session, "jobs", prefetch=1, lease_ms=5000)
-    assert driver.pass_time(4999) == []
-    said = driver.pass_time(1)
+    assert driver.advance(4999) == []
+    said = driver.advance(1)
     assert (session, f.Lost(consumer, (0, 1))) in said
     assert delivered(said) == [(0, 2, b"a")]
+
+
+def test_what_somebody_held_who_leaves_goes_to_another(driver: Driver) -> None:
+    holder, other = driver.connect(), driver.connect()
+    driver.publish(holder, "jobs", b"a")
+    consumer = driver.consume(holder, "jobs", prefetch=1)
+    driver.consume(other, "jobs", prefetch=1)
+    assert delivered(driver.send(holder, f.Cancel(driver.request(), consumer))) == [(0, 2, b"a")]
 
 
 def test_what_a_broken_connection_held_goes_to_another(driver: Driver) -> None:
