@@ -192,10 +192,10 @@ MUTANTS = (
         "tests/engine/test_membership.py::test_what_somebody_held_who_leaves_goes_to_another",
     ),
     Mutant(
-        "leases do not end",
+        "who loses a lease by its end is not told",
         f"{_ENGINE}/ticks.py",
-        "    for span in ranges.ended(turn.now_ms):",
-        "    for span in ranges.ended(0):",
+        "    turn.reply(consumer.session, Lost(consumer.request, offsets))\n",
+        "",
         "tests/engine/test_membership.py::test_a_lease_that_nobody_renews_ends_in_its_time",
     ),
     Mutant(
