@@ -36,7 +36,7 @@ HELD: Final = 5
 RESUME_SECONDS: Final = 1.0
 DROPPED_SECONDS_MAX: Final = 2 * HEARTBEAT_SECONDS
 REDELIVERED_SECONDS_MAX: Final = 1.0  # after the drop and the grace
-BUSY_SECONDS_MAX: Final = 0.5  # what a busy machine may add to any of it
+BUSY_SECONDS_MAX: Final = 1.0  # what a busy machine may add to any of it
 STOPPED_SECONDS: Final = DROPPED_SECONDS_MAX + BUSY_SECONDS_MAX + 0.2
 
 CLIENT: Final = f"""
