@@ -59,7 +59,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.patches.setattr(f, "PRODUCER_WINDOW", PRODUCER_WINDOW)
         self.marks: list[tuple[int, bytes]] = []
         self.outstanding: dict[int, int] = {}
-        self.bodies = 0
+        self.bodies = self.restarts = 0
         self.frozen: Frozen | None = None
 
     def teardown(self) -> None:
@@ -385,6 +385,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
     @rule(snapshot_at=st.floats(0, 1))
     def restart(self, snapshot_at: float) -> None:
+        self.restarts += 1
         before = dump(self.driver.engine.state)
         self.frozen = None
         self.driver.restart(int(snapshot_at * len(self.driver.journal)))
