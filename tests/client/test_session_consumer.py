@@ -121,6 +121,18 @@ def test_what_an_ack_settles_is_lost_to_who_works_on_a_later_delivery():
         pair.state.ack(0, again)
 
 
+def test_what_an_ack_settles_is_dropped_where_it_came_twice_before():
+    """A failure arrives after its lease has ended, and fails the delivery that came after it."""
+    pair = Pair()
+    pair.deliver(0, 2, attempt=2)
+    pair.deliver(0, 1, attempt=3)
+    pair.state.ack_range(0, 2, pair.state.take())
+    pair.state.flush()
+    (settle,) = pair.heard()
+    pair.say(f.Settled(settle.request, ()))
+    assert not pair.state.deliveries
+
+
 def test_gathered_acks_go_after_a_few_milliseconds():
     pair = Pair()
     pair.deliver(0, 3)

@@ -111,6 +111,7 @@ class ConsumerState:
         self.ended: TelpherError | None = None
         self.fenced = automatic
         self._serial = 0
+        self._came_again = False  # there may be two deliveries here of one message
         self._next: int | None = None
         self._unnamed_from: int | None = None
         self._broker: bytes | None = None  # which run of the broker has delivered what is held
@@ -208,6 +209,7 @@ class ConsumerState:
         self._serial += 1
         for part in parts:
             delivery = self._read(part)
+            self._came_again |= delivery.attempt > 1
             self.held.add(delivery.first, delivery.end)
             if self.automatic and not self._is_news(delivery):
                 if self.ended is not None:
@@ -406,13 +408,20 @@ class ConsumerState:
             self.on_settled()
 
     def _forget_settled(self, offsets: f.Offsets, lost: f.Offsets) -> None:
-        """An acknowledgement that overtook the end of its lease settled a later delivery, which
+        """An acknowledgement that came after the end of its lease settled a later delivery, which
         came before the answer: that one is not to be taken any more.
         """
-        again = self.held.intersection(offsets)
-        again.remove_all(lost)
-        if again:
-            self.lost(again.flat())
+        if not self._came_again:
+            return
+        self._came_again = bool(self.deliveries or self.held)
+        settled = RangeSet(offsets)
+        settled.remove_all(lost)
+        again = self.held.intersection(settled.flat())
+        for delivery in self.deliveries:
+            again.add_all(settled.intersection((delivery.first, delivery.end)).flat())
+        if again and self.ended is None:
+            self.held.remove_all(again.flat())
+            self._fence(again)
 
     # --- leases
 
@@ -423,8 +432,11 @@ class ConsumerState:
         for settling in self.settling.values():
             if isinstance(settling, TransactedAcks):
                 settling.lose(offsets, self._serial)
-        if not gone or self.automatic:
-            return
+        if gone and not self.automatic:
+            self._fence(gone)
+
+    def _fence(self, gone: RangeSet) -> None:
+        """What has come of these until now is not to be worked on any more."""
         self.losses.append((self._serial, gone))
         self.fenced = True
         kept = [part for delivery in self.deliveries for part in delivery.without(gone)]
