@@ -20,6 +20,7 @@ from telpher.consumer import Consumer
 from telpher.producer import Producer
 
 from .chance import stream
+from .ledger import Ledger
 from .plan import Part
 
 if TYPE_CHECKING:
@@ -71,8 +72,26 @@ async def run_client(world: World, part: Part) -> None:
         life += 1
 
 
+async def set_up(world: World) -> None:
+    """Before anything goes wrong: declare what there is, for good."""
+    sketch = world.plan.sketch
+    dial = partial(world.network.dial, "setup")
+    async with Bus([("broker", dial)], connect_seconds=NEVER_SECONDS) as bus:
+        for name, (kind, config) in sketch.channels.items():
+            await (bus.declare if kind == "queue" else bus.declare_topic)(name, **config)
+        for name, topic in sketch.subscriptions.items():
+            await bus.create_subscription(topic, name, start="earliest")
+        for exchange, routes in sketch.routes.items():
+            await bus.declare_exchange(exchange, "topic")
+            for key, queues in routes.items():
+                for queue in queues:
+                    await bus.bind(exchange, queue, key)
+        await bus.call("snapshot")
+
+
 async def produce(client: Client) -> None:
     """Publish, in one of the ways there are."""
+    client.world.publishing.add(client.name)
     if client.part.given["way"] == "crowd":
         async with trio.open_nursery() as nursery:
             for number in range(3):
@@ -81,20 +100,49 @@ async def produce(client: Client) -> None:
         await _publish_in_streams(client)
     else:
         await _publish_one_by_one(client, client.name)
+    client.world.publishing.discard(client.name)
 
 
 async def _publish_one_by_one(client: Client, publisher: str) -> None:
     world, channel = client.world, client.part.channel
     while not world.is_calm:
         await client.pause()
-        (body,) = world.ledger.send(publisher, channel, 1)
-        confirm = client.chance.choice((None, None, None, "fsynced"))
-        try:
-            receipt = await client.bus.publish(channel, body, confirm=confirm)
-        except Refused:
-            world.ledger.not_taken(body)
-        else:
-            world.ledger.confirmed(body, receipt.offset, receipt.level)
+        options = _options(client)
+        stream = channel
+        if "route" in client.part.given["with"]:
+            options["key"] = client.chance.choice(sorted(world.plan.sketch.routes[channel]))
+            stream = f"{channel}/{options['key']}"
+        (body,) = world.ledger.send(publisher, stream, 1)
+        if "dedup" in client.part.given["with"]:
+            options["dedup_id"] = body.decode()
+            while client.chance.random() < 0.3:
+                await _publish(client, channel, body, options)
+        await _publish(client, channel, body, options)
+
+
+async def _publish(client: Client, channel: str, body: bytes, options: dict[str, Any]) -> None:
+    confirm = client.chance.choice((None, None, "fsynced"))
+    try:
+        receipt = await client.bus.publish(channel, body, confirm=confirm, **options)
+    except Refused:
+        if "dedup_id" not in options:  # it may be there by an earlier one
+            client.world.ledger.not_taken(body)
+    else:
+        client.world.ledger.confirmed(body, receipt.offset, receipt.level)
+
+
+def _options(client: Client) -> dict[str, Any]:
+    chance, wanted = client.chance, client.part.given["with"]
+    options: dict[str, Any] = {}
+    if "priority" in wanted:
+        options["priority"] = chance.choice((0, 0, 1, 9))
+    if "delay" in wanted:
+        options["delay"] = chance.choice((0, 0.1, 1.0, 7.0))
+    if "ttl" in wanted:
+        options["ttl"] = chance.choice((0.2, 2.0, 30.0))
+    if "key" in wanted:
+        options["key"] = chance.choice((None, "a", "b", "c"))
+    return options
 
 
 async def _publish_in_streams(client: Client) -> None:
@@ -127,14 +175,20 @@ async def _take_refusals(client: Client, producer: Producer, error: PublishFaile
             return
 
 
+def _consumer(client: Client, **options: Any) -> tuple[Consumer, str]:
+    """A consumer of a queue or a durable subscription, and the name of what it reads."""
+    channel, subscription = client.part.channel, client.part.given.get("subscription")
+    if subscription is None:
+        return client.bus.consume(channel, **options), channel
+    return client.bus.subscribe(channel, subscription, start="earliest", **options), subscription
+
+
 async def work(client: Client) -> None:
-    """Consume a queue: acknowledge most, give some back, forget a few until their leases end."""
+    """Consume: acknowledge most, give some back, forget a few until their leases end."""
     given, world = client.part.given, client.world
     lease_seconds = client.chance.choice((None, 1.0, 4.0))
-    messages = client.bus.consume(
-        client.part.channel, prefetch=given["prefetch"], lease_seconds=lease_seconds
-    )
-    taking = Taking(client, client.part.channel, messages)
+    messages, name = _consumer(client, prefetch=given["prefetch"], lease_seconds=lease_seconds)
+    taking = Taking(client, name, messages)
     async with messages:
         while not world.is_over:
             message = messages.next_nowait()
@@ -146,12 +200,96 @@ async def work(client: Client) -> None:
 
 async def sweep(client: Client) -> None:
     """Settle what is left, when nothing goes wrong any more."""
-    messages = client.bus.consume(client.part.channel, prefetch=100)
-    taking = Taking(client, client.part.channel, messages)
+    messages, name = _consumer(client, prefetch=100)
+    taking = Taking(client, name, messages)
     async with messages:
         while True:
             await taking.flush()
             await taking.take(await anext(messages), 100)
+
+
+async def listen(client: Client) -> None:
+    """Take what a topic says, and no notice of what it said before."""
+    ledger, messages = client.world.ledger, client.bus.subscribe(client.part.channel)
+    name = f"{client.part.channel} of {client.name}"
+    arrivals = Arrivals(messages, ledger)
+    async with messages:
+        start = messages.state._next
+        assert start is not None
+        ledger.history.reads(name, client.part.channel, told=True, start=start)
+        try:
+            await _listen(client, messages, name, arrivals)
+        finally:
+            ledger.history.leaves(name)
+
+
+async def _listen(client: Client, messages: Consumer, name: str, arrivals: Arrivals) -> None:
+    missed = 0
+    async for message in messages:
+        if messages.missed > missed:
+            client.world.ledger.history.missed(name, messages.missed - missed)
+            missed = messages.missed
+        if arrivals.is_of_now(message):
+            client.world.ledger.delivered(name, client.name, message)
+        if not client.behaves(0.1):
+            await client.pause()
+
+
+async def cook(client: Client) -> None:
+    """Make one message of another, in a transaction."""
+    world, ledger = client.world, client.world.ledger
+    messages, name = _consumer(client, prefetch=client.part.given.get("prefetch", 10))
+    arrivals = Arrivals(messages, ledger)
+    async with messages:
+        async for message in messages:
+            if arrivals.is_of_now(message):
+                ledger.delivered(name, client.name, message)
+            else:
+                ledger.forget(name, message)
+            if not client.behaves(0.2):
+                await client.pause()
+            if not client.behaves(0.05):
+                message.nack(delay=0.5)
+                continue
+            (cooked,) = ledger.send(client.name, "cooked", 1)
+            ledger.cooks(message.body, cooked)
+            ledger.acking(name, message)
+            losses = ledger.losses
+            try:
+                work = client.bus.transaction(timeout=None)
+                work.publish("cooked", cooked)
+                work.ack(message)
+                await work.commit()
+            except (LeaseLost, Refused) as error:
+                ledger.not_taken(cooked)
+                ledger.gave_back(name, message)
+                if isinstance(error, Refused):
+                    message.nack(delay=0.5)
+            else:
+                ledger.confirmed(cooked, work.receipts[0].offset, work.receipts[0].level)
+                if losses == ledger.losses:
+                    ledger.settled(name, message)
+            if world.is_over:
+                return
+
+
+class Arrivals:
+    """Which deliveries came before the broker lost something: what they brought may be gone."""
+
+    def __init__(self, messages: Consumer, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._came: dict[int, int] = {}
+        deliver = messages.state.deliver
+
+        def note_and_deliver(parts: Any, now: float) -> None:
+            deliver(parts, now)
+            self._came[messages.state._serial] = ledger.losses
+
+        messages.state.deliver = note_and_deliver  # type: ignore[method-assign]
+
+    def is_of_now(self, message: Any) -> bool:
+        """Whether nothing was lost since it came."""
+        return self._came[message.delivery.serial] == self._ledger.losses
 
 
 class Taking:
@@ -161,31 +299,26 @@ class Taking:
         self._client = client
         self._subscription = subscription
         self._messages = messages
-        # Of each delivery by its serial, how often the broker had lost something when it came; of
-        # each acknowledged message, when that was said.
-        self._came: dict[int, int] = {}
+        self._arrivals = Arrivals(messages, client.world.ledger)
+        # Of each acknowledged message, how often the broker had lost something by then.
         self._acked: list[tuple[Any, int]] = []
         self._ever_acked: set[int] = set()
-        deliver = messages.state.deliver
-
-        def note_and_deliver(parts: Any, now: float) -> None:
-            deliver(parts, now)
-            self._came[messages.state._serial] = client.world.ledger.losses
-
-        messages.state.deliver = note_and_deliver  # type: ignore[method-assign]
 
     async def take(self, message: Any, acks_every: int) -> None:
         """Do something with a message."""
         client, ledger, subscription = self._client, self._client.world.ledger, self._subscription
         chance: random.Random = client.chance
-        if self._came[message.delivery.serial] == ledger.losses:
+        if self._arrivals.is_of_now(message):
             ledger.delivered(subscription, client.name, message)
+        else:  # it may be settled by now, or gone, or come again
+            self._ever_acked.add(message.offset)
+            ledger.forget(subscription, message)
         if not client.behaves(0.3):
             await client.pause()
         if not client.behaves(0.03):
             await trio.sleep(6 * chance.random())
         try:
-            if client.behaves(0.08):
+            if client.behaves(client.part.given.get("nacks", 0.08)):
                 ledger.acking(subscription, message)
                 message.ack()
                 self._acked.append((message, ledger.losses))
@@ -223,4 +356,10 @@ class Taking:
                 ledger.settled(self._subscription, message)
 
 
-ROLES: dict[str, Role] = {"producer": produce, "worker": work, "sweeper": sweep}
+ROLES: dict[str, Role] = {
+    "producer": produce,
+    "worker": work,
+    "sweeper": sweep,
+    "listener": listen,
+    "cook": cook,
+}

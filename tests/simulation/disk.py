@@ -63,8 +63,7 @@ class Surroundings:
 class SimulatedDisk(Disk):
     """One life of the disk: from a start of the process until that dies.
 
-    `failed` is the first call that failed for good, `failed_at` when. `is_suspect`: a sync failed,
-    in this life or before, and what it left out is still not on the disk.
+    `failed` is the first call that failed for good, `failed_at` when.
     """
 
     def __init__(self, around: Surroundings) -> None:
@@ -87,11 +86,6 @@ class SimulatedDisk(Disk):
         self.is_dead = True
         found = self.power_cut(self.around.chance) if power_lost else self.restarted()
         return cast(SimulatedDisk, found)
-
-    @property
-    def is_suspect(self) -> bool:
-        """See the class."""
-        return any(inode.lost for inode in self.names.values())
 
     # What may go wrong in a call
 

@@ -11,93 +11,194 @@ from typing import Any
 
 from tests.torture.history import FSYNCED, WRITTEN, History
 
+from .features import Sketch
+
 LEVELS = {"received": 0, "written": WRITTEN, "fsynced": FSYNCED}
 
 
 class Ledger:
-    """See the module. `now` is the clock of the run."""
+    """See the module. `now` is the clock of the run, `violated` takes what the history cannot see.
 
-    def __init__(self, now: Callable[[], float], note: Callable[[str], None]) -> None:
+    A *stream* is what a body names: a channel, or an exchange and a routing key. Each queue that it
+    leads to is a channel of its own in the history, as its offsets are.
+    """
+
+    def __init__(
+        self,
+        sketch: Sketch,
+        now: Callable[[], float],
+        note: Callable[[str], None],
+        violated: Callable[[str], None],
+    ) -> None:
         self.history = History(window_seconds=None)
-        self.refused = 0
-        self.stale = 0
+        self.refused = self.stale = 0
         self.losses = 0  # of what was not on the disk for good
-        self.subscriptions: set[str] = set()
+        self._sketch = sketch
         self._now = now
         self._note = note
+        self._violated = violated
         self._next: dict[tuple[str, str], int] = {}
         self._newest: dict[tuple[str, str, int], int] = {}
+        self._newest_of_key: dict[tuple[str, str], int] = {}
+        # Which deliveries of a message were acknowledged, and not given back since.
+        self._acked: dict[tuple[str, bytes], set[int]] = {}
+        self._letters: dict[tuple[str, int], int] = {}
+        # What was made of what, in transactions: how often by the raw message.
+        self._raw_of: dict[tuple[str, int], bytes] = {}
+        self._cooked: dict[bytes, set[tuple[str, int]]] = {}
+        self._raw_confirmed: set[bytes] = set()
+        self._places: dict[str, list[str]] = {}
+        self._readers: dict[str, list[str]] = {}
+        for name, (kind, _) in sketch.channels.items():
+            if kind == "queue" and name not in sketch.letters:
+                self._reads(name, name)
+        for name, topic in sketch.subscriptions.items():
+            self._reads(name, topic)
+        for exchange, routes in sketch.routes.items():
+            for key, queues in routes.items():
+                stream = f"{exchange}/{key}"
+                self._places[stream] = [f"{queue}@{stream}" for queue in queues]
+                for place in self._places[stream]:
+                    self._reads(place, place)
 
-    def reads(self, subscription: str, channel: str | None = None) -> None:
-        """There is a queue, or a subscription of a topic."""
-        self.subscriptions.add(subscription)
-        self.history.reads(subscription, channel)
+    def _reads(self, reader: str, channel: str) -> None:
+        self.history.reads(reader, channel, ordered=reader not in self._sketch.unordered)
+        self._readers.setdefault(channel, []).append(reader)
 
     # --- publishing
 
-    def send(self, publisher: str, channel: str, count: int) -> list[bytes]:
+    def send(self, publisher: str, stream: str, count: int) -> list[bytes]:
         """The bodies of the next messages of a publisher."""
-        first = self._next.get((publisher, channel), 0)
-        self._next[publisher, channel] = first + count
-        self.history.sent(publisher, channel, first, count)
-        self._note(f"{publisher} sends {channel} {first}+{count}")
-        return [f"{publisher} {channel} {first + n}".encode() for n in range(count)]
+        first = self._next.get((publisher, stream), 0)
+        self._next[publisher, stream] = first + count
+        for place in self._places.get(stream, [stream]):
+            self.history.sent(publisher, place, first, count)
+        self._note(f"{publisher} sends {stream} {first}+{count}")
+        return [f"{publisher} {stream} {first + n}".encode() for n in range(count)]
 
     def confirmed(self, body: bytes, offset: int | None, level: str) -> None:
-        """A message was confirmed."""
-        publisher, channel, number = parsed(body)
+        """A message was confirmed; `offset` is None where it is not known, or not the queue's."""
+        publisher, stream, number = parsed(body)
         at = self._now()
         self._note(f"{body.decode()} confirmed at {offset} {level}")
-        self.history.confirmed(
-            publisher, channel, number, offset=offset, level=LEVELS[level], at=at
-        )
+        if stream in self._places:
+            offset = None
+        for place in self._places.get(stream, [stream]):
+            self.history.confirmed(
+                publisher, place, number, offset=offset, level=LEVELS[level], at=at
+            )
+            if place in self._sketch.leaky:
+                for reader in self._readers[place]:
+                    self.history.let_go(reader, publisher, number)
+        if stream == "raw":
+            self._raw_confirmed.add(body)
 
     def not_taken(self, body: bytes) -> None:
         """A message was refused: nobody may get it."""
         self.refused += 1
         self._note(f"{body.decode()} refused")
-        self.history.refused(*parsed(body))
+        publisher, stream, number = parsed(body)
+        for place in self._places.get(stream, [stream]):
+            self.history.refused(publisher, place, number)
 
     # --- consuming
 
-    def delivered(self, subscription: str, consumer: str, message: Any) -> bool:
-        """A message was taken; whether it is not stale."""
-        publisher, channel, number = parsed(message.body)
+    def delivered(self, subscription: str, consumer: str, message: Any) -> None:
+        """A message was taken, unless it is stale: overtaken by a later delivery on another
+        connection."""
+        publisher, stream, number = parsed(message.body)
         self._note(
             f"{consumer} got {message.body.decode()} at {message.offset} try {message.attempt}"
         )
-        key = (subscription, message.channel, message.offset)
-        if message.attempt < self._newest.get(key, 0):
-            self.stale += 1  # it was overtaken by a later delivery, on another connection
-            return False
-        self._newest[key] = message.attempt
+        if subscription in self._sketch.letters:
+            self._died(subscription, publisher, number, message.offset)
+            return
+        place = (subscription, message.channel, message.offset)
+        if message.attempt < self._newest.get(place, 0):
+            self.stale += 1
+            return
+        self._newest[place] = message.attempt
+        reader = self._reader(subscription, stream)
         self.history.delivered(
-            subscription,
+            reader,
             consumer,
             publisher,
             number,
             offset=message.offset,
             attempt=message.attempt,
-            channel=channel,
+            channel=reader if stream in self._places else stream,
             at=self._now(),
         )
-        return True
+        if message.attempt == 1 and message.key is not None and subscription == "keyed":
+            self._check_key(subscription, message)
+        if stream == "cooked":
+            raw = self._raw_of[publisher, number]
+            self._cooked.setdefault(raw, set()).add((publisher, number))
+
+    def _reader(self, subscription: str, stream: str) -> str:
+        return f"{subscription}@{stream}" if stream in self._places else subscription
+
+    def _check_key(self, subscription: str, message: Any) -> None:
+        key = (subscription, message.key)
+        newest = self._newest_of_key.get(key, -1)
+        if message.offset < newest:
+            self._violated(f"key {message.key}: offset {message.offset} first came after {newest}")
+        self._newest_of_key[key] = max(newest, message.offset)
+
+    def _died(self, letters: str, publisher: str, number: int, offset: int) -> None:
+        """It is a dead letter: not owed any more, and there once."""
+        self.history.let_go(self._sketch.letters[letters], publisher, number)
+        known = self._letters.setdefault((publisher, number), offset)
+        if known != offset:
+            self._violated(f"{publisher} {number} is two dead letters, at {known} and {offset}")
+
+    def forget(self, subscription: str, message: Any) -> None:
+        """It came before something was lost: it is not known whether it is there."""
+        publisher, _, number = parsed(message.body)
+        if subscription in self._sketch.letters:
+            self.history.let_go(self._sketch.letters[subscription], publisher, number)
+        else:
+            self.acking(subscription, message)
 
     def acking(self, subscription: str, message: Any) -> None:
         """Its acknowledgement is about to be sent."""
-        publisher, _, number = parsed(message.body)
-        self.history.acked(subscription, publisher, number)
+        self._note(f"acking {message.body.decode()} try {message.attempt} for {subscription}")
+        self._acked.setdefault((subscription, message.body), set()).add(message.attempt)
+        self._tell(self.history.acked, subscription, message)
 
     def settled(self, subscription: str, message: Any) -> None:
         """The acknowledgement was answered."""
-        publisher, _, number = parsed(message.body)
         self._note(f"settled {message.body.decode()}")
-        self.history.settled(subscription, publisher, number, at=self._now())
+        self._tell(self.history.settled, subscription, message, at=self._now())
 
     def gave_back(self, subscription: str, message: Any) -> None:
-        """It is to come again."""
-        publisher, _, number = parsed(message.body)
-        self.history.gave_back(subscription, publisher, number)
+        """It is to come again, unless another delivery of it was acknowledged."""
+        self._note(f"gave back {message.body.decode()} try {message.attempt} to {subscription}")
+        acked = self._acked.setdefault((subscription, message.body), set())
+        acked.discard(message.attempt)
+        if not acked:
+            self._tell(self.history.gave_back, subscription, message)
+
+    def _tell(
+        self, what: Callable[..., None], subscription: str, message: Any, **more: Any
+    ) -> None:
+        if subscription not in self._sketch.letters:
+            publisher, stream, number = parsed(message.body)
+            what(self._reader(subscription, stream), publisher, number, **more)
+
+    # --- transactions
+
+    def cooks(self, raw: bytes, cooked: bytes) -> None:
+        """A transaction is to acknowledge the one and publish the other."""
+        publisher, _, number = parsed(cooked)
+        self._raw_of[publisher, number] = raw
+
+    def check_cooked(self) -> None:
+        """Each was made once; where something was lost with the power, that may be made again."""
+        for raw in sorted(self._raw_confirmed):
+            made = self._cooked.get(raw, set())
+            if self.losses == 0 and len(made) != 1:
+                self._violated(f"of {raw.decode()} {len(made)} were made: {sorted(made)}")
 
     # --- the broker
 
@@ -107,6 +208,8 @@ class Ledger:
         if kept_until is not None:
             self.losses += 1
             self._newest.clear()
+            self._newest_of_key.clear()
+            self._letters.clear()
 
 
 def parsed(body: bytes) -> tuple[str, str, int]:

@@ -17,12 +17,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Mutant:
-    """In `place`, "module:function" or "module:Class.method", `line` becomes `instead`."""
+    """In `place`, "module:function" or "module:Class.method", `line` becomes `instead`.
+
+    `seed` is where to begin to look for it, as one that finds it is not far from there; 0: it is
+    found too seldom to look for it each time.
+    """
 
     name: str
     place: str
     line: str
     instead: str
+    seed: int = 0
 
 
 MUTANTS = (
@@ -32,6 +37,7 @@ MUTANTS = (
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
         "self._speak(taken.effects[:]); del taken.effects[:]; "
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
+        seed=9,
     ),
     Mutant(
         "a sync that was asked for is not waited for",
@@ -70,12 +76,6 @@ MUTANTS = (
         "turn.commit(r.Started(number, name, (first, end)), False)",
     ),
     Mutant(
-        "what was leased at a crash is not given back",
-        "telpher_broker.engine.membership:hold_for_resume",
-        "turn.set_alarm(subscription, deadline_ms)",
-        "pass",
-    ),
-    Mutant(
         "a frozen log is not kept apart from the one that goes on",
         "telpher_broker.engine.log:Log._own",
         "if chunk.shared:",
@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "what an acknowledgement has settled is taken from a later delivery",
         "telpher.session.consumer:ConsumerState._forget_settled",
-        "self.lost(again.flat())",
+        "self._fence(again)",
         "pass",
     ),
     Mutant(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .chance import stream
+from .features import Sketch, sketched
 from .network import Weather
 
 
@@ -59,7 +60,7 @@ class Plan:
     settings: dict[str, Any]
     weather: Weather
     sync_seconds: float
-    channels: dict[str, tuple[str, dict[str, Any]]]
+    sketch: Sketch
     clients: tuple[Part, ...]
     faults: tuple[Fault, ...]
 
@@ -87,7 +88,8 @@ class Plan:
             f"seed {self.seed}: {self.seconds:g} s, {self.persistence}, fsync {self.fsync}, "
             f"syncs of {self.sync_seconds:.2g} s"
         ]
-        lines += [f"{kind} {name} {config}" for name, (kind, config) in self.channels.items()]
+        channels = self.sketch.channels.items()
+        lines += [f"{kind} {name} {config}" for name, (kind, config) in channels]
         return "\n  ".join([*lines, *map(str, self.clients), *map(str, self.faults)])
 
 
@@ -95,7 +97,8 @@ def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = stream(seed, "plan")
     seconds = chance.choice((10.0, 30.0, 60.0, 120.0))
-    persistence = chance.choice(("aof+rdb", "aof+rdb", "aof"))
+    persistence = chance.choice(("aof+rdb", "aof+rdb", "aof", "rdb"))
+    sketch = sketched(chance, seconds)
     return Plan(
         seed,
         seconds,
@@ -108,11 +111,13 @@ def draw(seed: int) -> Plan:
             "lease_ms": chance.choice((2000, 10_000)),
             "heartbeat_ms": 5000,
             "memory_limit": chance.choice((0, 1 << 30)),
+            "create_channels": "declared",
+            "when_full": chance.choice(("refuse", "wait")),
         },
         _weather(chance),
         chance.choice((0.0002, 0.002, 0.02)),
-        {"jobs": ("queue", {})},
-        _clients(chance, seconds),
+        sketch,
+        tuple(Part(number, *client) for number, client in enumerate(sketch.clients)),
         _faults(chance, seconds),
     )
 
@@ -126,19 +131,6 @@ def _weather(chance: random.Random) -> Weather:
         spikes=chance.choice((0.0, 0.01, 0.05)),
         piece_bytes=chance.choice((7, 300, 16_384)),
     )
-
-
-def _clients(chance: random.Random, seconds: float) -> tuple[Part, ...]:
-    clients = []
-    for role in ["producer"] * chance.randint(1, 2) + ["worker"] * chance.randint(1, 3):
-        given: dict[str, Any] = {"pace": seconds / chance.choice((10, 30, 80))}
-        if role == "producer":
-            given["way"] = chance.choice(("single", "stream", "crowd"))
-        else:
-            given["prefetch"] = chance.choice((1, 3, 20, 100))
-            given["acks_every"] = chance.choice((1, 1, 5, 30))
-        clients.append(Part(len(clients), role, "jobs", given))
-    return tuple(clients)
 
 
 def _faults(chance: random.Random, seconds: float) -> tuple[Fault, ...]:
@@ -167,6 +159,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "power": {},
     "kill_in_call": {"calls": _few_calls},
     "power_in_call": {"calls": _few_calls},
+    "kill_in_sync": {"calls": _few_calls},
+    "power_in_sync": {"calls": _few_calls},
     "cut": {},
     "silence": {},
     "stall": {"seconds": _a_while},
@@ -176,5 +170,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "disk_full": {"seconds": _a_while},
     "drain": {},
     "snapshot": {},
+    "memory_full": {"seconds": _a_while},
+    "clock_step": {"days": lambda chance: chance.choice((-3650.0, -1.0, 1.0))},
     "client_dies": {},
 }

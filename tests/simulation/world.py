@@ -13,7 +13,7 @@ import hashlib
 import random
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from telpher_broker.options import Settings
 from telpher_storage import (
     FileStorage,
     Position,
+    SnapshotReport,
     StorageDamaged,
     StorageError,
     StorageFailed,
@@ -37,9 +38,10 @@ from telpher_storage import (
 )
 from tests.engine.invariants import check_engine, unsettled
 
-from .chance import Gauges, stream
-from .clients import run_client
+from .chance import MACHINE_BYTES, Gauges, stream
+from .clients import run_client, set_up
 from .disk import Arm, Killed, SimulatedDisk, Surroundings
+from .features import Sketch
 from .ledger import Ledger
 from .network import BrokerEnd, Network
 from .plan import Fault, Part, Plan
@@ -60,7 +62,7 @@ class Life:
         journal = settings.persistence != "rdb"
         told = StorageSettings(DATA, settings.persistence, settings.reserve_bytes)
         self.storage = WatchedStorage(told, journal=journal, files=disk)
-        self.storage.appended = []
+        self.storage.appended, self.storage.snapshot_at = [], trio.current_time()
         self.broker = WatchedBroker(world, disk, settings, self.storage)
         self.ended = trio.Event()
         self.is_dead = False
@@ -176,16 +178,29 @@ def _leaves(error: BaseException) -> Any:
 
 
 class WatchedStorage(FileStorage):
-    """The storage, with a note of when each record was appended."""
+    """The storage, with a note of when each record was appended, or the last snapshot cut."""
 
     appended: list[tuple[int, float]]
+    cut_at = snapshot_at = 0.0
 
     def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
         self.appended.append((self.next_record, trio.current_time()))
         return super().append(records, time_ms)
 
+    def cut(self) -> int:
+        self.cut_at = trio.current_time()
+        return super().cut()
+
+    async def write_snapshot(self, upto: int, chunks: Iterable[bytes]) -> SnapshotReport:
+        cut_at = self.cut_at
+        report = await super().write_snapshot(upto, chunks)
+        self.snapshot_at = cut_at
+        return report
+
     def kept_until(self) -> float:
         """The time up to which everything that happened is on the disk for good."""
+        if not self.keeps_records:
+            return self.snapshot_at
         for first, at in self.appended:
             if first >= self.synced_record:
                 return at
@@ -206,10 +221,9 @@ class World:
         self.is_calm = self.is_over = False
         self.scopes: dict[int, trio.CancelScope] = {}
         self.network = Network(stream(plan.seed, "network"), plan.weather, self.trace)
-        self.ledger = Ledger(clock.current_time, self.note)
-        for name, (kind, _) in plan.channels.items():
-            if kind == "queue":
-                self.ledger.reads(name)
+        self.ledger = Ledger(plan.sketch, clock.current_time, self.note, self.violated)
+        # Who has something to publish that is not confirmed.
+        self.publishing: set[str] = set()
         self.counts: Counter[str] = Counter()
         self._clock = clock
         self._shown = shown
@@ -232,8 +246,6 @@ class World:
             )
         )
         self.disk.directories = {str(DATA.parent)}
-        # Until when everything is on the disk, where a failed sync has left something out for good.
-        self._suspect_since: float | None = None
         self._was_power_lost = False
         self.has_ended = trio.Event()
         self.life: Life | None = None
@@ -261,8 +273,8 @@ class World:
 
     @property
     def may_refuse(self) -> bool:
-        """Whether the power has gone where nobody synced, or after a sync that failed."""
-        return self._was_power_lost and (self.plan.fsync == "no" or self._suspect_since is not None)
+        """Whether the power has gone where nobody synced."""
+        return self._was_power_lost and self.plan.fsync == "no"
 
     def refused(self) -> None:
         """The broker does not start, and may: that is the end of the run."""
@@ -279,11 +291,13 @@ class World:
         self.turns.close()
         if not self.counts["refused starts"]:
             self.violations += map(str, self.ledger.history.end())
+            self.ledger.check_cooked()
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._machine)
+            await set_up(self)
             async with trio.open_nursery() as clients:
                 self._clients = clients
                 for part in self.plan.clients:
@@ -319,8 +333,9 @@ class World:
         self.disk.arms.clear()
         self.disk.used_bytes_extra = 0
         self.network.clear_up()
-        for name in sorted(self.ledger.subscriptions):
-            self._clients.start_soon(run_client, self, Part(SWEEPERS, "sweeper", name))
+        self.gauges.resident_bytes = 0
+        for part in _sweepers(self.plan.sketch):
+            self._clients.start_soon(run_client, self, part)
 
     async def _until_settled(self) -> None:
         """Everything is delivered and settled, in bounded time."""
@@ -344,6 +359,7 @@ class World:
             for subscription in channel.subscriptions.values()
             if (left := unsettled(subscription))
         ]
+        found += [f"what {name} publishes" for name in sorted(self.publishing)]
         return "; ".join(found)
 
     async def _end_in_order(self) -> None:
@@ -383,16 +399,14 @@ class World:
         kept_until = life.storage.kept_until()
         if power_lost:
             self._check_window(kept_until)
-        if self.disk.is_suspect:
-            self._suspect_since = min(kept_until, self._suspect_since or kept_until)
         self.disk = self.disk.next_life(power_lost=power_lost)
         if power_lost:
             self.network.power_lost()
         else:
             self.network.process_died()
-        if power_lost:
-            self._was_power_lost = True
-            self.ledger.crashed(min(kept_until, self._suspect_since or kept_until))
+        self._was_power_lost |= power_lost
+        if power_lost or self.plan.persistence == "rdb":
+            self.ledger.crashed(kept_until)
         else:
             self.ledger.crashed(None)
         self._down_seconds = 0.2 if self.is_calm else down_seconds
@@ -401,7 +415,8 @@ class World:
     def _check_window(self, kept_until: float) -> None:
         """With `everysec` what is older than a second and a sync is on the disk."""
         lost_seconds = trio.current_time() - kept_until
-        if self.plan.fsync == "everysec" and lost_seconds > 1.1 + 2 * self._longest_sync:
+        is_promised = self.plan.fsync == "everysec" and self.plan.persistence != "rdb"
+        if is_promised and lost_seconds > 1.1 + 2 * self._longest_sync:
             self.violated(f"the last {lost_seconds:.1f} s were not on the disk")
 
     def _died_in_call(self, power_lost: bool) -> None:
@@ -471,6 +486,17 @@ class World:
         await trio.sleep(seconds)
         self.disk.used_bytes_extra = 0
 
+    def _memory_full(self, _: random.Random, seconds: float) -> None:
+        self._nursery.start_soon(self._no_memory_for, seconds)
+
+    async def _no_memory_for(self, seconds: float) -> None:
+        self.gauges.resident_bytes = MACHINE_BYTES
+        await trio.sleep(seconds)
+        self.gauges.resident_bytes = 0
+
+    def _clock_step(self, _: random.Random, days: float) -> None:
+        self.gauges.wall_step_ms += int(days * 86_400_000)
+
     def _drain(self, _: random.Random) -> None:
         life = self.life
         if life is not None and life.is_serving and not life.is_dead:
@@ -490,6 +516,7 @@ class World:
         for wire in self.network.live():
             if wire.client.split(".")[0] == name:
                 wire.leave(wire.up)
+        self.publishing = {one for one in self.publishing if one.split(".")[0] != name}
         self.scopes[number].cancel()
 
 
@@ -498,6 +525,10 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "power": lambda world, _: world.kill(power_lost=True),
     "kill_in_call": lambda world, _, calls: world._arm("", None, calls),
     "power_in_call": lambda world, _, calls: world._arm("", None, calls, power_lost=True),
+    "kill_in_sync": lambda world, _, calls: world._arm("sync", None, calls),
+    "power_in_sync": lambda world, _, calls: world._arm("sync", None, calls, power_lost=True),
+    "memory_full": World._memory_full,
+    "clock_step": World._clock_step,
     "cut": World._cut,
     "silence": World._silence,
     "stall": World._stall,
@@ -509,6 +540,18 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "snapshot": World._snapshot,
     "client_dies": World._client_dies,
 }
+
+
+def _sweepers(sketch: Sketch) -> list[Part]:
+    queues = [name for name, (kind, _) in sketch.channels.items() if kind == "queue"]
+    parts = [(sketch.sweepers.get(name, "sweeper"), name, {}) for name in queues]
+    parts += [
+        ("sweeper", topic, {"subscription": name}) for name, topic in sketch.subscriptions.items()
+    ]
+    return [
+        Part(SWEEPERS + number, role, channel, {"pace": 0.0, **given})
+        for number, (role, channel, given) in enumerate(parts)
+    ]
 
 
 def _settings(plan: Plan) -> Settings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.plan import draw
 from tests.simulation.run import run as run_plan
 from tests.simulation.shrink import command, shrunk
@@ -15,6 +16,8 @@ from ..programme import Figures, Programme
 
 SEEDS_EACH = 1_000_000  # of one seed of the programme to the next
 SHRUNK_MAX = 5
+# A planted fault is to be found in so many seeds.
+MUTANT_SEEDS = 60
 
 
 def run(size: int, seed: int) -> Figures:
@@ -30,6 +33,13 @@ def run(size: int, seed: int) -> Figures:
         if result.violations:
             smaller = shrunk(plan) if len(violations) < SHRUNK_MAX else plan
             violations.append(f"{result.violations[0]}: {command(smaller)}")
+    planted_faults = [mutant for mutant in MUTANTS if mutant.seed]
+    found = [mutant for mutant in planted_faults if _is_found(mutant)]
+    violations += [
+        f"a planted fault was not found in {MUTANT_SEEDS} seeds: {mutant.name}"
+        for mutant in planted_faults
+        if mutant not in found
+    ]
     figures: dict[str, int | float | str] = {
         "seeds": size,
         "simulated hours": hours,
@@ -38,8 +48,15 @@ def run(size: int, seed: int) -> Figures:
         "power cuts": counts["power cuts"],
         "confirmed": counts["confirmed"],
         "violations": len(violations),
+        "planted faults found": f"{len(found)}/{len(planted_faults)}",
     }
     return Figures(figures, violations)
+
+
+def _is_found(mutant: Mutant) -> bool:
+    with planted(mutant):
+        seeds = range(mutant.seed, mutant.seed + MUTANT_SEEDS)
+        return any(run_plan(draw(seed)).violations for seed in seeds)
 
 
 PROGRAMME = Programme(
@@ -48,7 +65,7 @@ PROGRAMME = Programme(
     title="the whole broker and its clients on a fake disk and network in virtual time: kills, "
     "losses of power, failing and slow disks, broken connections, by one seed each",
     unit="seeds",
-    short=60,
+    short=40,
     long=10_000,
     run=run,
     promises=("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G9", "G10", "G11", "G12", "G14"),
