@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from telpher.passwords import new_token, parse_token
 from telpher.protocol import frames as f
 from telpher.protocol.scram import CERTIFICATE_MECHANISM, TOKEN_MECHANISM
 from telpher_broker import audit as audit_module
+from telpher_broker import logs
 from telpher_broker.audit import IN_THE_LOG, LINE_BYTES_MAX, Audit, AuditError
 from telpher_broker.audit_check import check
 from telpher_broker.listeners import Peer as Origin
@@ -262,12 +264,18 @@ def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
     assert not audit._repeats
 
 
-def test_among_the_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    audit = Audit(IN_THE_LOG)
-    audit.note("login", user="root")
-    audit.reopen()
-    audit.close()
-    assert "audit: login  user=root" in capsys.readouterr().err
+def test_among_the_log_lines() -> None:
+    stream = StringIO()
+    logs.configure("info", "json", stream)
+    try:
+        audit = Audit(IN_THE_LOG)
+        audit.note("login", user="root")
+        audit.reopen()
+        audit.close()
+    finally:
+        logs.configure("info", "auto")
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["event"], line["user"]) == ("audit: login", "root")
 
 
 # -- what a broker tells
