@@ -23,12 +23,12 @@ from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
-from .api import StorageError
+from .api import StorageDamaged, StorageError
 from .directory import remove_names
 from .facts import CopiedFile, Facts, decode_facts, encode_facts, facts_name
 from .file_header import increment_name, snapshot_name
 from .files import Files
-from .held import View
+from .held import TRIES, View
 from .lock import DirectoryLock
 from .manifest import (
     MANIFEST,
@@ -91,10 +91,22 @@ def backup(
     """
     files = files or Files()
     try:
-        with _own(files, root, source), View(source) as view:
-            return _Run(files, root, view, taken_ms).run(full)
+        with _own(files, root, source):
+            return _back_up(files, root, source, taken_ms, full)
     except OSError as error:
         raise StorageError(f"the backup of {source} to {root} failed: {error}") from error
+
+
+def _back_up(files: Files, root: Path, source: Path, taken_ms: int, full: bool) -> BackupReport:
+    """Once more if an owner started meanwhile: it may have cut a torn tail, and written there."""
+    for _ in range(TRIES):
+        with View(source) as view:
+            try:
+                return _Run(files, root, view, taken_ms).run(full)
+            except StorageDamaged:
+                if view.is_of_now():
+                    raise
+    raise StorageError(f"{source} changes all the time; try again")
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from .clean import CleanMarker
 from .directory import close_all_quietly
 from .file_header import FILE_HEADER_BYTES, INCREMENT, SNAPSHOT, increment_name, parse_name
 from .files import READ, Files
-from .manifest import MANIFEST, Manifest, data_names, read_small
+from .manifest import MANIFEST, Manifest, data_names, encode_manifest, read_small
 from .recovery import LogRecovery, OpenFile, load_clean, load_manifest
 from .retired import parse_retired_name
 
+OLDER_MAX = 500  # of retired files: each takes an open file
 TRIES = 100  # each takes about a millisecond; a manifest changes twice in a snapshot
 
 
@@ -82,10 +83,14 @@ class View:
             if found is None:
                 continue
             self.manifest, self._clean, self._files, self._older = found
-            if read_small(Files(), directory / MANIFEST) == before:
+            if self.is_of_now():
                 return
             self._files.let_go()
         raise StorageError(f"{directory} changes all the time; try again")
+
+    def is_of_now(self) -> bool:
+        """Whether the manifest is still the same: no other file, and no other owner."""
+        return read_small(Files(), self.directory / MANIFEST) == encode_manifest(self.manifest)
 
     def log(self) -> LogRecovery:
         """To be read once; a further one begins anew."""
@@ -173,10 +178,10 @@ def _hold_older(
 
 
 def _older_names(files: Files, directory: Path, manifest: Manifest) -> dict[int, str]:
-    """The name of each generation that a snapshot covers, or what is left of it."""
+    """The name of each generation that a snapshot covers, the newest."""
     older = {}
     for name in files.list(directory):
         kind, generation = parse_name(name) or (b"", parse_retired_name(name))
         if generation and kind != SNAPSHOT and generation not in manifest.increments:
             older[generation] = name
-    return older
+    return dict(sorted(older.items())[-OLDER_MAX:])

@@ -21,6 +21,7 @@ from telpher_storage.facts import CopiedFile, Facts, decode_facts, encode_facts
 from telpher_storage.files import CREATE, LOCK, Files
 from telpher_storage.held import View
 from telpher_storage.manifest import MANIFEST, decode_manifest
+from telpher_storage.recovery import LogRecovery
 from telpher_storage.repair import repair
 
 from .test_format import DIRECTORY, text
@@ -215,6 +216,26 @@ def test_a_block_that_is_just_being_written_is_left_out(
     increment.write_bytes(whole + more[:-1])
     assert back_up(source, root).record == 4
     increment.write_bytes(whole + more)
+    assert back_up(source, root).record == 6
+    assert kept(root, scratch) == [6]
+
+
+def test_an_owner_that_starts_while_it_is_read_is_not_taken_for_damage(
+    source: Path, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cuts the torn tail that the view has, and writes blocks of its own there."""
+    build(source, "aa")
+    (increment,) = source.glob("increment-*")
+    increment.write_bytes(increment.read_bytes()[:-1])
+    starts = iter(["aa"])
+    real = View.log
+
+    def log(view: View) -> LogRecovery:
+        for script in starts:
+            build(source, script)
+        return real(view)
+
+    monkeypatch.setattr(View, "log", log)
     assert back_up(source, root).record == 6
     assert kept(root, scratch) == [6]
 
@@ -512,6 +533,18 @@ def test_a_base_that_was_begun_before_the_first_record_goes_on(
     build(source, "aSa", **KEEP)
     assert back_up(source, root).because == ""
     assert kept(root, scratch) == [4]
+
+
+def test_no_more_files_are_held_than_a_process_may_open(
+    source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_module, "OLDER_MAX", 2)
+    build(source, "a", **KEEP)
+    back_up(source, root)
+    build(source, "aSa", **KEEP)
+    assert back_up(source, root).because == ""
+    build(source, "SaSaSaS", **KEEP)
+    assert "rewritten" in back_up(source, root).because
 
 
 def test_a_gap_in_what_is_kept_begins_a_new_base(source: Path, root: Path, scratch: Path) -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from telpher_broker.escape import escape
+
 from .network import json_option
 from .output import local_time, print_json, print_table
 from .parameters import TIME
@@ -70,11 +72,12 @@ def backup(
 def _print_backup(report: BackupReport) -> None:
     if report.because:
         click.echo(f"a new base: {report.because}")
+    base = escape(str(report.base))
     if report.files == 0:
-        click.echo(f"{report.base} has all records below {report.record}: nothing is new")
+        click.echo(f"{base} has all records below {report.record}: nothing is new")
         return
     click.echo(
-        f"{report.base} has all records below {report.record}{_of(report.time_ms)}: "
+        f"{base} has all records below {report.record}{_of(report.time_ms)}: "
         f"{report.bytes} bytes more in {report.seconds:.2f} s"
     )
 
@@ -164,11 +167,10 @@ def restore(
 
 
 def _restored(report: RestoreReport) -> Iterator[str]:
-    yield (
-        f"{report.directory} has all records below {report.record}{_of(report.time_ms)}, "
-        f"out of {report.base}"
-    )
+    directory, base = escape(str(report.directory)), escape(str(report.base))
+    times = _of(report.time_ms)
+    yield f"{directory} has all records below {report.record}{times}, out of {base}"
     if report.given_up:
         last = report.record + report.given_up - 1
         yield f"given up: the records from {report.record} to {last} of that backup"
-    yield f"start a broker on it by: telpher serve --data-dir {report.directory}"
+    yield f"start a broker on it by: telpher serve --data-dir {directory}"
