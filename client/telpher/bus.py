@@ -28,7 +28,7 @@ from .errors import Broken, CannotConnect, Closed, TelpherError
 from .eventloop import Signal, clock, signal_class
 from .lane import Lane
 from .link import Link
-from .publishing import Publishing
+from .publishing import Publishing, warn_of_held
 from .requests import Requesting
 from .session import Session
 from .session.backoff import reconnect_seconds
@@ -74,6 +74,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         self._session.on_gather = self._on_gather
         self._session.on_open = self._on_open
         self._session.wake = self._wake
+        self._session.on_held = warn_of_held
         self._link: Link | None = None
         self._is_corked = False
         self._is_timer_short = False

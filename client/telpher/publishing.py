@@ -18,6 +18,18 @@ from .transaction import Transaction
 LANES_MAX: Final = 1000
 
 
+def warn_of_held(channel: str, seconds: float) -> None:
+    """Say in the log why a publish may not come back: the broker answers, and lets it wait."""
+    from logging import getLogger
+
+    getLogger("telpher").warning(
+        "a publish to %r has waited for %.0f s: the broker holds it back for room in the channel, "
+        "for a quota, or for the end of an alarm; `telpher inspect` and `telpher stats` tell which",
+        channel,
+        seconds,
+    )
+
+
 class Publishing:
     """What a Bus can publish with."""
 

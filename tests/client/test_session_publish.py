@@ -160,3 +160,35 @@ def test_what_a_stopping_broker_has_not_stored_goes_to_the_next():
     pair.confirm()
     assert pair.confirmed == [1, 2, 3]
     assert [sequence for _, sequence in pair.broker.stored] == [1, 2, 3]
+
+
+def test_a_publish_that_the_broker_holds_back_is_told_once():
+    pair = Pair(window=4)
+    pair.connect()
+    told = []
+    pair.session.on_held = lambda channel, seconds: told.append((channel, seconds))
+
+    def tick(now: float) -> None:
+        pair.now = now
+        pair.session.receive(b"", now)  # the broker is there
+        pair.session.tick(now)
+
+    tick(11)
+    pair.publish()
+    pair.confirm()
+    pair.publish()
+    tick(22)
+    assert told == []
+    tick(31)
+    assert told == []
+    tick(33)
+    assert told == [("jobs", 11)]
+    tick(60)
+    assert len(told) == 1
+    pair.confirm()
+    pair.publish()
+    tick(400)
+    tick(405)
+    assert len(told) == 1  # it flies since the last look, for all that is known
+    tick(411)
+    assert told[1:] == [("jobs", 11)]

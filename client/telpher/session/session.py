@@ -30,6 +30,7 @@ from telpher.protocol.scram import Derivation, ScramError
 
 from .consumer import ConsumerState, Consuming
 from .exchange import Calling, Cancelling, Done, Exchange
+from .held import Held
 from .login import Login
 from .transaction import Transacting
 from .window import Publishing, Window
@@ -69,7 +70,7 @@ def _nothing() -> None:
     pass
 
 
-def _nothing_of(_: Any) -> None:
+def _nothing_of(*_: Any) -> None:
     pass
 
 
@@ -120,6 +121,8 @@ class Session:
         self.on_push: Callable[[], None] = _nothing
         self.on_gather: Callable[[], None] = _nothing
         self.wake: Callable[[], None] = _nothing
+        self.on_held: Callable[[str, float], None] = _nothing_of
+        self._held = Held()
 
     # --- connections
 
@@ -345,6 +348,9 @@ class Session:
             self.fault = Broken(f"the broker was silent for {heartbeat_seconds * 2:g} s")
         elif now >= self._last_sent + heartbeat_seconds / 2:
             self.emit(f.Ping(self.next_number()))
+        found = self._held.look(self._all_windows(), self.next_number, now)
+        if found is not None:
+            self.on_held(*found)
 
     # --- answers
 
