@@ -7,7 +7,7 @@ turn, nobody is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -21,8 +21,10 @@ from .logs import get_logger
 log = get_logger()
 
 LOOK_SECONDS: Final = 1.0
-# Many may fall silent one soon after the other, and each look is at all of them.
+# Many may fall silent one soon after the other.
 _LOOK_SECONDS_MIN: Final = 0.05
+# Each may have to be pinged, and others have their turn in between.
+_LOOKED_AT_ONCE: Final = 100
 # A loop that comes so much later than it should was not running.
 _LATE_SECONDS: Final = 1.0
 
@@ -41,18 +43,42 @@ class Watch:
         self._is_ended = is_ended
 
     async def run(self, each: Callable[[], None]) -> None:
-        """Look, for ever; `each` is called with every look."""
-        due = trio.current_time()
+        """Look, for ever; `each` is called with every look at all connections.
+
+        That takes milliseconds where they are thousands: so in between only those are looked at
+        whose time will be up before the next one.
+        """
+        now = trio.current_time()
         while True:
-            now = trio.current_time()
-            if now - due > _LATE_SECONDS:
-                self._forgive(now - due)
-            due = now + LOOK_SECONDS
-            for connection in list(self._connections.values()):
-                due = min(due, self._look(connection, now))
+            until = now + LOOK_SECONDS
+            soon = await self._look_at(list(self._connections.values()), now, until)
             each()
-            due = max(due, now + _LOOK_SECONDS_MIN)
-            await trio.sleep_until(due)
+            while soon and (due := max(min(soon.values()), now + _LOOK_SECONDS_MIN)) < until:
+                now = await self._sleep(due)
+                soon = await self._look_at(list(soon), now, until)
+            now = await self._sleep(until)
+
+    async def _sleep(self, due: float) -> float:
+        """Sleep until then; what time it is."""
+        await trio.sleep_until(due)
+        now = trio.current_time()
+        if now - due > _LATE_SECONDS:
+            self._forgive(now - due)
+        return now
+
+    async def _look_at(
+        self, connections: Sequence[ClientConnection], now: float, until: float
+    ) -> dict[ClientConnection, float]:
+        """Look at these; whose time will be up before `until`, and when."""
+        soon: dict[ClientConnection, float] = {}
+        for index, connection in enumerate(connections, 1):
+            if self._connections.get(connection.number) is connection:
+                due = self._look(connection, now)
+                if now < due < until:
+                    soon[connection] = due
+            if index % _LOOKED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return soon
 
     def _forgive(self, seconds: float) -> None:
         """Nobody could be heard for so long."""

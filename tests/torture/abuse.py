@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,9 +82,7 @@ class Wire:
     """One connection, at the level of frames."""
 
     def __init__(self, path: str, *, greets: bool = True, seconds: float = _ANSWER_SECONDS) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(seconds)
-        self.socket.connect(path)
+        self.socket = _connected(path, seconds)
         self.protocol = Connection(Role.CLIENT, 1 << 26)
         self._heard: list[f.Frame] = []
         if greets:
@@ -127,6 +126,23 @@ class Wire:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _connected(path: str, seconds: float) -> socket.socket:
+    """A connection, when there is room for it in the queue of those that wait to be accepted."""
+    until = time.perf_counter() + seconds
+    while True:
+        found = socket.socket(socket.AF_UNIX)
+        found.settimeout(seconds)
+        try:
+            found.connect(path)
+        except BlockingIOError:
+            found.close()
+            if time.perf_counter() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return found
 
 
 def batch_of(messages: int, body_bytes: int) -> bytes:

@@ -1,10 +1,10 @@
 """T14: clients by the thousand that read or write a byte at a time, or not at all.
 
 They are of five kinds: one consumes and never reads, one reads a byte a second, one writes its
-publish a byte a second, one says its HELLO like that, and one asks for much and never listens. A
-healthy pair runs in a process of its own, alone and beside them in turns, so that what else the
-machine does falls on both. What its messages took at the 99th percentile may not double, and memory
-stays within what is configured. Below `FLOOR_US` a percentile is the scheduler's.
+publish a byte a second, one asks for much and never listens, and one says its HELLO a byte a
+second. A healthy pair runs in a process of its own, alone and beside them in turns, so that what
+else the machine does falls on both. What its messages took at the 99th percentile may not double,
+and memory stays within what is configured. Below `FLOOR_US` a percentile is the scheduler's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Staller:
         self._begin()
 
     def _begin(self) -> None:
-        self._wire = Wire(self._path, greets=self.kind != "hello", seconds=30.0)
+        self._wire = Wire(self._path, greets=self.kind != _STRANGER, seconds=30.0)
         self._socket = self._wire.socket
         self._sent = 0
         if self.kind in ("deaf", "sip"):
@@ -60,7 +60,7 @@ class Staller:
     def step(self) -> None:
         """Go on; from the beginning if the broker has had enough of it."""
         try:
-            _STEPS[self.kind](self)
+            _STEPS.get(self.kind, Staller._greet)(self)
         except BlockingIOError:
             pass
         except OSError:
@@ -97,16 +97,19 @@ _STEPS: Final[dict[str, Callable[[Staller], None]]] = {
     "deaf": Staller._never_read,
     "sip": Staller._read_a_byte,
     "drip": Staller._publish,
-    "hello": Staller._greet,
     "ask": Staller._ask_on,
 }
+# Of those that have not come in there are fewer: they are closed after a few seconds and come
+# again, and what that costs is not what is measured here.
+_OF_EACH: Final = 6
+_STRANGER: Final = "hello"
 
 
 class Herd:
     """All of them; `drive` gives each a step a second."""
 
     def __init__(self, path: str, size: int) -> None:
-        kinds = list(_STEPS)
+        kinds = [*list(_STEPS) * _OF_EACH, _STRANGER]
         self._stallers = [Staller(path, kinds[number % len(kinds)]) for number in range(size)]
         self._next = 0
 
