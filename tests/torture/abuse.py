@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -60,8 +60,9 @@ class Watched:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
-            self.peak_bytes = max(self.peak_bytes, self.resident_bytes())
+        with suppress(FileNotFoundError):  # it has ended
+            while not self._stop.wait(_LOOK_SECONDS):
+                self.peak_bytes = max(self.peak_bytes, self.resident_bytes())
 
 
 @contextmanager
