@@ -460,6 +460,23 @@ def test_a_namespace_has_limits(world: World) -> None:
     refused(world.publish(app, "all", b"a" * 50), "limit_reached", "bytes_max = 100")
 
 
+def test_all_that_a_request_brings_counts_together(world: World) -> None:
+    """Each of two channels alone would have room for it."""
+    world.ask("namespace_set", namespace="acme", limits={"bytes_max": 100})
+    app = world.user("app@acme", "publish #", "configure #")
+    world.call(app, "declare_exchange", exchange="all", kind="fanout")
+    for name in ("a", "b"):
+        world.call(app, "declare", channel=name, kind="queue")
+        world.call(app, "bind", exchange="all", target=name)
+    refused(world.publish(app, "all", b"x" * 50), "limit_reached", "bytes_max = 100")
+    batch = make_batch([b"x" * 50])
+    frame = f.Transact(world.request(), b"p" * 16, 1, None, (), (("a", batch), ("b", batch)))
+    refused(answer_of(world.send(app, frame), app, frame.request), "limit_reached", "bytes_max")
+    assert isinstance(world.publish(app, "a", b"x" * 50), f.Confirm)
+    (row,) = world.ask("namespaces")["namespaces"]
+    assert 50 < row["bytes"] <= 100
+
+
 def test_limits_change_however_many_namespaces_there_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,7 +139,7 @@ def _chosen(
     elif properties is not None:
         check_consumer(name, properties, (channel,))
     if channel.namespace is not None:
-        _check_namespace_bytes(channel.namespace, len(batch))
+        _check_namespace_bytes(turn, channel.namespace, len(batch))
     portion = Portion((channel,), batch, messages, properties)
     if is_identified:
         judge(turn, channel, portion)
@@ -184,18 +184,20 @@ def _prepare_routed(
     for portion in portions:
         for channel in portion.channels:
             if channel.namespace is not None:
-                _check_namespace_bytes(
-                    channel.namespace, len(portion.batch) * len(portion.channels)
-                )
+                _check_namespace_bytes(turn, channel.namespace, len(portion.batch))
     reached = (channel for portion in portions for channel in portion.channels)
     check_consumer(exchange.name, whole.properties, reached)
     return Publication(exchange.number, exchange.next, portions, whole.messages)
 
 
-def _check_namespace_bytes(namespace: Namespace, batch_bytes: int) -> None:
-    """Refuse what would take a namespace beyond its `bytes_max`."""
+def _check_namespace_bytes(turn: Turn, namespace: Namespace, batch_bytes: int) -> None:
+    """Refuse what would take a namespace beyond its `bytes_max`, with all else of its request."""
     bytes_max = namespace.limits.get("bytes_max")
-    if bytes_max is not None and namespace.account.body_bytes + batch_bytes > bytes_max:
+    if bytes_max is None:
+        return
+    _, promised = turn.promised.get(namespace, (0, 0))
+    turn.promised[namespace] = 0, promised + batch_bytes
+    if namespace.account.body_bytes + promised + batch_bytes > bytes_max:
         raise Refusal(
             "limit_reached",
             f"namespace {namespace.name!r} holds {namespace.account.body_bytes} of bytes_max = "

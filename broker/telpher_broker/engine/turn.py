@@ -22,6 +22,7 @@ from .log import Log, Stored
 from .ports import Ports
 from .routing.headers import Criteria
 from .schedules.schedule import Calendar
+from .security.subjects import Namespace
 from .sessions import Consumer, Gate, Line, Session
 from .settings import EngineSettings
 from .settlements import Settlements
@@ -139,8 +140,8 @@ class Turn:
         self.waiting_bytes = 0
         self.served: Line | None = None
         # What was found room for and is not stored yet, of the request that is decided: messages
-        # and bytes of a channel, or what it takes of a meter.
-        self.promised: dict[Channel | Gate, tuple[int, int]] = {}
+        # and bytes of a channel or a namespace, or what it takes of a meter.
+        self.promised: dict[Channel | Gate | Namespace, tuple[int, int]] = {}
         # Sessions that end when they have the answer to what they asked: (who, code, text).
         self.parting: list[tuple[Session, str, str]] = []
         # What was judged of messages that are prepared and not stored yet.
