@@ -28,7 +28,7 @@ class Output:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes = 0
-        self._less: trio.Event | None = None
+        self._waiting = trio.lowlevel.ParkingLot()
 
     @property
     def is_full(self) -> bool:
@@ -38,16 +38,15 @@ class Output:
     def change(self, size: int) -> None:
         """So many bytes more wait, or fewer."""
         self.bytes += size
-        if size < 0 and self._less is not None and not self.is_full:
-            self._less.set()
-            self._less = None
+        if size < 0 and not self.is_full:
+            self._waiting.unpark()
 
     async def room(self) -> None:
-        """Wait until it is within its bound."""
+        """Wait until it is within its bound. One goes on after the other: all together would take
+        their time, and fill it again."""
         while self.is_full:
-            if self._less is None:
-                self._less = trio.Event()
-            await self._less.wait()
+            await self._waiting.park()
+        self._waiting.unpark()
 
     def make_room(self, connections: Iterable[ClientConnection]) -> None:
         """If it is beyond its bound, close who has taken nothing for a while, and first who has

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from telpher.protocol import frames as f
-from telpher_broker.output import STALLED_SECONDS
+from telpher_broker.output import STALLED_SECONDS, Output
 
 from .harness import batch, house
 
@@ -53,3 +53,26 @@ async def test_who_takes_slowly_stays(autojump_clock: trio.abc.Clock) -> None:
             taken += len(await slow.stream.receive_some(TOTAL))
         assert isinstance(await asking.hear(), f.Reply)
         assert place.broker.statistics()["connections"] == 3
+
+
+async def test_of_all_who_wait_for_room_only_so_many_go_on_as_there_is_room_for() -> None:
+    output, went_on = Output(100), []
+
+    async def wait(number: int) -> None:
+        await output.room()
+        went_on.append(number)
+        output.change(60)
+
+    output.change(200)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(wait, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert went_on == []
+        output.change(-180)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(went_on) == 2  # 20 waited, then 80, then 140
+        output.change(-140)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(went_on) == 4
+        output.change(-120)
