@@ -322,7 +322,7 @@ def check_unlisted(files: Files, directory: Path, manifest: Manifest) -> list[st
         if parsed[1] >= manifest.next_file:
             text = _unknown_to(manifest, files, directory, name)
             if text is not None:
-                raise StorageDamaged(directory, MANIFEST, 0, f"{text}: an older manifest?")
+                raise StorageDamaged(directory, MANIFEST, 0, f"{text}: it is an older one")
         left.append(name)
     return left
 
