@@ -20,8 +20,8 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "connection": Target(connection, connection_seeds, 4096, 250_000),
-    "batch": Target(batch, batch_seeds, 4096, 740_000),
+    "connection": Target(connection, connection_seeds, 2048, 150_000),
+    "batch": Target(batch, batch_seeds, 4096, 840_000),
     "directory": Target(directory, directory_seeds, 600, 9_900),
     "verbs": Target(verbs, verbs_seeds, 480, 100),
 }
