@@ -188,10 +188,13 @@ def check(batch: bytes, limits: BatchLimits) -> Summary:
 
 
 def _outer(batch: bytes) -> tuple[int, Properties, bytes, bytes | None, bytes | None]:
+    # One array with at most one map in it: to count these costs less than to count elements.
+    one_map, one_array = _counting(1), _counting(1)
     try:
-        values = unpack(batch, _OUTER_ELEMENTS_MAX)
-    except ValueError as error:
-        raise BatchError("bad_batch", f"the batch is not msgpack: {error}") from None
+        values = _at_once(batch, _OUTER_ELEMENTS_MAX, _OUTER_ELEMENTS_MAX, one_map, one_array)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        what = str(error) or type(error).__name__
+        raise BatchError("bad_batch", f"the batch is not msgpack: {what}") from None
     if type(values) is not tuple or len(values) != 5:
         raise BatchError("bad_batch", "a batch is [count, properties, bodies, keys, headers]")
     if tuple(map(type, values)) not in _ROWS:
