@@ -1,4 +1,4 @@
-"""T20: backups of a daemon under load, while it, or the command, is killed at random instants.
+"""T6: backups of a daemon under load, while it, or the command, is killed at random instants.
 
 Each completed backup must be an exact prefix: a broker's state out of it is byte for byte that of
 replaying the journal from its first record on up to there, and what was confirmed before the
@@ -338,7 +338,7 @@ def run(size: int, seed: int) -> Figures:
 
 PROGRAMME = Programme(
     name="backups",
-    id="T20",
+    id="T6",
     title="backups under load, with kills of the daemon and of the command",
     unit="backups",
     short=6,

@@ -1,4 +1,4 @@
-"""G15: the wall clock of a running daemon is set by a day to ten years, forth and back.
+"""T18: the wall clock of a running daemon is set by a day to ten years, forth and back.
 
 The daemon runs under libfaketime, which gives it the clock that a file names; monotonic time is
 left alone, as it is when somebody sets a clock. A unit is one such step, in the midst of a lease, a
@@ -254,7 +254,7 @@ async def _published(peer: Peer, channel: str) -> None:
 
 PROGRAMME = Programme(
     name="clock",
-    id="G15",
+    id="T18",
     title="the wall clock is set by a day to ten years under leases, delays, lives and schedules",
     unit="steps",
     short=2,

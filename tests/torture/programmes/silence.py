@@ -1,4 +1,4 @@
-"""G14: a side that says nothing any more is found out by the other, and what it held comes back.
+"""T17: a side that says nothing any more is found out by the other, and what it held comes back.
 
 A unit is a client process that is stopped by SIGSTOP while it holds leases, at heartbeats of 5 s,
 the least there are. Half of them have a daemon without grace to resume in, so that what they held
@@ -256,7 +256,7 @@ async def _watch_sync(
 
 PROGRAMME = Programme(
     name="silence",
-    id="G14",
+    id="T17",
     title="clients are stopped while they hold leases, and a daemon under its clients",
     unit="clients",
     short=4,
