@@ -21,6 +21,8 @@ from typing import Any
 import trio
 
 import telpher
+from telpher.protocol.frames import Outcome, pairs
+from telpher.session.exchange import Nacking, Settling
 
 from .bodies import Run, bodies_of, body_of, runs_in
 from .ledger import Teller
@@ -93,9 +95,19 @@ class Load:
                 missed = state.missed
             for part in list(state.deliveries)[before:]:
                 self._came(subscription, consumer.channel, name, part)
+                if part.attempt > 1:
+                    self._acknowledge_again(subscription, name, state, part)
 
         state.deliver = watched
         return consumer
+
+    def _acknowledge_again(self, subscription: str, consumer: str, state: Any, part: Any) -> None:
+        """An acknowledgement under way is of this delivery, too, and may be all that it gets."""
+        for run in runs_in(part.bodies):
+            for index in range(run.count):
+                if _is_under_way(state, part.first + run.index + index):
+                    place = (subscription, run.publisher, run.first + index, 1)
+                    self.tell("acked", *place, consumer=consumer)
 
     def _came(self, subscription: str, channel: str, consumer: str, part: Any) -> None:
         for run in runs_in(part.bodies):
@@ -107,6 +119,17 @@ class Load:
                 intact=run.intact,
             )
         self._waiting[channel] = max(0, self._waiting[channel] - len(part.bodies))
+
+
+def _is_under_way(state: Any, offset: int) -> bool:
+    """Whether a consumer has acknowledged an offset and has no answer yet."""
+    asked = [
+        settling.offsets
+        for settling in state.settling.values()
+        if not isinstance(settling, Nacking)
+        if not isinstance(settling, Settling) or settling.outcome is Outcome.ACK
+    ]
+    return any(first <= offset < end for row in asked for first, end in pairs(row))
 
 
 class Held:
