@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ import trio
 import telpher
 from tests.daemon.process import DaemonProcess, serving
 
+from ..place import folder
 from ..programme import Figures, Programme
 from ..traffic import HEARTBEAT_SECONDS, KINDS, Ledger, Pair
 
@@ -111,18 +111,18 @@ class Net:
 
 
 @contextmanager
-def _serving(net: Net, folder: Path) -> Iterator[DaemonProcess]:
+def _serving(net: Net, place: Path) -> Iterator[DaemonProcess]:
     flags = ("--listen", f"{net.address}:{PORT}", "--insecure-listen")
-    with serving(folder, *flags, tracer=("ip", "netns", "exec", net.name)) as daemon:
+    with serving(place, *flags, tracer=("ip", "netns", "exec", net.name)) as daemon:
         yield daemon
 
 
 def run(size: int, seed: int) -> Figures:
     """So many outages."""
     with (
-        tempfile.TemporaryDirectory(prefix="telpher-") as folder,
+        folder() as place,
         Net() as net,
-        _serving(net, Path(folder)) as daemon,
+        _serving(net, place) as daemon,
     ):
         return trio.run(_run, net, daemon, size, random.Random(seed))
 

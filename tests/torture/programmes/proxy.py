@@ -10,10 +10,8 @@ sent.
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 from math import inf
-from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -21,6 +19,7 @@ import trio
 import telpher
 from tests.daemon.process import DaemonProcess, serving
 
+from ..place import folder
 from ..programme import Figures, Programme
 from ..traffic import HEARTBEAT_SECONDS, KINDS, Ledger, Pair
 from ..weather import DEAF, MUTE, SILENT, SLOW_ENDS, Link, fates
@@ -31,7 +30,7 @@ DETECTED_SECONDS_MAX: Final = 2 * HEARTBEAT_SECONDS + 1.0  # of a busy machine
 
 def run(size: int, seed: int) -> Figures:
     """So many troubles, shared out among the connections of all pairs."""
-    with tempfile.TemporaryDirectory(prefix="telpher-") as folder, serving(Path(folder)) as daemon:
+    with folder() as place, serving(place) as daemon:
         return trio.run(_run, daemon, size, seed)
 
 

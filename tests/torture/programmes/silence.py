@@ -15,11 +15,9 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -28,6 +26,7 @@ import telpher
 import telpher.sync
 from tests.daemon.process import DaemonProcess, environment, serving
 
+from ..place import folder
 from ..programme import Figures, Programme
 from ..traffic import HEARTBEAT_SECONDS, KINDS, Ledger, Pair
 
@@ -94,8 +93,8 @@ def run(size: int, seed: int) -> Figures:
 
 
 async def _run(size: int, rng: random.Random, findings: Findings) -> None:
-    with tempfile.TemporaryDirectory(prefix="telpher-") as folder:
-        paths = [Path(folder) / name for name in ("graceless", "usual", "stopped")]
+    with folder() as place:
+        paths = [place / name for name in ("graceless", "usual", "stopped")]
         for path in paths:
             path.mkdir()
         with (
