@@ -129,8 +129,8 @@ MUTANTS = (
     Mutant(
         "who could not be heard while the broker was stopped is taken for silent",
         _WATCH,
-        "                self._forgive(now - due)",
-        "                pass",
+        "            self._forgive(now - due)",
+        "            pass",
         "tests/broker/test_core.py::test_while_the_broker_itself_is_stopped_nobody_is_silent",
     ),
     Mutant(
