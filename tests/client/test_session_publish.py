@@ -173,7 +173,9 @@ def test_a_publish_that_the_broker_holds_back_is_told_once():
         pair.session.receive(b"", now)  # the broker is there
         pair.session.tick(now)
 
+    number = pair.session.next_number()
     tick(11)
+    assert pair.session.next_number() == number + 1  # to look takes none
     pair.publish()
     pair.confirm()
     pair.publish()

@@ -7,7 +7,7 @@ from before a mark has flown since then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from .window import Publishing, Window
@@ -25,23 +25,22 @@ class Held:
         self._marked_at = 0.0
         self._quiet_until = 0.0
 
-    def look(
-        self, windows: Iterable[Window], newest: Callable[[], int], now: float
-    ) -> tuple[str, float] | None:
-        """What it is published to and for how long, if there is one; `newest` gives a number
-        that is higher than those that were given to requests."""
+    def look(self, windows: Iterable[Window], now: float) -> tuple[str, float] | None:
+        """What it is published to and for how long, if there is one."""
         seconds = now - self._marked_at
         if seconds < HELD_SECONDS:
             return None
-        oldest: Publishing | None = None
-        for window in windows:
-            for publishing in window.flying.values():
-                if oldest is None or publishing.number < oldest.number:
-                    oldest = publishing
-        is_held = oldest is not None and 0 < oldest.number <= self._number
-        if not is_held:
-            self._number, self._marked_at = newest(), now
-        if oldest is None or not is_held or now < self._quiet_until:
+        flying = [publishing for window in windows for publishing in window.flying.values()]
+        oldest = min(flying, key=_number_of, default=None)
+        if oldest is None or oldest.number > self._number:
+            self._number = max(map(_number_of, flying), default=0)
+            self._marked_at = now
+            return None
+        if now < self._quiet_until:
             return None
         self._quiet_until = now + AGAIN_SECONDS
         return oldest.window.channel, seconds
+
+
+def _number_of(publishing: Publishing) -> int:
+    return publishing.number

@@ -348,7 +348,7 @@ class Session:
             self.fault = Broken(f"the broker was silent for {heartbeat_seconds * 2:g} s")
         elif now >= self._last_sent + heartbeat_seconds / 2:
             self.emit(f.Ping(self.next_number()))
-        found = self._held.look(self._all_windows(), self.next_number, now)
+        found = self._held.look(self._all_windows(), now)
         if found is not None:
             self.on_held(*found)
 
