@@ -135,8 +135,11 @@ def _is_under_way(state: Any, offset: int) -> bool:
 class Held:
     """What one consumer has acknowledged and has no answer for, by offset."""
 
-    def __init__(self, load: Load, subscription: str, consumer: str) -> None:
+    def __init__(
+        self, load: Load, messages: telpher.Consumer, subscription: str, consumer: str
+    ) -> None:
         self._tell = load.tell
+        self._state = messages.state
         self._subscription = subscription
         self._consumer = consumer
         self._runs: list[tuple[int, Run]] = []
@@ -149,10 +152,14 @@ class Held:
         self._runs.append((first, run))
 
     def gave_back(self, offset: int, run: Run) -> None:
-        """One message was nacked, or its lease was lost."""
-        place = (self._subscription, run.publisher, run.first, run.count)
-        self._tell("gave_back", *place, consumer=self._consumer)
+        """One message was nacked, or its lease was lost.
+
+        That is nothing where an earlier acknowledgement of it is still under way.
+        """
         self._gone.add(offset)
+        if not _is_under_way(self._state, offset):
+            place = (self._subscription, run.publisher, run.first, run.count)
+            self._tell("gave_back", *place, consumer=self._consumer)
 
     async def answered(self, consumer: telpher.Consumer) -> None:
         """Wait for the answer to all of it, and tell."""
@@ -255,7 +262,7 @@ async def consume_batches(
 ) -> None:
     """Whole deliveries, each acknowledged and the answer awaited."""
     async with load.watch(make(), subscription, consumer) as messages:
-        held = Held(load, subscription, consumer)
+        held = Held(load, messages, subscription, consumer)
         async for batch in messages.batches():
             for part in batch.parts:
                 runs = list(runs_in(part.bodies))
@@ -286,7 +293,7 @@ async def consume_singly(load: Load, bus: telpher.Bus, queue: str, consumer: str
     while True:
         joining = bus.consume(queue, prefetch=rng.choice([1, 10, 100]))
         async with load.watch(joining, queue, consumer) as messages:
-            held = Held(load, queue, consumer)
+            held = Held(load, messages, queue, consumer)
             async for message in messages:
                 (run,) = runs_in([message.body])
                 fate = rng.random()
