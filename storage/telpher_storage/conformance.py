@@ -50,6 +50,14 @@ class StorageConformance:
         assert report.bytes_cut == 0
         storage.close(clean=True)
 
+    def test_the_time_of_a_block_changes_nothing_of_it(self) -> None:
+        storage, *_ = self._open()
+        for time_ms in (0, 7, 1_793_536_496_789):
+            storage.append([b"record"], time_ms)
+        assert storage.next_record == 3
+        _, records = self._reopened(storage)
+        assert records == ([b"record"] * 3 if storage.keeps_records else [])
+
     def test_the_epoch_rises_at_each_open(self) -> None:
         first, *_ = self._open()
         epoch = first.epoch
