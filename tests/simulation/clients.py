@@ -94,7 +94,7 @@ async def produce(client: Client) -> None:
     client.world.publishing.add(client.name)
     if client.part.given["way"] == "crowd":
         async with trio.open_nursery() as nursery:
-            for number in range(3):
+            for number in range(2):
                 nursery.start_soon(_publish_one_by_one, client, f"{client.name}.{number}")
     elif client.part.given["way"] == "stream":
         await _publish_in_streams(client)

@@ -42,9 +42,9 @@ class Sketch:
             given = {"way": self.chance.choice(ways), "with": options}
             self._join("producer", channel, given)
 
-    def work(self, channel: str, role: str = "worker", **given: Any) -> None:
+    def work(self, channel: str, role: str = "worker", *, most: int = 2, **given: Any) -> None:
         """One or more consumers."""
-        for _ in range(self.chance.randint(1, 3)):
+        for _ in range(self.chance.randint(1, most)):
             taken = {
                 "prefetch": self.chance.choice((1, 3, 20, 100)),
                 "acks_every": self.chance.choice((1, 1, 5, 30)),
@@ -52,14 +52,14 @@ class Sketch:
             self._join(role, channel, {**taken, **given})
 
     def _join(self, role: str, channel: str, given: Given) -> None:
-        pace = self.seconds / self.chance.choice((10, 20, 50))
+        pace = self.seconds / self.chance.choice((5, 10, 30))
         self.clients.append((role, channel, {"pace": pace, **given}))
 
 
 def plain(sketch: Sketch) -> None:
     sketch.channels["jobs"] = ("queue", {})
     sketch.produce("jobs")
-    sketch.work("jobs")
+    sketch.work("jobs", most=3)
 
 
 def priorities(sketch: Sketch) -> None:
@@ -116,7 +116,7 @@ def topics(sketch: Sketch) -> None:
         sketch.subscriptions[name] = "news"
         sketch.work("news", subscription=name)
     if sketch.chance.random() < 0.5:
-        sketch.work("news", "listener")
+        sketch.work("news", "listener", most=1)
 
 
 def transactions(sketch: Sketch) -> None:

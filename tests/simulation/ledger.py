@@ -38,6 +38,8 @@ class Ledger:
         self._note = note
         self._violated = violated
         self._next: dict[tuple[str, str], int] = {}
+        # Of each message: how often something had been lost when it was sent.
+        self._sent_after: dict[bytes, int] = {}
         self._newest: dict[tuple[str, str, int], int] = {}
         self._newest_of_key: dict[tuple[str, str], int] = {}
         # Which deliveries of a message were acknowledged, and not given back since.
@@ -74,13 +76,17 @@ class Ledger:
         for place in self._places.get(stream, [stream]):
             self.history.sent(publisher, place, first, count)
         self._note(f"{publisher} sends {stream} {first}+{count}")
-        return [f"{publisher} {stream} {first + n}".encode() for n in range(count)]
+        bodies = [f"{publisher} {stream} {first + n}".encode() for n in range(count)]
+        self._sent_after |= dict.fromkeys(bodies, self.losses)
+        return bodies
 
     def confirmed(self, body: bytes, offset: int | None, level: str) -> None:
         """A message was confirmed; `offset` is None where it is not known, or not the queue's."""
         publisher, stream, number = parsed(body)
         at = self._now()
         self._note(f"{body.decode()} confirmed at {offset} {level}")
+        if self._sent_after.get(body) != self.losses and level != "fsynced":
+            return  # that may have been said before the loss, and have been under way
         if stream in self._places:
             offset = None
         for place in self._places.get(stream, [stream]):

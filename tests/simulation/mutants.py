@@ -37,13 +37,12 @@ MUTANTS = (
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
         "self._speak(taken.effects[:]); del taken.effects[:]; "
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
-        seed=9,
     ),
     Mutant(
-        "a sync that was asked for is not waited for",
-        "telpher_broker.rounds:Rounds._line_up",
-        "self._unsynced += effects",
-        "self._speak(effects)",
+        "the sync of the policy `always` is not waited for",
+        "telpher_broker.rounds:Rounds._round",
+        "if self._sync_always:",
+        "if False:",
     ),
     Mutant(
         "the sync of each second is left out",
@@ -76,10 +75,10 @@ MUTANTS = (
         "turn.commit(r.Started(number, name, (first, end)), False)",
     ),
     Mutant(
-        "a frozen log is not kept apart from the one that goes on",
-        "telpher_broker.engine.log:Log._own",
-        "if chunk.shared:",
-        "if False:",
+        "a snapshot under way shows what happens after it began",
+        "telpher_broker.engine.apply:_keep",
+        "view.keep_channel(number)",
+        "pass",
     ),
     Mutant(
         "the directory is not synced after a new manifest",
@@ -91,7 +90,7 @@ MUTANTS = (
         "a failed sync is tried again",
         "telpher_storage.file_log:FileLog.sync",
         "self._fail(error)",
-        "continue",
+        "await self._syncer.sync(target, lambda: self.next_record)",
     ),
     Mutant(
         "what another run has delivered is kept",

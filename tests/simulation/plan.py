@@ -96,7 +96,7 @@ class Plan:
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = stream(seed, "plan")
-    seconds = chance.choice((10.0, 30.0, 60.0, 120.0))
+    seconds = chance.choice((5.0, 10.0, 20.0, 60.0))
     persistence = chance.choice(("aof+rdb", "aof+rdb", "aof", "rdb"))
     sketch = sketched(chance, seconds)
     return Plan(
@@ -129,18 +129,18 @@ def _weather(chance: random.Random) -> Weather:
         most=most,
         spike=chance.choice((0.05, 0.5, 3.0)),
         spikes=chance.choice((0.0, 0.01, 0.05)),
-        piece_bytes=chance.choice((7, 300, 16_384)),
+        piece_bytes=chance.choice((20, 300, 300, 16_384, 16_384, 16_384)),
     )
 
 
 def _faults(chance: random.Random, seconds: float) -> tuple[Fault, ...]:
-    count = chance.choice((0, 2, 5, 10))
+    count = chance.choice((0, 3, 6, 12))
     times = sorted(chance.uniform(0, seconds) for _ in range(count))
     return tuple(_fault(chance, number, at) for number, at in enumerate(times))
 
 
 def _fault(chance: random.Random, number: int, at: float) -> Fault:
-    kind = chance.choice(tuple(_KINDS))
+    kind = chance.choice(tuple(_KINDS) + _OFTEN)
     given = {name: draw_one(chance) for name, draw_one in _KINDS[kind].items()}
     return Fault(number, at, kind, given)
 
@@ -153,6 +153,7 @@ def _a_while(chance: random.Random) -> float:
     return chance.choice((0.1, 1.0, 5.0, 20.0))
 
 
+_OFTEN = ("kill", "power", "power_in_call", "power_in_sync", "cut", "silence", "snapshot")
 # Each kind of fault, and what has to be drawn for it.
 _KINDS: dict[str, dict[str, Any]] = {
     "kill": {},

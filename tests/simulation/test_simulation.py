@@ -16,7 +16,7 @@ from .run import run
 from .shrink import command, shrunk
 
 # Quick ones, with kills and losses of power.
-SEEDS = (8, 17, 48)
+SEEDS = (4, 11, 26)
 _DIGESTS = """
 from tests.simulation.plan import draw
 from tests.simulation.run import run
@@ -50,7 +50,7 @@ def _mutant(name: str) -> Mutant:
 
 def test_a_failing_run_is_made_small_and_fails_by_its_command() -> None:
     with planted(_mutant("an acknowledgement is not journalled")):
-        plan = draw(17)
+        plan = draw(11)
         smaller = shrunk(plan)
         assert len(smaller.faults) <= 1 < len(plan.faults)
         assert len(smaller.clients) < len(plan.clients)

@@ -83,6 +83,7 @@ class Life:
     async def _run(self) -> None:
         world, broker = self._world, self.broker
         broker.recover()
+        world.unsynced_since = None
         check_engine(broker.engine)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -246,6 +247,8 @@ class World:
             )
         )
         self.disk.directories = {str(DATA.parent)}
+        # What a process left in the system's cache, until the next one has it on the disk.
+        self.unsynced_since: float | None = None
         self._was_power_lost = False
         self.has_ended = trio.Event()
         self.life: Life | None = None
@@ -397,8 +400,11 @@ class World:
 
     def _end_life(self, life: Life, *, power_lost: bool, down_seconds: float) -> None:
         kept_until = life.storage.kept_until()
-        if power_lost:
+        if self.unsynced_since is not None:  # it did not come to sync what an earlier one left
+            kept_until = min(kept_until, self.unsynced_since)
+        elif power_lost:
             self._check_window(kept_until)
+        self.unsynced_since = None if power_lost else kept_until
         self.disk = self.disk.next_life(power_lost=power_lost)
         if power_lost:
             self.network.power_lost()
