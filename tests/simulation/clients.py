@@ -231,6 +231,8 @@ async def _listen(client: Client, messages: Consumer, name: str, arrivals: Arriv
             missed = messages.missed
         if arrivals.is_of_now(message):
             client.world.ledger.delivered(name, client.name, message)
+        else:  # what came is not missed, and is not judged either
+            client.world.ledger.history.missed(name, 1)
         if not client.behaves(0.1):
             await client.pause()
 
@@ -274,7 +276,7 @@ async def cook(client: Client) -> None:
 
 
 class Arrivals:
-    """Which deliveries came before the broker lost something: what they brought may be gone."""
+    """Which deliveries came before the broker died: what they brought may be gone, or settled."""
 
     def __init__(self, messages: Consumer, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -283,13 +285,13 @@ class Arrivals:
 
         def note_and_deliver(parts: Any, now: float) -> None:
             deliver(parts, now)
-            self._came[messages.state._serial] = ledger.losses
+            self._came[messages.state._serial] = ledger.deaths
 
         messages.state.deliver = note_and_deliver  # type: ignore[method-assign]
 
     def is_of_now(self, message: Any) -> bool:
-        """Whether nothing was lost since it came."""
-        return self._came[message.delivery.serial] == self._ledger.losses
+        """Whether the broker lives that has delivered it."""
+        return self._came[message.delivery.serial] == self._ledger.deaths
 
 
 class Taking:

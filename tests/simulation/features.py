@@ -103,7 +103,7 @@ def dead_letters(sketch: Sketch) -> None:
 
 
 def dedup_ids(sketch: Sketch) -> None:
-    sketch.channels["once"] = ("queue", {"dedup_seconds": 3600})
+    sketch.channels["once"] = ("queue", {"dedup_seconds": 7 * 86_400})
     sketch.produce("once", "dedup")
     sketch.work("once")
 

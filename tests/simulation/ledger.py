@@ -32,6 +32,7 @@ class Ledger:
     ) -> None:
         self.history = History(window_seconds=None)
         self.refused = self.stale = 0
+        self.deaths = 0  # of the broker
         self.losses = 0  # of what was not on the disk for good
         self._sketch = sketch
         self._now = now
@@ -137,6 +138,9 @@ class Ledger:
         )
         if message.attempt == 1 and message.key is not None and subscription == "keyed":
             self._check_key(subscription, message)
+        self._note_cooked(stream, publisher, number)
+
+    def _note_cooked(self, stream: str, publisher: str, number: int) -> None:
         if stream == "cooked":
             raw = self._raw_of[publisher, number]
             self._cooked.setdefault(raw, set()).add((publisher, number))
@@ -160,7 +164,8 @@ class Ledger:
 
     def forget(self, subscription: str, message: Any) -> None:
         """It came before something was lost: it is not known whether it is there."""
-        publisher, _, number = parsed(message.body)
+        publisher, stream, number = parsed(message.body)
+        self._note_cooked(stream, publisher, number)
         if subscription in self._sketch.letters:
             self.history.let_go(self._sketch.letters[subscription], publisher, number)
         else:
@@ -210,6 +215,7 @@ class Ledger:
 
     def crashed(self, kept_until: float | None) -> None:
         """The process ended; what was not on the disk for good since `kept_until` may be gone."""
+        self.deaths += 1
         self.history.crashed(kept_until)
         if kept_until is not None:
             self.losses += 1

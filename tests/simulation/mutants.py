@@ -37,42 +37,49 @@ MUTANTS = (
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
         "self._speak(taken.effects[:]); del taken.effects[:]; "
         "engine.written(self._storage.append(taken.records, engine.now_ms))",
+        seed=2,
     ),
     Mutant(
         "the sync of the policy `always` is not waited for",
         "telpher_broker.rounds:Rounds._round",
         "if self._sync_always:",
         "if False:",
+        seed=2,
     ),
     Mutant(
         "the sync of each second is left out",
         "telpher_broker.persist:Persistence._sync_every_second",
         "if storage.synced_record < storage.next_record:",
         "if False:",
+        seed=13,
     ),
     Mutant(
         "a snapshot does not have what producers sent last",
         "telpher_broker.engine.dump:_load_producers",
         "state.producers[name] = producer",
         "pass",
+        seed=1,
     ),
     Mutant(
         "a batch that comes again is stored again",
         "telpher_broker.engine.publish:stored_before",
         "place = producer.recent.get(sequence)",
         "place = None",
+        seed=6,
     ),
     Mutant(
         "an acknowledgement is not journalled",
         "telpher_broker.engine.decide:acknowledge",
         "subscription.durable,",
         "False,",
+        seed=2,
     ),
     Mutant(
         "a delivery is not journalled",
         "telpher_broker.engine.dispatch:_take",
         "turn.commit(r.Started(number, name, (first, end)), subscription.durable)",
         "turn.commit(r.Started(number, name, (first, end)), False)",
+        seed=2,
     ),
     Mutant(
         "a snapshot under way shows what happens after it began",
@@ -85,12 +92,14 @@ MUTANTS = (
         "telpher_storage.manifest:replace_small",
         "files.sync_directory(directory)",
         "pass",
+        seed=1,
     ),
     Mutant(
         "a failed sync is tried again",
         "telpher_storage.file_log:FileLog.sync",
         "self._fail(error)",
         "await self._syncer.sync(target, lambda: self.next_record)",
+        seed=51,
     ),
     Mutant(
         "what another run has delivered is kept",
@@ -103,12 +112,14 @@ MUTANTS = (
         "telpher.session.consumer:ConsumerState._forget_settled",
         "self._fence(again)",
         "pass",
+        seed=33,
     ),
     Mutant(
         "a publish under way is forgotten with its connection",
         "telpher.session.window:Window.cut",
         "self.waiting.extendleft(reversed(self.flying.values()))",
         "pass",
+        seed=1,
     ),
 )
 

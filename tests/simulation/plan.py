@@ -153,7 +153,7 @@ def _a_while(chance: random.Random) -> float:
     return chance.choice((0.1, 1.0, 5.0, 20.0))
 
 
-_OFTEN = ("kill", "power", "power_in_call", "power_in_sync", "cut", "silence", "snapshot")
+_OFTEN = ("kill", "power", "power_in_call", "power_in_sync", "flaky", "flaky", "snapshot")
 # Each kind of fault, and what has to be drawn for it.
 _KINDS: dict[str, dict[str, Any]] = {
     "kill": {},
@@ -163,6 +163,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "kill_in_sync": {"calls": _few_calls},
     "power_in_sync": {"calls": _few_calls},
     "cut": {},
+    "flaky": {"seconds": _a_while},
     "silence": {},
     "stall": {"seconds": _a_while},
     "sync_fails": {"calls": _few_calls},

@@ -411,10 +411,10 @@ class World:
         else:
             self.network.process_died()
         self._was_power_lost |= power_lost
-        if power_lost or self.plan.persistence == "rdb":
-            self.ledger.crashed(kept_until)
-        else:
-            self.ledger.crashed(None)
+        # With `always` nothing was said that can be undone.
+        is_undone = power_lost and self.plan.fsync != "always"
+        is_undone |= self.plan.persistence == "rdb"
+        self.ledger.crashed(kept_until if is_undone else None)
         self._down_seconds = 0.2 if self.is_calm else down_seconds
         life.die()
 
@@ -463,6 +463,14 @@ class World:
         wires = self.network.live()
         if wires:
             chance.choice(wires).cut()
+
+    def _flaky(self, chance: random.Random, seconds: float) -> None:
+        self._nursery.start_soon(self._cut_for, chance, trio.current_time() + seconds)
+
+    async def _cut_for(self, chance: random.Random, until: float) -> None:
+        while trio.current_time() < until and not self.is_calm:
+            self._cut(chance)
+            await trio.sleep(0.3 * chance.random())
 
     def _silence(self, chance: random.Random) -> None:
         wires = self.network.live()
@@ -536,6 +544,7 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "memory_full": World._memory_full,
     "clock_step": World._clock_step,
     "cut": World._cut,
+    "flaky": World._flaky,
     "silence": World._silence,
     "stall": World._stall,
     "sync_fails": lambda world, _, calls: world._arm("sync", errno.EIO, calls),
