@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
+
+from telpher_broker import logs
 
 from .book import record
 from .programme import Outcome, Programme, all_programmes, carry_out
@@ -63,4 +66,6 @@ def _one(programme: Programme, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    # A broker in this process has much to say of what is done to it: one line is for the figures.
+    logs.configure("error", "json", io.StringIO())
     sys.exit(main())
