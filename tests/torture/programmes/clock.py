@@ -108,7 +108,7 @@ def run(size: int, seed: int) -> Figures:
     rng, findings = random.Random(seed), Findings()
     with folder() as place:
         clock = Clock(place / "clock")
-        with serving(place, extra=clock.environment) as daemon:
+        with _serving(place, clock) as daemon:
             trio.run(_run, daemon, clock, size, rng, findings)
         for seconds in (TEN_YEARS_SECONDS, -TEN_YEARS_SECONDS):
             trio.run(_restart, place, clock, seconds, findings)
@@ -241,6 +241,9 @@ def _serving(place: Path, clock: Clock) -> Iterator[DaemonProcess]:
     (place / "log").unlink(missing_ok=True)
     with serving(place, extra=clock.environment) as daemon:
         yield daemon
+    # Of a process that is killed libfaketime leaves what its children would have shared with it.
+    for name in (f"faketime_shm_{daemon.process.pid}", f"sem.faketime_sem_{daemon.process.pid}"):
+        (Path("/dev/shm") / name).unlink(missing_ok=True)
 
 
 # -- clients that say no more than they are told to
