@@ -78,6 +78,18 @@ def test_a_refused_hello_is_final():
     assert session.is_fatal
 
 
+@pytest.mark.parametrize("first", ["draining", "slow_start"])
+def test_the_first_goaway_counts(first):
+    """A HELLO that meets a broker which drains is out of order; its client comes back."""
+    session = Session(client="t", heartbeat_seconds=30, frame_bytes_max=1 << 26)
+    session.begin(0.0)
+    hear(session)
+    say(session, f.Goaway(0, first, "first"), f.Goaway(0, "unexpected_frame", "HELLO now"))
+    assert not session.is_fatal
+    assert session.is_drained
+    assert (session.fault is None) == (first == "draining")
+
+
 def test_a_draining_broker_is_left_when_it_has_answered(session):
     ended = []
     session.call("stats", {}, ended.append)

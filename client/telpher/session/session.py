@@ -467,8 +467,10 @@ class Session:
         for consumer in self.consumers.values():
             consumer.flush()
         self.may_ask = False
-        self.is_draining = True
-        if frame.code != "draining":
+        # What is said after the first is about what came when the broker had ended it already: a
+        # HELLO, say, that met a broker which drains.
+        is_first, self.is_draining = not self.is_draining, True
+        if frame.code != "draining" and is_first:
             self.fault = Refused.by_code(frame.code, frame.text)
             self.is_fatal = frame.code in FATAL_CODES
 
