@@ -274,3 +274,20 @@ def test_a_queue_that_is_sought_onwards_frees_the_keys_of_what_it_passes(driver:
     assert "unique_keys" not in driver.call(session, "inspect", channel="jobs")
     assert isinstance(driver.publish(session, "jobs", batch=batch), f.Confirm)
     driver.check_replay(range(len(driver.journal)))
+
+
+def test_time_does_not_go_back_behind_the_ids_that_are_remembered() -> None:
+    """A wall clock was set back, and the broker restarted when all had been settled."""
+    driver = Driver()
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue", config={"dedup_seconds": 60})
+    headers = ({DEDUP_HEADER: "a"},)
+    driver.publish(session, "jobs", batch=make_batch([b"x"], headers=headers))
+    consumer = driver.consume(session, "jobs", prefetch=1)
+    driver.settle_offsets(session, consumer, 0, (0, 1))
+    published_ms = driver.now_ms
+    driver.now_ms -= 86_400_000
+    driver.restart()
+    assert driver.engine.now_ms == published_ms
+    headers = ({DEDUP_HEADER: "b"},)
+    driver.publish(driver.connect(), "jobs", batch=make_batch([b"y"], headers=headers))

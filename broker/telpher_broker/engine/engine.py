@@ -250,6 +250,8 @@ class Engine:
             last = channel.log.last
             if last is not None:
                 self.at(last.published_ms)
+            if channel.dedup is not None:
+                self.at(channel.dedup.newest_ms or 0)
         turn.set_alarm(self.state.calendar, self.state.calendar.next_due_ms)
         for transfer in self.state.transfers.running.values():
             turn.set_alarm(transfer, turn.now_ms)

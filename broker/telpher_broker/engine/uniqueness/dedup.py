@@ -40,6 +40,11 @@ class DedupWindow:
         """When the oldest of them came, in ms since 1970."""
         return self._runs[self._start].published_ms if self._offsets else None
 
+    @property
+    def newest_ms(self) -> int | None:
+        """When the newest of them came, in ms since 1970."""
+        return self._runs[-1].published_ms if self._offsets else None
+
     def offset_of(self, dedup_id: str, until_ms: int) -> int | None:
         """The offset that the message of this id got, or None.
 
