@@ -27,6 +27,7 @@ from telpher.protocol.scram import (
 )
 from telpher_broker import reference
 from telpher_broker.engine import records
+from tests.torture import book
 
 _HEX_PER_LINE: Final = 12
 _BATCH: Final = b.Columns({"priority": 3}, (b"hello", b"world"), ("cust-7", None), None)
@@ -130,7 +131,19 @@ def records_page(docs: Path) -> None:
     path.write_text(_between(path.read_text("utf-8"), mark, "records", _record_table()))
 
 
-GENERATORS: Final[list[Callable[[Path], None]]] = [protocol, records_page, reference.write]
+def guarantees_page(docs: Path) -> None:
+    """The table of programmes and their last figures in `guarantees.md`."""
+    path = docs / "guarantees.md"
+    mark = "programmes: generated from tests/torture and docs/guarantees/"
+    path.write_text(_between(path.read_text("utf-8"), mark, "programmes", book.table()))
+
+
+GENERATORS: Final[list[Callable[[Path], None]]] = [
+    protocol,
+    records_page,
+    reference.write,
+    guarantees_page,
+]
 
 
 def generate(docs: Path) -> None:
