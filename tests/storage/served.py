@@ -18,9 +18,10 @@ import trio.testing
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher_broker.core import Broker, engine_settings
+from telpher_broker.core import Broker
 from telpher_broker.engine.engine import Engine
 from telpher_broker.engine.settings import EngineSettings
+from telpher_broker.engine_settings import engine_settings
 from telpher_broker.options import Settings
 from telpher_storage import FileStorage, Position, SnapshotReport, StorageSettings
 
