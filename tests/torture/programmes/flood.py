@@ -113,12 +113,12 @@ def _alarm(pressed: Pressed) -> None:
 def _visits(pressed: Pressed, visits: int) -> None:
     with watched(*BOUNDS) as broker:
         _visit(broker.path, visits // 10 + 1)
-        _settled(broker)
+        descriptors = _settled(broker)
         broker.begin()
-        before, descriptors = broker.resident_bytes(), broker.descriptors()
+        before = broker.resident_bytes()
         _visit(broker.path, visits)
-        _settled(broker)
-        gained, left = broker.resident_bytes() - before, broker.descriptors() - descriptors
+        left = _settled(broker, descriptors) - descriptors
+        gained = broker.resident_bytes() - before
         pressed.peak("visits", broker, LEAK_BYTES + before - broker.base_bytes)
     pressed.counts["KiB gained"] = gained // 1024
     pressed.counts["descriptors gained"] = left
@@ -137,19 +137,27 @@ def _visit(path: str, visits: int) -> None:
         wire.close()
 
 
-def _settled(broker: Watched) -> None:
-    """Wait until all that have left are gone for the broker, too."""
+def _settled(broker: Watched, descriptors: int | None = None) -> int:
+    """Wait until all that left are gone for the broker, too; return how many descriptors it has.
+
+    They are counted beside the one connection that asks, so two counts may be compared. A socket
+    is closed a moment after its connection is no longer counted: where `descriptors` is given, the
+    broker has the rest of 30 seconds to come down to it.
+    """
     with Wire(broker.path) as wire:
         until = time.perf_counter() + 30
         while time.perf_counter() < until:
-            if wire.ask(f.Call(1, "stats", {})).result["connections"] == 1:
-                return
+            held = broker.descriptors()
+            alone = wire.ask(f.Call(1, "stats", {})).result["connections"] == 1
+            if alone and (descriptors is None or held <= descriptors):
+                break
             time.sleep(0.05)
+        return broker.descriptors()
 
 
 def _idle(pressed: Pressed, connections: int) -> None:
     with watched(*BOUNDS) as broker:
-        descriptors = broker.descriptors()
+        descriptors = _settled(broker)
         wires = [Wire(broker.path) for _ in range(connections)]
         each = (broker.resident_bytes() - broker.base_bytes) / connections
         pressed.counts["idle connections"] = connections
@@ -157,9 +165,8 @@ def _idle(pressed: Pressed, connections: int) -> None:
         pressed.peak("idle", broker, connections * CONNECTION_BYTES + WORKING_BYTES)
         for wire in wires:
             wire.close()
-        _settled(broker)
-        left = broker.descriptors() - descriptors
-        pressed.check(left <= 1, f"idle: {left} descriptors were left")
+        left = _settled(broker, descriptors) - descriptors
+        pressed.check(left <= 0, f"idle: {left} descriptors were left")
 
 
 PROGRAMME = Programme(
