@@ -12,6 +12,7 @@ from typing import Any
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher.protocol.frames import Level
 from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.ranges import LEASED
 from telpher_broker.engine.turn import PART_BYTES
@@ -157,6 +158,7 @@ class Model:
         self.channels: dict[str, Channel] = {}
         self.windows: dict[int, int] = {}
         self.producers: dict[bytes, tuple[Channel, dict[int, int]]] = {}
+        self.transacted: dict[bytes, dict[int, tuple[int, ...]]] = {}
         self.expected: list[Expected] = []
         self.lost: dict[tuple[int, int], set[int]] = {}
         self.largest: dict[int, int] = {}
@@ -188,8 +190,15 @@ class Model:
         if full:
             self.refuse(session, frame.request, "disk_full")
             return
+        first = self._store(channel, frame.batch)
+        if frame.producer is not None:
+            known = sorted({**recent, frame.sequence: first}.items())[-self.producer_window :]
+            self.producers[frame.producer] = (channel, dict(known))
+        self.expect(session, f.Confirm(frame.request, first, level))
+
+    def _store(self, channel: Channel, batch: bytes) -> int:
         first = channel.next
-        columns = batches.decode(frame.batch)
+        columns = batches.decode(batch)
         for body in columns.bodies:
             ttl_ms = channel.config.get("ttl_seconds", float("inf")) * 1000
             message = Message(channel.next, body, columns.properties, self.now_ms, ttl_ms)
@@ -197,11 +206,37 @@ class Model:
             for sub in channel.subs.values():
                 sub.add(message)
         channel.firsts.append(first)
-        channel.sizes.append(len(frame.batch))
-        if frame.producer is not None:
-            known = sorted({**recent, frame.sequence: first}.items())[-self.producer_window :]
-            self.producers[frame.producer] = (channel, dict(known))
-        self.expect(session, f.Confirm(frame.request, first, level))
+        channel.sizes.append(len(batch))
+        return first
+
+    def transact(
+        self, session: int, frame: f.Transact, settles: dict[Consumer, set[int]], full: bool
+    ) -> None:
+        """All of it or nothing, and once."""
+        level = Level(max(frame.confirm or 0, 1))
+        recent = self.transacted.get(frame.producer, {})
+        firsts = recent.get(frame.sequence)
+        if firsts is None:
+            if len(recent) >= self.producer_window and frame.sequence < min(recent):
+                self.refuse(session, frame.request, "sequence_too_old")
+                return
+            if any(offsets - set(c.sub.held(c)) for c, offsets in settles.items()):
+                self.refuse(session, frame.request, "lease_lost")
+                return
+            if full:
+                self.refuse(session, frame.request, "disk_full")
+                return
+            for consumer, offsets in settles.items():
+                for offset in offsets:
+                    del consumer.sub.places[offset]
+                if consumer.prefetch:
+                    consumer.credit += len(offsets)
+            firsts = tuple(
+                self._store(self.channels[name], batch) for name, batch in frame.publishes
+            )
+            known = sorted({**recent, frame.sequence: firsts}.items())[-self.producer_window :]
+            self.transacted[frame.producer] = dict(known)
+        self.expect(session, f.Reply(frame.request, {"level": level, "firsts": firsts}))
 
     def subscribe(self, channel: str, name: str, start: Any) -> None:
         if name not in self.channels[channel].subs:

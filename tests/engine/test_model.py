@@ -265,6 +265,42 @@ class EngineAgainstModel(RuleBasedStateMachine):
             frame = f.Nack(request, consumer.request, row, options)
         self.done(self.driver.send(consumer.session, frame))
 
+    @rule(
+        which=pick,
+        parts=st.lists(st.tuples(pick, st.integers(0, 4), st.booleans()), max_size=2),
+        into=st.lists(names, min_size=1, max_size=2),
+        sequence=st.integers(1, 9),
+        full=st.sampled_from([False, False, False, False, True]),
+    )
+    def transact(
+        self,
+        which: int,
+        parts: list[tuple[int, int, bool]],
+        into: list[str],
+        sequence: int,
+        full: bool,
+    ) -> None:
+        """Acknowledge what consumers of one connection hold, or not quite, and publish."""
+        session = self.session(which)
+        mine = [consumer for consumer in self.model.consumers() if consumer.session == session]
+        settles: dict[Consumer, set[int]] = {}
+        for pick, count, is_held in parts if mine else ():
+            consumer = mine[pick % len(mine)]
+            offsets = set(consumer.sub.held(consumer)[:count]) | (set() if is_held else {count})
+            if offsets:
+                settles[consumer] = offsets
+        bodies = [b"%s-%d" % (name.encode(), self.bodies + n) for n, name in enumerate(into)]
+        self.bodies += len(into)
+        publishes = tuple(
+            (name, make_batch([body])) for name, body in zip(into, bodies, strict=True)
+        )
+        rows = tuple((consumer.request, row_of(offsets)) for consumer, offsets in settles.items())
+        frame = f.Transact(self.driver.request(), b"x" * 16, sequence, None, rows, publishes)
+        self.model.transact(session, frame, settles, full)
+        self.driver.engine.set_disk_full(full)
+        self.done(self.driver.send(session, frame))
+        self.driver.engine.set_disk_full(False)
+
     @rule(which=pick, offsets=offset_sets)
     def renew(self, which: int, offsets: set[int]) -> None:
         consumer = self.consumer(which)
