@@ -277,6 +277,20 @@ MUTANTS = (
 """,
         "tests/engine/test_transact.py::test_what_is_refused_is_refused_whole",
     ),
+    Mutant(
+        "what a transaction acknowledges gives no credit back",
+        _TRANSACT,
+        "        turn.top_up(consumer, count)\n",
+        "",
+        _MODEL,
+    ),
+    Mutant(
+        "a transaction says of its second batch to a channel what it says of the first",
+        _TRANSACT,
+        "    publication.first = turn.state.next_of(publication.source)\n",
+        "",
+        _MODEL,
+    ),
     # -- snapshots
     Mutant(
         "what changes while a snapshot is written shows in it",
