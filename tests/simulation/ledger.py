@@ -43,8 +43,9 @@ class Ledger:
         self._sent_after: dict[bytes, int] = {}
         self._newest: dict[tuple[str, str, int], int] = {}
         self._newest_of_key: dict[tuple[str, str], int] = {}
-        # Which deliveries of a message were acknowledged, and not given back since.
-        self._acked: dict[tuple[str, bytes], set[int]] = {}
+        # Which deliveries of a message were acknowledged, and not given back since. The attempt is
+        # no name for one: after a loss it is made again.
+        self._acked: dict[tuple[str, bytes], set[Any]] = {}
         self._letters: dict[tuple[str, int], int] = {}
         # What was made of what, in transactions: how often by the raw message.
         self._raw_of: dict[tuple[str, int], bytes] = {}
@@ -174,7 +175,7 @@ class Ledger:
     def acking(self, subscription: str, message: Any) -> None:
         """Its acknowledgement is about to be sent."""
         self._note(f"acking {message.body.decode()} try {message.attempt} for {subscription}")
-        self._acked.setdefault((subscription, message.body), set()).add(message.attempt)
+        self._acked.setdefault((subscription, message.body), set()).add(message.delivery)
         self._tell(self.history.acked, subscription, message)
 
     def settled(self, subscription: str, message: Any) -> None:
@@ -186,7 +187,7 @@ class Ledger:
         """It is to come again, unless another delivery of it was acknowledged."""
         self._note(f"gave back {message.body.decode()} try {message.attempt} to {subscription}")
         acked = self._acked.setdefault((subscription, message.body), set())
-        acked.discard(message.attempt)
+        acked.discard(message.delivery)
         if not acked:
             self._tell(self.history.gave_back, subscription, message)
 
