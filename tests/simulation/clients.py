@@ -276,22 +276,25 @@ async def cook(client: Client) -> None:
 
 
 class Arrivals:
-    """Which deliveries came before the broker died: what they brought may be gone, or settled."""
+    """Which deliveries are of a broker that is dead: what they brought may be gone, or settled.
+
+    A connection outlives the broker's process by what that had sent.
+    """
 
     def __init__(self, messages: Consumer, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._came: dict[int, int] = {}
+        self._came: dict[int, bytes | None] = {}
         deliver = messages.state.deliver
 
         def note_and_deliver(parts: Any, now: float) -> None:
             deliver(parts, now)
-            self._came[messages.state._serial] = ledger.deaths
+            self._came[messages.state._serial] = messages.state.session.broker
 
         messages.state.deliver = note_and_deliver  # type: ignore[method-assign]
 
     def is_of_now(self, message: Any) -> bool:
         """Whether the broker lives that has delivered it."""
-        return self._came[message.delivery.serial] == self._ledger.deaths
+        return self._came[message.delivery.serial] == self._ledger.serving
 
 
 class Taking:

@@ -32,7 +32,7 @@ class Ledger:
     ) -> None:
         self.history = History(window_seconds=None)
         self.refused = self.stale = 0
-        self.deaths = 0  # of the broker
+        self.serving: bytes | None = None  # which run of the broker does
         self.losses = 0  # of what was not on the disk for good
         self._sketch = sketch
         self._now = now
@@ -216,7 +216,7 @@ class Ledger:
 
     def crashed(self, kept_until: float | None) -> None:
         """The process ended; what was not on the disk for good since `kept_until` may be gone."""
-        self.deaths += 1
+        self.serving = None
         self.history.crashed(kept_until)
         if kept_until is not None:
             self.losses += 1

@@ -6,6 +6,7 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
+from .clients import Arrivals
 from .features import Sketch, plain
 from .ledger import Ledger
 
@@ -48,6 +49,41 @@ def test_a_delivery_is_given_back_whose_attempt_is_made_again_after_a_loss() -> 
     told.ledger.acking("jobs", told.deliver("two", 2))
     told.ledger.gave_back("jobs", before)  # its lease is lost
     assert told.found() == []
+
+
+def test_a_confirm_that_was_under_way_at_a_loss_promises_nothing() -> None:
+    told = Told()
+    (body,) = told.ledger.send("maker", "jobs", 1)
+    told.ledger.crashed(kept_until=0.0)
+    told.ledger.confirmed(body, 1, "written")
+    told.ledger.acking("jobs", told.deliver("one", 1))
+    assert told.found() == []
+
+
+def test_what_was_confirmed_after_the_last_loss_is_owed() -> None:
+    told = Told()
+    told.ledger.crashed(kept_until=0.0)
+    (body,) = told.ledger.send("maker", "jobs", 1)
+    told.ledger.confirmed(body, 1, "written")
+    told.ledger.acking("jobs", told.deliver("one", 1))
+    assert told.found() == ["lost"]
+
+
+def test_a_delivery_is_of_the_broker_that_sent_it_also_where_it_came_after_its_end() -> None:
+    told = Told()
+    session = SimpleNamespace(broker=b"first")
+    state = SimpleNamespace(session=session, deliver=lambda parts, now: None, _serial=1)
+    consumer: Any = SimpleNamespace(state=state)
+    message = SimpleNamespace(delivery=SimpleNamespace(serial=1))
+    told.ledger.serving = b"first"
+    arrivals = Arrivals(consumer, told.ledger)
+    state.deliver((), 0.0)
+    assert arrivals.is_of_now(message)
+    told.ledger.crashed(kept_until=None)
+    state.deliver((), 0.0)
+    assert not arrivals.is_of_now(message)
+    told.ledger.serving = b"second"
+    assert not arrivals.is_of_now(message)
 
 
 def test_what_is_given_back_and_does_not_come_again_is_stuck() -> None:
