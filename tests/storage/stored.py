@@ -30,6 +30,7 @@ from telpher_storage import (
     StorageSettings,
     file_log,
     file_storage,
+    syncer,
 )
 
 from ..engine.driver import Driver, every
@@ -52,14 +53,16 @@ def new_storage(disk: Disk, mode: str = "aof+rdb") -> FileStorage:
 
 @contextmanager
 def determined(seed: int) -> Iterator[None]:
-    """The same bytes for the same seed: ids are drawn by it, and each chunk is a block."""
+    """The same calls and bytes for the same seed, however fast the machine is: ids are drawn by it,
+    and whether syncs are so quick that they need no thread; each chunk is a block."""
     random = Random(seed)
     step, file_storage.STEP_SECONDS = file_storage.STEP_SECONDS, -1.0
+    quick, syncer.QUICK_US = syncer.QUICK_US, random.choice((-1, 10**9))
     secrets, file_log.secrets = file_log.secrets, _Secrets(random)
     try:
         yield
     finally:
-        file_storage.STEP_SECONDS, file_log.secrets = step, secrets
+        file_storage.STEP_SECONDS, syncer.QUICK_US, file_log.secrets = step, quick, secrets
 
 
 class _Secrets:
