@@ -12,6 +12,8 @@ from .api import StorageLocked
 from .files import LOCK, NO_SPACE, READ, Files
 
 LOCK_NAME = "lock"
+# As many as the largest pid has on Linux and macOS.
+_PID_CHARACTERS = 7
 
 
 class DirectoryLock:
@@ -32,9 +34,10 @@ class DirectoryLock:
             raise
 
     def _write_pid(self) -> None:
-        """For whoever is refused; on a full disk it is left out."""
+        """For whoever is refused; on a full disk it is left out. Of one width, so that what a test
+        draws of a directory's bytes does not hang on how many processes there were before."""
         try:
-            self._files.write(self._fd, f"{os.getpid()}\n".encode("ascii"))
+            self._files.write(self._fd, f"{os.getpid():<{_PID_CHARACTERS}}\n".encode("ascii"))
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
