@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from .driver import START_MS
-from .test_model import PRODUCER_WINDOW, EngineAgainstModel
+from .machine import PRODUCER_WINDOW, EngineAgainstModel
+from .machine.base import CHANNELS
+from .machine.publishing import Rows
+from .machine.routing import EXCHANGES, By
 
-NAMES = ["jobs", "jobs", "aged", "news", "kept", "short", "brief"]
 STARTS: list[Any] = ["earliest", "latest", 0, 2, 5, 1000]
 
 
@@ -30,6 +32,23 @@ def _properties(random: Random) -> dict[str, int] | None:
     return {key: value for key, value in chosen.items() if random.random() < 0.4}
 
 
+def _rows(random: Random) -> Rows:
+    if random.random() < 0.5:
+        return None
+    keys = [None, "eu", "eu.paid", "x"]
+    headers = [None, {"a": "1"}, {"a": "1", "b": "2"}, {"b": "2", "c": True}]
+    return [(random.choice(keys), random.choice(headers)) for _ in range(random.randint(1, 4))]
+
+
+def _by(random: Random) -> By:
+    return (
+        random.choice(["eu", "eu.paid", ""]),
+        random.choice(["#", "eu.*", "*.paid", "*"]),
+        random.choice([{"a": "1"}, {"a": "1", "b": "2"}]),
+        random.choice(["all", "any"]),
+    )
+
+
 def _offsets(random: Random, machine: EngineAgainstModel) -> set[int]:
     """Around the end of some log, where things happen."""
     end = random.choice([channel.next for channel in machine.model.channels.values()])
@@ -37,17 +56,18 @@ def _offsets(random: Random, machine: EngineAgainstModel) -> set[int]:
 
 
 def _step(random: Random, machine: EngineAgainstModel) -> None:
-    which, name = random.randrange(10**6), random.choice(NAMES)
+    which, name = random.randrange(10**6), random.choice(list(machine.model.channels))
+    source = random.choice([name, *machine.sources])
     kind = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     if kind == "publish":
-        machine.publish(which, name, random.randint(1, 4), _properties(random))
+        machine.publish(which, source, random.randint(1, 4), _properties(random), _rows(random))
     elif kind == "publish_numbered":
         producer = random.choice([b"p" * 16, b"q" * 16])
         known = machine.model.producers.get(producer)
         newest = max(known[1], default=0) if known else 0
         sequence = max(newest + random.randint(-PRODUCER_WINDOW - 1, 2), 1)
         confirm = random.choice([None, 0, 1, 2])
-        machine.publish_numbered(which, name, producer, sequence, confirm, random.random() < 0.2)
+        machine.publish_numbered(which, source, producer, sequence, confirm, random.random() < 0.2)
     elif kind == "consume":
         machine.consume(
             which,
@@ -81,6 +101,17 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
         delay_ms = random.choice([None, 0, 200, 2500, 20_000])
         sub = random.choice([None, None, "a", "b"])
         machine.change_scheduled(which, name, sub, _offsets(random, machine), delay_ms)
+    elif kind == "transact":
+        into = [(random.choice(machine.sources), _rows(random)) for _ in range(2)]
+        parts = [(random.randrange(10), random.randint(0, 4), random.random() < 0.9)]
+        machine.transact(which, parts, into, random.randint(1, 30), random.random() < 0.1)
+    elif kind == "bind":
+        if machine.model.exchanges:
+            name = random.choice(list(machine.model.exchanges))
+            machine.bind(which, name, random.choice(machine.sources), _by(random))
+    elif kind == "unbind":
+        if any(exchange.bindings for exchange in machine.model.exchanges.values()):
+            machine.unbind(which, random.randrange(10))
     elif kind == "connect":
         if len(machine.model.windows) < 4:
             machine.connect()
@@ -105,6 +136,9 @@ _WEIGHTS = {
     "drained": 8,
     "disconnect": 2,
     "connect": 3,
+    "transact": 6,
+    "bind": 3,
+    "unbind": 1,
     "administer": 3,
     "change_scheduled": 5,
     "restart": 1,
@@ -113,12 +147,22 @@ _WEIGHTS = {
 }
 
 
-def walk(seed: int, steps: int, machine: EngineAgainstModel | None = None) -> EngineAgainstModel:
-    """So many random commands, and the laws at the end."""
+def walk(
+    seed: int, steps: int, machine: EngineAgainstModel | None = None, exchanges: int = 2
+) -> EngineAgainstModel:
+    """So many random commands, and the laws at the end. Without exchanges each body is there once
+    and no more."""
     random = Random(seed)
     machine = machine or EngineAgainstModel()
     try:
-        machine.begin(random.random() < 0.5, random.choice([300, 1000, 100_000]), [])
+        machine.begin(
+            random.random() < 0.5,
+            random.choice([300, 1000, 100_000]),
+            random.sample(list(CHANNELS), 5),
+            random.sample(list(EXCHANGES), exchanges),
+            [(random.randrange(100), random.randrange(100), _by(random)) for _ in range(6)],
+            [],
+        )
         for _ in range(steps):
             _step(random, machine)
         machine.replay(random.random())

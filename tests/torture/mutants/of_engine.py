@@ -291,6 +291,31 @@ MUTANTS = (
         "",
         _MODEL,
     ),
+    # -- routing
+    Mutant(
+        "what goes to several channels passes what one of them got before",
+        f"{_ENGINE}/routing/route.py",
+        "                joinable.pop(last.get(number, ()), None)\n",
+        "",
+        _MODEL,
+    ),
+    Mutant(
+        "what was remembered of a key holds on when another binding has come",
+        f"{_ENGINE}/routing/exchanges.py",
+        """        self.bindings += 1
+        self._forget_routes()
+""",
+        """        self.bindings += 1
+""",
+        _MODEL,
+    ),
+    Mutant(
+        "the numbers of an exchange begin anew after a snapshot",
+        f"{_ENGINE}/routing/chunks.py",
+        "    exchange.next = following\n",
+        "",
+        _MODEL,
+    ),
     # -- snapshots
     Mutant(
         "what changes while a snapshot is written shows in it",

@@ -1,6 +1,6 @@
 """Model: the engine against a broker of dicts and lists, by examples that hypothesis makes up.
 
-The state machine is that of tests/engine/test_model.py: after every step everything that was said
+The state machine is that of tests/engine/machine: after every step everything that was said
 is compared, and between any two steps the engine may be restarted from a snapshot and the rest of
 its journal. Here it takes more examples, and longer ones.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
-from tests.engine.test_model import EngineAgainstModel
+from tests.engine.machine import EngineAgainstModel
 
 from ..programme import Figures, Programme
 
@@ -79,5 +79,5 @@ PROGRAMME = Programme(
     short=60,
     long=15_000,
     run=run,
-    promises=("G3", "G4", "G5", "G6", "G7", "G19"),
+    promises=("G3", "G4", "G5", "G6", "G7", "G19", "G40", "G44"),
 )

@@ -1,167 +1,21 @@
-"""The broker as one would explain it: dicts, one object for each message, no ranges, no indexes.
-
-`Model` is told each command and then everything that the engine said, round by round. It does
-not guess which of several competing consumers gets a message; it checks that who got it could
-have it, that it was next in line, and that nobody who could have had more went without.
-"""
+"""The model of the broker: what it is told, and what it makes of what the engine said."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
-from telpher.protocol.frames import Level
 from telpher_broker.engine.engine import Engine, Round
-from telpher_broker.engine.ranges import LEASED
 from telpher_broker.engine.turn import PART_BYTES
 
-Expected = tuple[Any, ...]
+from .channels import Channel, Consumer, Place, Sub
+from .publishing import Publishing
+from .said import Expected, offsets_of, plain, standing
 
 
-@dataclass
-class Message:
-    offset: int
-    body: bytes
-    properties: dict[str, int] | None
-    published_ms: int
-    channel_ttl_ms: float = float("inf")
-
-    @property
-    def priority(self) -> int:
-        return (self.properties or {}).get("priority", 0)
-
-    @property
-    def due_ms(self) -> int:
-        properties = self.properties or {}
-        due_ms = properties.get("due_ms", self.published_ms + properties.get("delay_ms", 0))
-        return due_ms if due_ms > self.published_ms else 0
-
-    @property
-    def expires_ms(self) -> float:
-        ttl = (self.properties or {}).get("ttl_ms", float("inf"))
-        due_ms = max(self.due_ms, self.published_ms)
-        return min(self.published_ms + ttl, due_ms + self.channel_ttl_ms)
-
-
-@dataclass(eq=False)
-class Consumer:
-    session: int | None
-    request: int
-    sub: Sub
-    prefetch: int
-    credit: int
-    lease_ms: int
-    token: bytes | None
-    fetch: tuple[int, int] | None = None  # (request, deadline)
-    got: int = 0
-    missed: int = 0
-
-
-@dataclass
-class Place:
-    """Where one unsettled message of one subscription stands."""
-
-    message: Message
-    due_ms: int
-    attempt: int = 0
-    consumer: Consumer | None = None
-    delivery: int = 0
-    deadline_ms: int = 0
-
-
-@dataclass(eq=False)
-class Sub:
-    channel: Channel
-    name: str
-    durable: bool
-    acks: bool
-    places: dict[int, Place] = field(default_factory=dict)
-    consumers: list[Consumer] = field(default_factory=list)
-    missed: int = 0
-    may_be_missed: int = 0
-
-    def add(self, message: Message) -> None:
-        self.places[message.offset] = Place(message, message.due_ms)
-
-    def in_line(self, now_ms: int) -> list[int]:
-        """The offsets that may be delivered, in the order in which they must be."""
-        ready = [
-            place.message
-            for place in self.places.values()
-            if place.consumer is None
-            and place.due_ms <= now_ms
-            and place.message.expires_ms > now_ms
-        ]
-        return [message.offset for message in sorted(ready, key=self.line_key)]
-
-    def line_key(self, message: Message) -> tuple[int, int, int, int]:
-        """By priority, then by offset; a delay that is over as if published when it was due."""
-        due_ms = self.places[message.offset].due_ms
-        if not due_ms or self.places[message.offset].attempt:
-            return self.rank(message, message.published_ms), message.offset, 0, message.offset
-        later = (m.offset for m in self.channel.messages if m.published_ms >= due_ms)
-        place = next(later, self.channel.next) - 1
-        return self.rank(message, due_ms), place, due_ms, message.offset
-
-    def rank(self, message: Message, since_ms: int) -> int:
-        """By priority; where it grows with waiting, by when the message would be at 0."""
-        aging_seconds = self.channel.config.get("priority_aging_seconds")
-        if aging_seconds is None:
-            return -message.priority
-        return since_ms - message.priority * aging_seconds * 1000
-
-    def held(self, consumer: Consumer) -> list[int]:
-        return [o for o, place in sorted(self.places.items()) if place.consumer is consumer]
-
-
-@dataclass(eq=False)
-class Channel:
-    name: str
-    kind: str
-    config: dict[str, int]
-    messages: list[Message] = field(default_factory=list)
-    firsts: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    start: int = 0
-    subs: dict[str, Sub] = field(default_factory=dict)
-
-    @property
-    def next(self) -> int:
-        return len(self.messages)
-
-    def kept_from(self, kind: str) -> int | None:
-        """Where the batches begin that `retain_*` or `limit_*` leave alone; None: no such bound."""
-        bounds = []
-        count = self.config.get(f"{kind}_count")
-        if count is not None:
-            inside = [first for first in self.firsts if first <= self.next - count]
-            bounds.append(max(inside, default=0))
-        size = self.config.get(f"{kind}_bytes")
-        if size is not None:
-            inside = [f for i, f in enumerate(self.firsts) if sum(self.sizes[i:]) <= size]
-            bounds.append(min(inside, default=self.next))
-        return max(bounds, default=None)
-
-
-class Model:
+class Model(Publishing):
     """What the broker should be doing."""
-
-    def __init__(
-        self, now_ms: int, window_bytes: int, resume_ms: int, producer_window: int
-    ) -> None:
-        self.now_ms = now_ms
-        self.window_bytes = window_bytes
-        self.resume_ms = resume_ms
-        self.producer_window = producer_window
-        self.channels: dict[str, Channel] = {}
-        self.windows: dict[int, int] = {}
-        self.producers: dict[bytes, tuple[Channel, dict[int, int]]] = {}
-        self.transacted: dict[bytes, dict[int, tuple[int, ...]]] = {}
-        self.expected: list[Expected] = []
-        self.lost: dict[tuple[int, int], set[int]] = {}
-        self.largest: dict[int, int] = {}
 
     # -- commands ------------------------------------------------------------------------------
 
@@ -169,74 +23,6 @@ class Model:
         channel = self.channels[name] = Channel(name, kind, config)
         if kind == "queue":
             channel.subs[""] = Sub(channel, "", True, True)
-
-    def publish(self, session: int, frame: f.Publish, full: bool) -> None:
-        channel = self.channels[frame.channel]
-        level = max(frame.confirm or 0, 1)
-        recent: dict[int, int] = {}
-        if frame.producer is not None:
-            former, recent = self.producers.get(frame.producer, (channel, {}))
-            if former is not channel:
-                if self.channels.get(former.name) is former:
-                    self.refuse(session, frame.request, "bad_request")
-                    return
-                recent = {}
-            if frame.sequence in recent:
-                self.expect(session, f.Confirm(frame.request, recent[frame.sequence], level))
-                return
-            if len(recent) >= self.producer_window and frame.sequence < min(recent):
-                self.refuse(session, frame.request, "sequence_too_old")
-                return
-        if full:
-            self.refuse(session, frame.request, "disk_full")
-            return
-        first = self._store(channel, frame.batch)
-        if frame.producer is not None:
-            known = sorted({**recent, frame.sequence: first}.items())[-self.producer_window :]
-            self.producers[frame.producer] = (channel, dict(known))
-        self.expect(session, f.Confirm(frame.request, first, level))
-
-    def _store(self, channel: Channel, batch: bytes) -> int:
-        first = channel.next
-        columns = batches.decode(batch)
-        for body in columns.bodies:
-            ttl_ms = channel.config.get("ttl_seconds", float("inf")) * 1000
-            message = Message(channel.next, body, columns.properties, self.now_ms, ttl_ms)
-            channel.messages.append(message)
-            for sub in channel.subs.values():
-                sub.add(message)
-        channel.firsts.append(first)
-        channel.sizes.append(len(batch))
-        return first
-
-    def transact(
-        self, session: int, frame: f.Transact, settles: dict[Consumer, set[int]], full: bool
-    ) -> None:
-        """All of it or nothing, and once."""
-        level = Level(max(frame.confirm or 0, 1))
-        recent = self.transacted.get(frame.producer, {})
-        firsts = recent.get(frame.sequence)
-        if firsts is None:
-            if len(recent) >= self.producer_window and frame.sequence < min(recent):
-                self.refuse(session, frame.request, "sequence_too_old")
-                return
-            if any(offsets - set(c.sub.held(c)) for c, offsets in settles.items()):
-                self.refuse(session, frame.request, "lease_lost")
-                return
-            if full:
-                self.refuse(session, frame.request, "disk_full")
-                return
-            for consumer, offsets in settles.items():
-                for offset in offsets:
-                    del consumer.sub.places[offset]
-                if consumer.prefetch:
-                    consumer.credit += len(offsets)
-            firsts = tuple(
-                self._store(self.channels[name], batch) for name, batch in frame.publishes
-            )
-            known = sorted({**recent, frame.sequence: firsts}.items())[-self.producer_window :]
-            self.transacted[frame.producer] = dict(known)
-        self.expect(session, f.Reply(frame.request, {"level": level, "firsts": firsts}))
 
     def subscribe(self, channel: str, name: str, start: Any) -> None:
         if name not in self.channels[channel].subs:
@@ -423,6 +209,7 @@ class Model:
             for consumer in sub.consumers:
                 self._closed(consumer, "channel_deleted")
         del self.channels[channel.name]
+        self.unbind_all(channel.name)
 
     def _closed(self, consumer: Consumer, code: str) -> None:
         if consumer.session is None:
@@ -443,19 +230,16 @@ class Model:
 
     # -- what the engine said ------------------------------------------------------------------
 
-    def expect(self, session: int | None, frame: Any) -> None:
-        self.expected.append((session, *_plain(frame)))
-
-    def refuse(self, session: int | None, request: int, code: str) -> None:
-        self.expected.append((session, "Refused", request, code))
-
     def hear(self, taken: Round, engine: Engine) -> None:
         """One round's effects; the model's expectations of it are used up."""
         in_line = {s: s.in_line(self.now_ms) for s in self.subs()}
         delivered: dict[Sub, list[int]] = {sub: [] for sub in in_line}
         heard: list[Expected] = []
         lost: dict[tuple[int, int], set[int]] = {}
-        for session, frame in [*taken.effects, *taken.synced_effects]:
+        effects = [*taken.effects, *taken.synced_effects]
+        served = {(session, e.request) for session, e in effects if isinstance(e, f.Deliver)}
+        beside: dict[int, int] = {}
+        for session, frame in effects:
             if isinstance(frame, f.Deliver):
                 self._delivered(session, frame, delivered)
             elif isinstance(frame, f.Missed):
@@ -464,18 +248,22 @@ class Model:
                 assert frame.first < frame.end <= consumer.sub.channel.start
                 consumer.missed = 0
                 self.windows[session] -= PART_BYTES
-                self.largest[session] = max(self.largest.get(session, 0), PART_BYTES)
+                if (session, frame.request) in served:
+                    # It has to be told before what was delivered then, room or not.
+                    beside[session] = beside.get(session, 0) + PART_BYTES
+                else:
+                    self.largest[session] = max(self.largest.get(session, 0), PART_BYTES)
             elif isinstance(frame, f.Lost):
                 assert (session, frame.request) not in lost, "one LOST a round"
                 lost[session, frame.request] = offsets_of(frame.offsets)
             elif not self._fetched(session, frame):
-                heard.append((session, *_plain(frame)))
+                heard.append((session, *plain(frame)))
         for sub, offsets in delivered.items():
             assert len(set(offsets)) == len(offsets)
             assert set(offsets) == set(in_line[sub][: len(offsets)])
         for session, size in self.largest.items():
             # Whichever was the last to be delivered, there was room when it was.
-            assert self.windows[session] + size > 0
+            assert self.windows[session] + size + beside.get(session, 0) > 0
         self.largest.clear()
         self._follow(engine)
         assert sorted(map(repr, heard)) == sorted(map(repr, self.expected))
@@ -496,6 +284,8 @@ class Model:
                 place = sub.places[offset]
                 message = place.message
                 assert (body, columns.properties) == (message.body, message.properties)
+                assert _at(columns.keys, offset - first) == message.key
+                assert _at(columns.headers, offset - first) == message.headers
                 assert published_ms == message.published_ms
                 lines.append(sub.line_key(message))
                 self._deliver(consumer, place, attempt)
@@ -536,9 +326,11 @@ class Model:
     def _follow(self, engine: Engine) -> None:
         """Compare with the engine's state, and take over what it was free to choose."""
         assert sorted(engine.state.channels) == sorted(self.channels)
+        self._follow_exchanges(engine.state.exchanges)
         for channel in self.channels.values():
             seen = engine.state.channels[channel.name]
             assert seen.log.next == channel.next
+            self._follow_log(channel, seen.log, engine.state.memory)
             assert sorted(seen.subscriptions) == sorted(channel.subs)
             if channel.kind == "topic":
                 self._follow_expiry(channel, seen)
@@ -546,6 +338,25 @@ class Model:
                 assert seen.log.start == channel.start
             for sub in channel.subs.values():
                 self._follow_sub(sub, seen.subscriptions[sub.name])
+
+    def _follow_log(self, channel: Channel, log: Any, memory: Any) -> None:
+        """What was stored since the last look, and is there still."""
+        for stored in log.since(channel.seen):
+            columns = batches.decode(memory.load(stored.batch))
+            messages = channel.messages[stored.first : stored.end]
+            assert stored.first in channel.firsts
+            assert list(columns.bodies) == [message.body for message in messages]
+            assert {message.published_ms for message in messages} == {stored.published_ms}
+        channel.seen = channel.next
+
+    def _follow_exchanges(self, seen: Any) -> None:
+        assert sorted(seen.named) == sorted(self.exchanges)
+        for exchange in self.exchanges.values():
+            found = seen.named[exchange.name]
+            assert (found.kind, found.config) == (exchange.kind, exchange.config)
+            assert found.next == exchange.next
+            names = sorted(found.names[binding.target] for binding in found)
+            assert names == sorted(binding.target for binding in exchange.bindings)
 
     def _follow_expiry(self, channel: Channel, seen: Any) -> None:
         """What expired may have gone already; by a limit's doing it counts as missed, too."""
@@ -630,47 +441,5 @@ class Model:
         return found
 
 
-def standing(subscription: Any) -> dict[int, tuple[Any, int, int, int, int]]:
-    """Of the engine's subscription: offset -> who leases it, until when, delivery, attempt, due."""
-    found = dict.fromkeys(
-        range(subscription.cursor, subscription.channel.log.next), (None, 0, 0, 0, 0)
-    )
-    for span in subscription.ranges:
-        leased = span.state == LEASED
-        row = (
-            span.consumer if leased else None,
-            span.deadline_ms if leased else 0,
-            span.delivery if leased else 0,
-            span.attempt,
-            span.due_ms,
-        )
-        found.update(dict.fromkeys(range(span.first, span.end), row))
-    return found
-
-
-def offsets_of(row: f.Offsets) -> set[int]:
-    """The offsets of a flat row of ranges."""
-    return {offset for first, end in f.pairs(row) for offset in range(first, end)}
-
-
-def row_of(offsets: set[int]) -> f.Offsets:
-    """The other way round."""
-    pairs: list[tuple[int, int]] = []
-    for offset in sorted(offsets):
-        if pairs and pairs[-1][1] == offset:
-            pairs[-1] = (pairs[-1][0], offset + 1)
-        else:
-            pairs.append((offset, offset + 1))
-    return f.flatten(pairs)
-
-
-def _plain(frame: Any) -> Expected:
-    """A frame without the wording of a refusal, and with offsets as a sorted list."""
-    name = type(frame).__name__
-    if isinstance(frame, (f.Refused, f.Closed)):
-        return (name, frame.request, frame.code)
-    if isinstance(frame, f.Settled):
-        return (name, frame.request, sorted(offsets_of(frame.lost)))
-    if isinstance(frame, f.Reply) and "lost" in frame.result:
-        return (name, frame.request, "joined")
-    return (name, *(int(v) if isinstance(v, int) else v for v in frame))
+def _at(column: Any, index: int) -> Any:
+    return None if column is None else column[index]

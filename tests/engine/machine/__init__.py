@@ -1,0 +1,51 @@
+"""The engine against the model: rules by subject, all of them on one engine.
+
+Each example has some of the channels and exchanges, so that much happens to each.
+"""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
+
+from .base import CHANNELS, pick
+from .base import PRODUCER_WINDOW as PRODUCER_WINDOW
+from .consuming import Consuming, prefetches, subscriptions
+from .routing import EXCHANGES, By, bindings
+
+some_channels = st.lists(st.sampled_from(list(CHANNELS)), min_size=1, max_size=5, unique=True)
+some_exchanges = st.lists(st.sampled_from(list(EXCHANGES)), max_size=3, unique=True)
+
+
+class EngineAgainstModel(Consuming):
+    """All rules."""
+
+    @initialize(
+        small=st.booleans(),
+        window=st.sampled_from([300, 100_000]),
+        channels=some_channels,
+        exchanges=some_exchanges,
+        bound=st.lists(st.tuples(pick, pick, bindings), min_size=6, max_size=6),
+        consumers=st.lists(st.tuples(pick, subscriptions, prefetches), min_size=1, max_size=4),
+    )
+    def begin(
+        self,
+        small: bool,
+        window: int,
+        channels: list[str],
+        exchanges: list[str],
+        bound: list[tuple[int, int, By]],
+        consumers: list[tuple[int, str | None, int]],
+    ) -> None:
+        self.prepare(small, window)
+        for name in channels:
+            self.declare(name)
+        for name in exchanges:
+            self.declare_exchange(name)
+        for number, target, by in bound if exchanges else ():
+            name = exchanges[number % len(exchanges)]
+            self.bound.append((name, channels[target % len(channels)], by))
+        for name, to, by in self.bound:
+            self._bind(0, name, to, by)
+        self.try_routes(0)
+        for which, (number, subscription, prefetch) in enumerate(consumers):
+            name = channels[number % len(channels)]
+            self._consume(which, name, subscription, set(), prefetch=prefetch, lease_ms=1500)

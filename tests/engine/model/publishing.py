@@ -1,0 +1,186 @@
+"""What is published, alone or in a transaction: refused, or stored where it goes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from telpher.protocol import batch as batches
+from telpher.protocol import frames as f
+from telpher.protocol.frames import Level
+
+from .channels import Channel, Consumer, Message
+from .routing import Exchange, grouped, route
+from .said import Expected, plain
+
+
+class Refused(Exception):
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Portion(NamedTuple):
+    """A batch as it is stored in `channels`."""
+
+    channels: list[Channel]
+    batch: bytes
+
+
+class Publication(NamedTuple):
+    """So many messages for `source`, and where they go."""
+
+    source: Channel | Exchange
+    messages: int
+    portions: list[Portion]
+
+
+class Publishing:
+    """The half of the model that publishes, and what all of it is about."""
+
+    def __init__(
+        self, now_ms: int, window_bytes: int, resume_ms: int, producer_window: int
+    ) -> None:
+        self.now_ms = now_ms
+        self.window_bytes = window_bytes
+        self.resume_ms = resume_ms
+        self.producer_window = producer_window
+        self.channels: dict[str, Channel] = {}
+        self.exchanges: dict[str, Exchange] = {}
+        self.windows: dict[int, int] = {}
+        self.producers: dict[bytes, tuple[Channel | Exchange, dict[int, int]]] = {}
+        self.transacted: dict[bytes, dict[int, tuple[int, ...]]] = {}
+        self.is_full = False
+        self.expected: list[Expected] = []
+        self.lost: dict[tuple[int, int], set[int]] = {}
+        self.largest: dict[int, int] = {}
+
+    def publish(self, session: int, frame: f.Publish) -> None:
+        source = self.source(frame.channel)
+        level = max(frame.confirm or 0, 1)
+        try:
+            recent = self._recent(frame, source)
+            first = recent.get(frame.sequence)
+            if first is None:
+                first = self._store(self._prepare(frame.channel, frame.batch))
+        except Refused as refused:
+            self.refuse(session, frame.request, refused.code)
+            return
+        if frame.producer is not None:
+            known = {**recent, frame.sequence: first}
+            self.producers[frame.producer] = (source, self._latest(known))
+        self.expect(session, f.Confirm(frame.request, first, level))
+
+    def _recent(self, frame: f.Publish, source: Channel | Exchange) -> dict[int, int]:
+        """What the producer got for its latest numbers."""
+        if frame.producer is None:
+            return {}
+        former, recent = self.producers.get(frame.producer, (source, {}))
+        if former is not source:
+            if former in (*self.channels.values(), *self.exchanges.values()):
+                raise Refused("bad_request")
+            return {}
+        self._check_age(frame.sequence, recent)
+        return recent
+
+    def _check_age(self, sequence: int, recent: dict[int, Any]) -> None:
+        if len(recent) >= self.producer_window and sequence < min(recent):
+            raise Refused("sequence_too_old")
+
+    def _latest(self, known: dict[int, Any]) -> dict[int, Any]:
+        return dict(sorted(known.items())[-self.producer_window :])
+
+    def source(self, name: str) -> Channel | Exchange:
+        """What has that name."""
+        return self.exchanges.get(name) or self.channels[name]
+
+    def _prepare(self, name: str, batch: bytes) -> Publication:
+        """Where it goes, or a refusal."""
+        if self.is_full:
+            raise Refused("disk_full")
+        columns = batches.decode(batch)
+        count = len(columns.bodies)
+        source = self.source(name)
+        if isinstance(source, Channel):
+            return Publication(source, count, [Portion([source], batch)])
+        rows = zip(columns.keys or [None] * count, columns.headers or [None] * count, strict=True)
+        routes = [route(self.exchanges, name, key, headers) for key, headers in rows]
+        if (columns.properties or {}).get("mandatory") and not all(routes):
+            raise Refused("unroutable")
+        portions = [
+            Portion(
+                [channel for channel in self.channels.values() if channel.name in to],
+                batch if len(picked) == count else batches.encode(batches.pick(columns, picked)),
+            )
+            for to, picked in grouped(routes)
+        ]
+        return Publication(source, count, portions)
+
+    def _store(self, publication: Publication) -> int:
+        """Where the first message is, or its number among those of the exchange."""
+        source = publication.source
+        first = source.next
+        for portion in publication.portions:
+            for channel in portion.channels:
+                self._append(channel, portion.batch)
+        if isinstance(source, Exchange):
+            source.next += publication.messages
+        return first
+
+    def _append(self, channel: Channel, batch: bytes) -> None:
+        columns = batches.decode(batch)
+        channel.firsts.append(channel.next)
+        channel.sizes.append(len(batch))
+        ttl_ms = channel.config.get("ttl_seconds", float("inf")) * 1000
+        count = len(columns.bodies)
+        keys, headers = columns.keys or [None] * count, columns.headers or [None] * count
+        for body, key, one in zip(columns.bodies, keys, headers, strict=True):
+            at = channel.next
+            message = Message(at, body, columns.properties, self.now_ms, ttl_ms, key, one)
+            channel.messages.append(message)
+            for sub in channel.subs.values():
+                sub.add(message)
+
+    def transact(self, session: int, frame: f.Transact, settles: dict[Consumer, set[int]]) -> None:
+        """All of it or nothing, and once."""
+        level = Level(max(frame.confirm or 0, 1))
+        recent = self.transacted.get(frame.producer, {})
+        try:
+            self._check_age(frame.sequence, recent)
+            firsts = recent.get(frame.sequence)
+            if firsts is None:
+                firsts = self._transacted(frame, settles)
+        except Refused as refused:
+            self.refuse(session, frame.request, refused.code)
+            return
+        self.transacted[frame.producer] = self._latest({**recent, frame.sequence: firsts})
+        self.expect(session, f.Reply(frame.request, {"level": level, "firsts": firsts}))
+
+    def _transacted(self, frame: f.Transact, settles: dict[Consumer, set[int]]) -> tuple[int, ...]:
+        if any(offsets - set(c.sub.held(c)) for c, offsets in settles.items()):
+            raise Refused("lease_lost")
+        prepared = [self._prepare(name, batch) for name, batch in frame.publishes]
+        for consumer, offsets in settles.items():
+            for offset in offsets:
+                del consumer.sub.places[offset]
+            if consumer.prefetch:
+                consumer.credit += len(offsets)
+        return tuple(self._store(publication) for publication in prepared)
+
+    # -- exchanges -----------------------------------------------------------------------------
+
+    def delete_exchange(self, name: str) -> None:
+        del self.exchanges[name]
+        self.unbind_all(name)
+
+    def unbind_all(self, target: str) -> None:
+        """A channel or an exchange is deleted: nothing leads there any more."""
+        for exchange in self.exchanges.values():
+            exchange.forget(target)
+
+    # -- what is said of it --------------------------------------------------------------------
+
+    def expect(self, session: int | None, frame: Any) -> None:
+        self.expected.append((session, *plain(frame)))
+
+    def refuse(self, session: int | None, request: int, code: str) -> None:
+        self.expected.append((session, "Refused", request, code))
