@@ -275,6 +275,12 @@ def delivered_bytes(said: Said, session: int) -> int:
     return sum(len(part[3]) + PART_BYTES for part in parts) + told * PART_BYTES
 
 
+def short_ticks(monkeypatch: pytest.MonkeyPatch, driver: Driver, size: int) -> None:
+    """Let a round do little of what is due, so that there are many."""
+    monkeypatch.setattr(engine_module, "DUE_MAX", size)
+    driver.settle()
+
+
 def small_rounds(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let a round deliver little, so that there are many."""
     monkeypatch.setattr(engine_module, "ROUND_BYTES", size)

@@ -17,7 +17,7 @@ from telpher_broker.engine.dump import dump
 from telpher_broker.engine.failure import dead_letters
 from telpher_broker.engine.failure.dead_letters import EARLIER_MAX, OVERFLOW, bury
 
-from .driver import Driver, Said, answer_of, delivered, make_batch, recovered
+from .driver import Driver, Said, answer_of, delivered, make_batch, recovered, short_ticks
 from .invariants import unsettled
 
 ERRORS = ["KeyError: 'a'", "timeout", "x" * 2000]
@@ -559,6 +559,7 @@ def test_what_expires_together_is_not_buried_in_one_round(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, consumed: bool
 ) -> None:
     monkeypatch.setattr(dead_letters, "EXPIRED_MAX", 4)
+    short_ticks(monkeypatch, driver, 4)
     session = driver.connect()
     config = {"dead_letter": "dead", "dead_letter_expired": True}
     driver.call(session, "declare", channel="jobs", kind="queue", config=config)
@@ -571,11 +572,16 @@ def test_what_expires_together_is_not_buried_in_one_round(
         driver.consume(session, "jobs", prefetch=1)
     driver.pass_time(200)
     assert [body for body, _ in letters(driver, session)] == [b"%d" % n for n in range(20)]
-    routed = [
-        [r.Routed for one in taken.records if type(r.decode(one)) is r.Routed]
+    buried = [
+        sum(
+            end - first
+            for record in map(r.decode, taken.records)
+            if isinstance(record, r.Settled) and record.reason == r.Reason.DEAD_LETTERED
+            for first, end in f.pairs(record.offsets)
+        )
         for taken in driver.rounds
     ]
-    buried = list(map(len, routed))
+    assert sum(buried) == 20
     assert 1 < max(buried) <= 8
     driver.check_replay([len(driver.journal) // 2])
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
+from telpher_broker.engine.ranges import DELAYED
 from telpher_broker.engine.schedules import delays
 
-from .driver import START_MS, Driver, delivered
+from .driver import START_MS, Driver, delivered, short_ticks
 from .model import row_of
 
 
@@ -97,6 +98,52 @@ def test_a_due_time_that_is_past_delays_nothing(driver: Driver) -> None:
     driver.publish(session, "jobs", b"b", properties={"due_ms": START_MS - 1000})
     driver.consume(session, "jobs", prefetch=10)
     assert [body for _, _, body in delivered(driver.rounds[-1].effects)] == [b"a", b"b"]
+
+
+def delayed_in(driver: Driver, name: str) -> int:
+    return int(driver.engine.state.channels[name].subscriptions[""].ranges.counts[DELAYED])
+
+
+@pytest.mark.parametrize("key_order", [False, True])
+def test_what_becomes_due_together_holds_nothing_else_up(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, key_order: bool
+) -> None:
+    """So much of it is made ready in a round, and others have theirs in between."""
+    short_ticks(monkeypatch, driver, 4)
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue", config={"key_order": key_order})
+    if key_order:
+        driver.publish(session, "jobs", *[b"x"] * 20, properties={"delay_ms": 1000})
+    else:
+        for number in range(20):
+            driver.publish(session, "jobs", b"x", properties={"delay_ms": 1000 - number})
+    driver.publish(session, "other", b"too", properties={"delay_ms": 1000})
+    driver.consume(session, "other", prefetch=1)
+    driver.advance(1000)
+    assert 12 <= delayed_in(driver, "jobs") < 20
+    assert [body for _, _, body in delivered(driver.pass_time(2))] == [b"too"]
+    assert delayed_in(driver, "jobs") > 0
+    driver.pass_time(100)
+    assert delayed_in(driver, "jobs") == 0
+    driver.consume(session, "jobs", prefetch=100)
+    assert len(delivered(driver.said)) == 20
+
+
+def test_what_becomes_due_together_is_delivered_in_one_order(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it, and nothing behind it, before all of it stands in line."""
+    short_ticks(monkeypatch, driver, 4)
+    session = driver.connect()
+    for number in range(20):
+        properties = {"delay_ms": 1000 - number, "priority": number % 2}
+        driver.publish(session, "jobs", b"%d" % number, properties=properties)
+    driver.consume(session, "jobs", prefetch=100)
+    said = driver.advance(1000)
+    driver.publish(session, "jobs", b"plain")
+    said += [*driver.said, *driver.pass_time(100)]
+    order = [*range(19, 0, -2), *range(18, -1, -2), 20]
+    assert [offset for offset, _, _ in delivered(said)] == order
 
 
 def listed(driver: Driver, session: int, count: int, **given: Any) -> list[tuple[int, int, bytes]]:

@@ -89,6 +89,7 @@ INTERNAL = {
     "_DOUBLINGS_MAX": "how far a back-off is multiplied before it is cut to backoff_ms_max",
     "TRIAL_MESSAGES_MAX": "what a breaker lets through to try again",
     "_UNROUTED_MAX": "how much of a name is kept where the broker makes another of it",
+    "DUE_MAX": "done in one round, and the rest in the next",
     "EXPIRED_MAX": "done in one round, and the rest in the next",
     "EARLIER_MAX": "what a dead letter remembers; older is forgotten",
     "_COLUMNS_MAX": "columns kept decoded",

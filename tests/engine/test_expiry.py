@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from telpher.protocol import frames as f
 
-from .driver import START_MS, Driver, delivered
+from .driver import START_MS, Driver, delivered, short_ticks
 
 
 def names(driver: Driver) -> list[str]:
@@ -182,3 +182,27 @@ def test_a_queue_goes_when_and_only_when_it_was_idle(steps: list[tuple[str, int]
         assert names(driver) == ["brief"]
         assert driver.engine.state.channels["brief"].config == config
     driver.check_replay(range(0, len(driver.journal) + 1, 4))
+
+
+@pytest.mark.parametrize("kind", ["queue", "topic"])
+def test_what_expires_together_holds_nothing_else_up(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """So much of it is settled in a round, and others have theirs in between."""
+    short_ticks(monkeypatch, driver, 4)
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind=kind)
+    name = None if kind == "queue" else "all"
+    driver.consume(session, "jobs", name)
+    for number in range(20):
+        properties = {"ttl_ms": 1000 - number, "priority": number % 2}
+        driver.publish(session, "jobs", b"x", properties=properties)
+    driver.publish(session, "other", b"too", properties={"delay_ms": 1000})
+    driver.consume(session, "other", prefetch=1)
+    driver.advance(1000)
+    assert 0 < driver.engine.statistics()["expired"] <= 4
+    assert [body for _, _, body in delivered(driver.pass_time(2))] == [b"too"]
+    assert driver.engine.statistics()["expired"] < 20
+    driver.pass_time(100)
+    assert driver.engine.statistics()["expired"] == 20
+    driver.check_replay([len(driver.journal) // 2])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from telpher.protocol import frames as f
 
-from .driver import Driver, answer_of, delivered
+from .driver import Driver, answer_of, delivered, short_ticks
 
 TOKEN = b"t" * 16
 
@@ -116,6 +118,28 @@ def test_what_an_earlier_run_delivered_is_held_only_while_it_is_the_same_message
     assert lost(runs[0]) == (1, 2)
     assert lost(runs[1]) == ()
     assert lost(runs[2]) == (0, 2)
+
+
+def test_leases_that_end_together_hold_nothing_else_up(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many end in a round, and others have theirs in between; what comes back is in order."""
+    short_ticks(monkeypatch, driver, 4)
+    session = driver.connect()
+    driver.consume(session, "jobs", prefetch=100, lease_ms=1000)
+    for _ in range(20):
+        driver.publish(session, "jobs", b"x")
+    driver.publish(session, "other", b"too", properties={"delay_ms": 1000})
+    driver.consume(session, "other", prefetch=1)
+    said = driver.advance(1000)
+    assert 0 < driver.engine.statistics()["leases_ended"] <= 4
+    later = driver.pass_time(2)
+    assert b"too" in [body for _, _, body in delivered(later)]
+    assert driver.engine.statistics()["leases_ended"] < 20
+    said += [*later, *driver.pass_time(100)]
+    assert driver.engine.statistics()["leases_ended"] == 20
+    back = [offset for offset, attempt, _ in delivered(said) if attempt == 2]
+    assert back == list(range(20))
 
 
 def test_a_subscription_that_does_not_lease_holds_nothing(driver: Driver) -> None:

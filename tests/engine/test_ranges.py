@@ -119,16 +119,30 @@ class RangesAgainstDict(RuleBasedStateMachine):
             if row[0] == LEASED:
                 self.model[offset] = (*row[:5], self.now_ms + deadline, row[6])
 
-    @rule(ms=st.integers(1, 10))
-    def pass_time(self, ms: int) -> None:
+    @rule(ms=st.integers(1, 10), most=st.integers(0, 4), in_line=st.booleans())
+    def pass_time(self, ms: int, most: int, in_line: bool) -> None:
         self.now_ms += ms
-        due = {o for o, row in self.model.items() if row[0] == DELAYED and row[3] <= self.now_ms}
-        assert self.ranges.mature(self.now_ms, lambda due_ms: due_ms % SPACE) == bool(due)
+        self.ranges.line_up(None, in_line)
+        ready = self.ranges.mature(self.now_ms, lambda due_ms: due_ms % SPACE, most)
+        self.ranges.line_up(None)
+        due = list(self.spread(ready))
+        left = {
+            (row[3], offset)
+            for offset, row in self.model.items()
+            if row[0] == DELAYED and row[3] <= self.now_ms and offset not in due
+        }
+        reached = len(ready) if in_line else len(due)
+        assert reached == most or (reached < most and not left)
+        assert [(self.model[o][3], o) for o in due] == sorted((self.model[o][3], o) for o in due)
+        assert not left or not due or (self.model[due[-1]][3], due[-1]) < min(left)
         for offset in due:
+            assert self.model[offset][0] == DELAYED
+            assert self.model[offset][3] <= self.now_ms
             _, attempt, priority, due_ms, *rest, _ = self.model[offset]
             behind = None if attempt else due_ms % SPACE
             self.model[offset] = (READY, attempt, priority, due_ms, *rest, behind)
-        ended = self.ranges.ended(self.now_ms)
+        assert self.ranges.ended(self.now_ms, most) == self.ranges.ended(self.now_ms, SPACE)[:most]
+        ended = self.ranges.ended(self.now_ms, SPACE)
         assert [s.deadline_ms for s in ended] == sorted(s.deadline_ms for s in ended)
         assert set(self.spread(ended)) == {
             o for o, row in self.model.items() if row[0] == LEASED and row[5] <= self.now_ms

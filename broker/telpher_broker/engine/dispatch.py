@@ -63,8 +63,10 @@ def wake_keys(turn: Turn, channel: Channel) -> None:
 
 
 def _serve(turn: Turn, subscription: Subscription) -> None:
-    if subscription.mature(turn.now_ms):
-        turn.ready_again(subscription.channel)
+    if not turn.mature(subscription):
+        # What is first in line is known when all of it is.
+        turn.look_again(subscription)
+        return
     if subscription.keyed is not None:
         subscription.keyed.catch_up()
     waiting = subscription.waiting
@@ -100,7 +102,7 @@ def _serve(turn: Turn, subscription: Subscription) -> None:
     waiting[:0] = passed
     if waiting and turn.budget_bytes <= 0:
         turn.wakeful[subscription] = None
-    turn.set_alarm(subscription, subscription.next_alarm_ms())
+    turn.look_again(subscription)
     # One whose time is over waits for something to deliver, and that wakes the subscription.
     if breaker is not None and breaker.state != CLOSED and breaker.until_ms > turn.now_ms:
         turn.set_alarm(subscription, breaker.until_ms)

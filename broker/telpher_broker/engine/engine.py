@@ -49,7 +49,7 @@ from .settings import EngineSettings
 from .state import State
 from .ticks import tick
 from .transact import transact
-from .turn import ROUND_BYTES, Effect, Refusal, Turn
+from .turn import DUE_MAX, ROUND_BYTES, Effect, Refusal, Turn
 
 
 class Round(NamedTuple):
@@ -190,6 +190,7 @@ class Engine:
         if turn.gates:
             open_gates(turn)
         turn.loosened.clear()
+        turn.due_left = DUE_MAX
         if turn.published:
             for channel in list(turn.published):
                 if channel.bounds is not None:

@@ -288,22 +288,24 @@ class Ranges:
         part.deadline_ms = deadline_ms
         self._add(part)
 
-    def mature(self, now_ms: int, before: Callable[[int], int]) -> bool:
-        """Make ready what is due; whether anything was.
+    def mature(self, now_ms: int, before: Callable[[int], int], most: int) -> list[Span]:
+        """Make ready what is due, first what was due first: `most` spans of it, or messages where
+        something else says what is next, since that looks at each. What became ready.
 
         `before` gives the last offset that was published before a time. A span that was never
         delivered stands in line behind that, one that was goes back to its own place.
         """
-        if not self._delayed or self._delayed[0][0] > now_ms:
-            return False
-        due, self._delayed = ordered.split_out(self._delayed, (0, 0), (now_ms + 1, 0))
+        due = self._due(now_ms, most)
+        if not due:
+            return due
+        last = due[-1]
+        _, self._delayed = ordered.split_out(self._delayed, (0, 0), (last.due_ms, last.first + 1))
         lines: list[Line] = []
         messages = 0
-        for _, first in due:
-            span = self._spans[first]
+        for span in due:
             span.state = READY
             span.behind = None if span.attempt else before(span.due_ms)
-            messages += span.end - first
+            messages += span.end - span.first
             if self.in_line:
                 span.line = self._line(span)
                 lines.append(span.line)
@@ -311,22 +313,26 @@ class Ranges:
             self._ready = ordered.add_all(self._ready, lines)
         self.counts[DELAYED] -= messages
         self.counts[READY] += messages
-        return True
+        return due
 
-    def due(self, now_ms: int) -> list[Span]:
-        """The delayed spans that are due, by due time."""
-        found = []
-        for due_ms, first in self._delayed:
-            if due_ms > now_ms:
+    def _due(self, now_ms: int, most: int) -> list[Span]:
+        """`most` of the delayed spans that are due, by due time; as for `mature`."""
+        found: list[Span] = []
+        for due_ms, first in ordered.from_index(self._delayed, 0) if self._delayed else ():
+            if due_ms > now_ms or most <= 0:
                 break
             found.append(self._spans[first])
+            most -= 1 if self.in_line else found[-1].end - first
+        if most < 0:
+            span = found[-1]
+            self.put_apart(self._take(span, span.end + most, span.end))
         return found
 
-    def ended(self, now_ms: int) -> list[Span]:
-        """The leased spans whose deadline has passed, by deadline."""
-        found = []
+    def ended(self, now_ms: int, most: int) -> list[Span]:
+        """`most` of the leased spans whose deadline has passed, by deadline."""
+        found: list[Span] = []
         for deadline_ms, first in self._leased:
-            if deadline_ms > now_ms:
+            if deadline_ms > now_ms or len(found) >= most:
                 break
             found.append(self._spans[first])
         return found

@@ -194,12 +194,19 @@ class Subscription:
             return self.cursor, self.channel.log.next
         return span.first, span.end
 
-    def mature(self, now_ms: int) -> bool:
-        """Make ready what is due; whether anything was."""
-        if self.keyed is not None:
-            self.keyed.matured(self.ranges.due(now_ms))
-            self.keyed.order.wake(now_ms * 1000)
-        return self.ranges.mature(now_ms, self.channel.log.last_before)
+    def mature(self, now_ms: int, most: int) -> int:
+        """Make ready `most` of what is due, as `Ranges.mature` does; how much that was."""
+        due = self.ranges.mature(now_ms, self.channel.log.last_before, most)
+        if self.keyed is None:
+            return len(due)
+        self.keyed.matured(due)
+        self.keyed.order.wake(now_ms * 1000)
+        return sum(span.end - span.first for span in due)
+
+    def is_overdue(self, now_ms: int) -> bool:
+        """Whether something is due that was not made ready yet: it may be first in line."""
+        due_ms = self.ranges.next_due_ms()
+        return due_ms is not None and due_ms <= now_ms
 
     def next_alarm_ms(self) -> int | None:
         """When there is something to do that only waits for time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from telpher.protocol.channel_options import QUEUE
@@ -9,9 +10,8 @@ from telpher.protocol.frames import Lost, flatten
 
 from . import ordered
 from . import records as r
-from .decide import Held
+from .decide import Held, joined
 from .deletion import delete_if_idle
-from .failure import dead_letters
 from .failure.dead_letters import expire
 from .failure.failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .failure.moving import step
@@ -63,21 +63,16 @@ def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
         or channel.subscriptions.get(subscription.name) is not subscription
     ):
         return
-    ranges = subscription.ranges
-    matured = subscription.mature(turn.now_ms)
-    if matured or subscription.keyed is not None:
-        turn.wakeful[subscription] = None
-    if matured:
-        turn.ready_again(channel)
+    turn.mature(subscription)
+    turn.wakeful[subscription] = None
     ended: dict[Consumer, Held] = {}
-    for span in ranges.ended(turn.now_ms):
+    for span in subscription.ranges.ended(turn.now_ms, turn.due_left):
+        turn.due_left -= 1
         assert span.consumer is not None
         ended.setdefault(span.consumer, []).append((span.first, span.end, span.delivery))
     for consumer, held in ended.items():
         _end_leases(turn, consumer, sorted(held))
-    turn.set_alarm(subscription, subscription.next_alarm_ms())
-    if subscription.breaker is not None:
-        turn.wakeful[subscription] = None
+    turn.look_again(subscription)
 
 
 def _end_leases(turn: Turn, consumer: Consumer, held: Held) -> None:
@@ -99,40 +94,46 @@ def _ring_channel(turn: Turn, channel: Channel) -> None:
         return
     if channel.idle_ms and delete_if_idle(turn, channel):
         return
-    most = turn.counters["dead_lettered"] + dead_letters.EXPIRED_MAX
-    while channel.expiring and channel.expiring[0][0] <= turn.now_ms:
-        if turn.counters["dead_lettered"] >= most:
-            break
-        entry = channel.expiring[0]
-        channel.expiring = ordered.remove(channel.expiring, entry)
-        _, first, end = entry
-        leased = False
-        for subscription in channel.subscriptions.values():
-            leased |= _expire(turn, subscription, first, end)
-        if leased:
-            # Not taken from a consumer's hands; looked at again when it may have come back.
-            again = (turn.now_ms + _LEASED_RETRY_MS, first, end)
-            channel.expiring = ordered.add(channel.expiring, again)
+    _expire_due(turn, channel)
     bounds = channel.bounds
     if bounds is not None and channel.kind == QUEUE:
         drop_old(turn, channel, bounds)
     retain(turn, channel)
 
 
-def _expire(turn: Turn, subscription: Subscription, first: int, end: int) -> bool:
-    """Settle what nobody holds; whether somebody holds some."""
-    leased = False
-    offsets: list[int] = []
-    for span in subscription.ranges.over(first, end):
-        if span.state == LEASED:
-            leased = True
-        else:
-            offsets += (max(span.first, first), min(span.end, end))
-    if end > subscription.cursor:
-        offsets += (max(subscription.cursor, first), end)
-    if offsets:
-        expire(turn, subscription, tuple(offsets))
-    return leased
+def _expire_due(turn: Turn, channel: Channel) -> None:
+    """Settle what of the channel has expired, as much as this round may."""
+    expired: list[tuple[int, int]] = []
+    readers = max(len(channel.subscriptions), 1)
+    while turn.due_left > 0 and channel.expiring and channel.expiring[0][0] <= turn.now_ms:
+        (_, first, end), channel.expiring = ordered.pop_first(channel.expiring)
+        turn.due_left -= (end - first) * readers
+        expired.append((first, end))
+    expired.sort()
+    leased: set[tuple[int, int]] = set()
+    for subscription in channel.subscriptions.values() if expired else ():
+        leased.update(_expire(turn, subscription, expired))
+    for first, end in leased:
+        # Not taken from a consumer's hands; looked at again when it may have come back.
+        again = (turn.now_ms + _LEASED_RETRY_MS, first, end)
+        channel.expiring = ordered.add(channel.expiring, again)
+
+
+def _expire(
+    turn: Turn, subscription: Subscription, expired: list[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Settle what nobody holds; what of it somebody holds some of."""
+    free: list[tuple[int, int]] = []
+    for first, end in expired:
+        for span in subscription.ranges.over(first, end):
+            if span.state == LEASED:
+                yield first, end
+            else:
+                free.append((max(span.first, first), min(span.end, end)))
+        if end > subscription.cursor:
+            free.append((max(subscription.cursor, first), end))
+    if free:
+        expire(turn, subscription, joined(free))
 
 
 def _ring_fetch(turn: Turn, consumer: Consumer) -> None:

@@ -70,6 +70,9 @@ COUNTERS: Final = (
 )
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
+# How much of what is due one round does: alarms, delays that are over, leases that end, messages
+# that expire. The rest is done in the next rounds, and what has arrived meanwhile in between.
+DUE_MAX: Final = 2000
 # What a delivery costs on the wire beside its batch, about.
 PART_BYTES: Final = 32
 _CUTS_MAX: Final = 8
@@ -117,6 +120,7 @@ class Turn:
         # log, the batch).
         self.spilling: list[tuple[int, int, Log, Stored]] = []
         self.budget_bytes = ROUND_BYTES
+        self.due_left = DUE_MAX
         # What was delivered over all sessions and has not left.
         self.output_bytes = 0
         self.wakeful: dict[Subscription, None] = {}
@@ -234,6 +238,14 @@ class Turn:
         """Whether nothing is left for all: who has read everything gets little at a time."""
         return self.output_bytes >= self.settings.output_bytes_total
 
+    def mature(self, subscription: Subscription) -> bool:
+        """Make ready what is due, as far as this round may; whether that is all of it."""
+        matured = subscription.mature(self.now_ms, self.due_left)
+        if matured:
+            self.due_left -= matured
+            self.ready_again(subscription.channel)
+        return not subscription.is_overdue(self.now_ms)
+
     def ready_again(self, channel: Channel) -> None:
         """Something that was not ready is: a channel that drops what is too much looks at it."""
         if channel.bounds is not None:
@@ -284,6 +296,13 @@ class Turn:
         if len(self._alarms) > self._alarms_most:
             self._forget_alarms()
 
+    def look_again(self, subscription: Subscription) -> None:
+        """Set its alarm for what only waits for time. What is due already and was too much for this
+        round has its turn after the others."""
+        alarm_ms = subscription.next_alarm_ms()
+        if alarm_ms is not None:
+            self.set_alarm(subscription, max(alarm_ms, self.now_ms + 1))
+
     def _forget_alarms(self) -> None:
         """Keep the alarms that will ring: not those of who has an earlier one, or has gone."""
         self._alarms = [alarm for alarm in self._alarms if alarm[2].alarm_ms == alarm[0]]
@@ -295,8 +314,9 @@ class Turn:
         return self._alarms[0][0] if self._alarms else None
 
     def ringing(self) -> Iterable[Alarmed]:
-        """What has an alarm that is due; each is taken off."""
-        while self._alarms and self._alarms[0][0] <= self.now_ms:
+        """What has an alarm that is due, as far as this round may; each is taken off."""
+        while self.due_left > 0 and self._alarms and self._alarms[0][0] <= self.now_ms:
+            self.due_left -= 1
             when_ms, _, target = heappop(self._alarms)
             if target.alarm_ms == when_ms:
                 target.alarm_ms = 0
