@@ -287,6 +287,20 @@ def test_the_oldest_is_not_taken_from_who_holds_it_and_goes_when_it_comes_back(
     assert bodies_in(driver, session, "jobs") == [b"d", b"e"]
 
 
+@pytest.mark.parametrize("error", [None, "KeyError"])
+def test_what_failed_and_comes_back_to_more_than_there_may_be_goes(
+    driver: Driver, error: str | None
+) -> None:
+    session = driver.connect()
+    declare(driver, session, limit_count=2, overflow="drop_oldest")
+    consumer = driver.consume(session, "jobs")
+    driver.publish(session, "jobs", b"a", b"b")
+    driver.send(session, f.Fetch(driver.request(), consumer, 2, 0))
+    driver.publish(session, "jobs", b"c", b"d")
+    driver.send(session, f.Nack(driver.request(), consumer, (0, 2), {"error": error}))
+    assert bodies_in(driver, session, "jobs") == [b"c", b"d"]
+
+
 def test_the_least_important_goes_first(driver: Driver) -> None:
     session = driver.connect()
     declare(driver, session, limit_count=3, overflow="drop_oldest")

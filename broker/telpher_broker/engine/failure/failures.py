@@ -108,6 +108,7 @@ def fail(
     turn.counters["failed"] += count_of(held)
     watch(turn, subscription, True, count_of(held))
     turn.wakeful[subscription] = None
+    turn.ready_again(channel)
 
 
 def lose(turn: Turn, consumer: Consumer, held: Held, error: str) -> None:
