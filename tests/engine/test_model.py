@@ -8,7 +8,7 @@ from .machine import EngineAgainstModel
 
 TestEngineAgainstModel = EngineAgainstModel.TestCase
 TestEngineAgainstModel.settings = settings(
-    max_examples=100,
+    max_examples=160,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -15,13 +15,18 @@ from telpher_broker.engine.dump import Frozen, dump
 from ..driver import START_MS, Driver, answer_of, delivered_bytes, small_rounds
 from ..model import Consumer, Model
 
-CHANNELS: dict[str, tuple[str, dict[str, int]]] = {
+CHANNELS: dict[str, tuple[str, dict[str, Any]]] = {
     "jobs": ("queue", {}),
     "aged": ("queue", {"priority_aging_seconds": 1}),
     "news": ("topic", {}),
     "kept": ("topic", {"retain_count": 4, "retain_bytes": 400}),
     "short": ("topic", {"limit_count": 5, "retain_count": 3}),
     "brief": ("queue", {"ttl_seconds": 2}),
+    "few": ("queue", {"limit_count": 5}),
+    "light": ("queue", {"limit_bytes": 150}),
+    "latest": ("queue", {"limit_count": 4, "overflow": "drop_oldest"}),
+    "lightest": ("queue", {"limit_bytes": 150, "overflow": "drop_oldest"}),
+    "held": ("topic", {"limit_count": 6, "retain_count": 3, "overflow": "reject"}),
 }
 RESUME_MS = 700
 PRODUCER_WINDOW = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from telpher.protocol import batch as batches
@@ -376,6 +377,9 @@ class Model(Publishing):
             return max((first for first in boundaries if first <= offset), default=0)
 
         kept, limit = channel.kept_from("retain"), whole(channel.kept_from("limit") or 0)
+        if not channel.makes_room:
+            needed = [o for sub in channel.subs.values() for o in sub.places]
+            limit = whole(min([limit, *needed]))
         wanted = {o for sub in channel.subs.values() for o in sub.places if o >= limit}
         unneeded = whole(min(wanted, default=channel.next))
         channel.start = max(
@@ -400,9 +404,11 @@ class Model(Publishing):
     def _follow_sub(self, sub: Sub, seen: Any) -> None:
         stands = standing(seen)
         for offset in set(sub.places) - stands.keys():
-            place = sub.places.pop(offset)
-            assert place.consumer is None
-            assert place.message.expires_ms <= self.now_ms
+            place = sub.places[offset]
+            if place.consumer is None and place.message.expires_ms <= self.now_ms:
+                del sub.places[offset]
+        if sub.channel.is_bounded and sub.channel.makes_room:
+            self._drop_excess(sub)
         assert stands.keys() == sub.places.keys()
         assert sub.missed <= seen.missed <= sub.missed + sub.may_be_missed
         self._miss(sub, seen.missed - sub.missed)
@@ -416,6 +422,16 @@ class Model(Publishing):
                 assert leased_by.request == place.consumer.request
                 assert (leased_by.session is None) == (place.consumer.session is None)
                 assert (deadline_ms, delivery) == (place.deadline_ms, place.delivery)
+
+    def _drop_excess(self, sub: Sub) -> None:
+        """The first in line of the lowest priority goes, until what is left is within."""
+        limits = sub.channel.config
+        while ready := [p.message for p in sub.places.values() if p.is_ready(self.now_ms)]:
+            _, size = sub.channel.held()
+            many, large = limits.get("limit_count", math.inf), limits.get("limit_bytes", math.inf)
+            if len(ready) <= many and size <= large:
+                break
+            del sub.places[min(ready, key=lambda m: (m.priority, sub.line_key(m))).offset]
 
     def at_rest(self) -> None:
         """After the last round: nobody waits for what is there."""

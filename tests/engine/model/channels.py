@@ -58,6 +58,9 @@ class Place:
     delivery: int = 0
     deadline_ms: int = 0
 
+    def is_ready(self, now_ms: int) -> bool:
+        return self.consumer is None and self.due_ms <= now_ms
+
 
 @dataclass(eq=False)
 class Sub:
@@ -78,9 +81,7 @@ class Sub:
         ready = [
             place.message
             for place in self.places.values()
-            if place.consumer is None
-            and place.due_ms <= now_ms
-            and place.message.expires_ms > now_ms
+            if place.is_ready(now_ms) and place.message.expires_ms > now_ms
         ]
         return [message.offset for message in sorted(ready, key=self.line_key)]
 
@@ -108,7 +109,7 @@ class Sub:
 class Channel:
     name: str
     kind: str
-    config: dict[str, int]
+    config: dict[str, Any]
     messages: list[Message] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -120,13 +121,41 @@ class Channel:
     def next(self) -> int:
         return len(self.messages)
 
+    @property
+    def makes_room(self) -> bool:
+        """Whether what is beyond its limits is taken, and the oldest goes."""
+        return self.config.get("overflow", self.kind) in ("drop_oldest", "topic")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a publish or what is ready may be too much for it."""
+        limits = self.config.keys() & {"limit_count", "limit_bytes"}
+        return bool(limits) and (self.kind == "queue" or not self.makes_room)
+
+    @property
+    def batches(self) -> list[tuple[int, int, int]]:
+        """First, end and bytes of each that was ever published."""
+        return list(zip(self.firsts, [*self.firsts, self.next][1:], self.sizes, strict=True))
+
+    def held(self) -> tuple[int, int]:
+        """How many messages somebody needs still, and the bytes of the batches that have them."""
+        wanted = {offset for sub in self.subs.values() for offset in sub.places}
+        low = min(wanted, default=self.next)
+        if self.kind == "queue":
+            needed = [b for b in self.batches if any(o in wanted for o in range(*b[:2]))]
+            return len(wanted), sum(size for _, _, size in needed)
+        needed = [(first, end, size) for first, end, size in self.batches if end > low]
+        return sum(end - first for first, end, _ in needed), sum(size for *_, size in needed)
+
     def kept_from(self, kind: str) -> int | None:
         """Where the batches begin that `retain_*` or `limit_*` leave alone; None: no such bound."""
         bounds = []
         count = self.config.get(f"{kind}_count")
         if count is not None:
-            inside = [first for first in self.firsts if first <= self.next - count]
-            bounds.append(max(inside, default=0))
+            least = self.next - count
+            if kind == "limit" and not self.makes_room:
+                least = min(first for first in [*self.firsts, self.next] if first >= least)
+            bounds.append(max((first for first in self.firsts if first <= least), default=0))
         size = self.config.get(f"{kind}_bytes")
         if size is not None:
             inside = [f for i, f in enumerate(self.firsts) if sum(self.sizes[i:]) <= size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from telpher.protocol import batch as batches
@@ -34,6 +35,10 @@ class Publication(NamedTuple):
     portions: list[Portion]
 
 
+# Messages and bytes of each channel.
+Promised = dict[Channel, tuple[int, int]]
+
+
 class Publishing:
     """The half of the model that publishes, and what all of it is about."""
 
@@ -61,7 +66,7 @@ class Publishing:
             recent = self._recent(frame, source)
             first = recent.get(frame.sequence)
             if first is None:
-                first = self._store(self._prepare(frame.channel, frame.batch))
+                first = self._store(self._prepare(frame.channel, frame.batch, {}))
         except Refused as refused:
             self.refuse(session, frame.request, refused.code)
             return
@@ -93,27 +98,45 @@ class Publishing:
         """What has that name."""
         return self.exchanges.get(name) or self.channels[name]
 
-    def _prepare(self, name: str, batch: bytes) -> Publication:
-        """Where it goes, or a refusal."""
+    def _prepare(self, name: str, batch: bytes, promised: Promised) -> Publication:
+        """Where it goes, or a refusal; `promised` is what of the same request is not stored yet."""
         if self.is_full:
             raise Refused("disk_full")
         columns = batches.decode(batch)
         count = len(columns.bodies)
         source = self.source(name)
         if isinstance(source, Channel):
+            self._check_room(source, count, len(batch), promised)
             return Publication(source, count, [Portion([source], batch)])
         rows = zip(columns.keys or [None] * count, columns.headers or [None] * count, strict=True)
         routes = [route(self.exchanges, name, key, headers) for key, headers in rows]
         if (columns.properties or {}).get("mandatory") and not all(routes):
             raise Refused("unroutable")
-        portions = [
-            Portion(
-                [channel for channel in self.channels.values() if channel.name in to],
-                batch if len(picked) == count else batches.encode(batches.pick(columns, picked)),
-            )
-            for to, picked in grouped(routes)
-        ]
+        portions = []
+        for to, picked in grouped(routes):
+            part = batch
+            if len(picked) < count:
+                part = batches.encode(batches.pick(columns, picked))
+            channels = [channel for channel in self.channels.values() if channel.name in to]
+            for channel in channels:
+                self._check_room(channel, len(picked), len(part), promised)
+            portions.append(Portion(channels, part))
         return Publication(source, count, portions)
+
+    def _check_room(self, channel: Channel, count: int, size: int, promised: Promised) -> None:
+        if not channel.is_bounded:
+            return
+        most = channel.config.get("limit_count", math.inf)
+        most_bytes = channel.config.get("limit_bytes", math.inf)
+        if channel.makes_room:
+            if size > most_bytes:
+                raise Refused("channel_full")
+            return
+        held, held_bytes = channel.held()
+        messages, body_bytes = promised.get(channel, (0, 0))
+        promised[channel] = messages + count, body_bytes + size
+        if held + messages + count > most or held_bytes + body_bytes + size > most_bytes:
+            raise Refused("channel_full")
 
     def _store(self, publication: Publication) -> int:
         """Where the first message is, or its number among those of the exchange."""
@@ -158,7 +181,8 @@ class Publishing:
     def _transacted(self, frame: f.Transact, settles: dict[Consumer, set[int]]) -> tuple[int, ...]:
         if any(offsets - set(c.sub.held(c)) for c, offsets in settles.items()):
             raise Refused("lease_lost")
-        prepared = [self._prepare(name, batch) for name, batch in frame.publishes]
+        promised: Promised = {}
+        prepared = [self._prepare(name, batch, promised) for name, batch in frame.publishes]
         for consumer, offsets in settles.items():
             for offset in offsets:
                 del consumer.sub.places[offset]

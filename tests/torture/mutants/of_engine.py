@@ -316,6 +316,50 @@ MUTANTS = (
         "",
         _MODEL,
     ),
+    # -- bounds
+    Mutant(
+        "each batch of a transaction has the same room to itself",
+        f"{_ENGINE}/limits/bounds.py",
+        "    turn.promised[channel] = messages, body_bytes\n",
+        "",
+        _MODEL,
+    ),
+    Mutant(
+        "what consumers hold counts for what a queue drops",
+        f"{_ENGINE}/limits/overflow.py",
+        "        ready = queue.ranges.counts[READY] + queue.tail_count\n        excess",
+        "        ready = sum(queue.ranges.counts) + queue.tail_count\n        excess",
+        _MODEL,
+    ),
+    Mutant(
+        "of what is too much the last in line goes",
+        _SUBSCRIPTION,
+        """        if span is None or self.cursor < self.channel.log.next:
+            return self.cursor, self.channel.log.next
+        return span.first, span.end
+
+    def mature""",
+        """        if span is None or self.cursor < self.channel.log.next:
+            return self.channel.log.next - 1, self.channel.log.next
+        return span.first, span.end
+
+    def mature""",
+        _MODEL,
+    ),
+    Mutant(
+        "what a queue drops comes back after a restart",
+        f"{_ENGINE}/limits/overflow.py",
+        "    turn.commit(r.Settled(number, queue.name, r.Reason.DROPPED, flatten(ranges)))\n",
+        "    turn.commit(r.Settled(number, queue.name, r.Reason.DROPPED, flatten(ranges)), False)\n",
+        _MODEL,
+    ),
+    Mutant(
+        "what a topic keeps for replay only takes room",
+        f"{_ENGINE}/limits/bounds.py",
+        "    if lack is not None and channel.kind != QUEUE:",
+        "    if lack is not None and not channel.kind:",
+        _MODEL,
+    ),
     # -- snapshots
     Mutant(
         "what changes while a snapshot is written shows in it",
