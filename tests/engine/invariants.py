@@ -190,6 +190,7 @@ def check_subscription(subscription: Subscription) -> None:
             leased[first] = span.end
     assert leased == {s.first: s.end for s in subscription.ranges if s.state == LEASED}
     assert len(set(map(id, subscription.waiting))) == len(subscription.waiting)
+    assert subscription.exclusive == sum(consumer.exclusive for consumer in subscription.consumers)
     assert all(c.waiting and c in subscription.consumers for c in subscription.waiting)
     partition = subscription.channel.config.get("partition")
     if partition is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from telpher.protocol import frames as f
@@ -118,6 +121,29 @@ def test_what_an_earlier_run_delivered_is_held_only_while_it_is_the_same_message
     assert lost(runs[0]) == (1, 2)
     assert lost(runs[1]) == ()
     assert lost(runs[2]) == (0, 2)
+
+
+class Watched(list[Any]):
+    """A list that counts how often it is gone through."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_who_joins_or_leaves_is_not_compared_with_all_who_are_there(driver: Driver) -> None:
+    sessions = [driver.connect() for _ in range(20)]
+    driver.call(sessions[0], "declare", channel="jobs", kind="queue")
+    queue = driver.engine.state.channels["jobs"].subscriptions[""]
+    queue.consumers = watched = Watched()
+    for session in sessions:
+        driver.engine.handle(session, f.Consume(1, "jobs", None, {"prefetch": 1}))
+    assert len(watched) == 20
+    for session in sessions:
+        driver.engine.disconnect(session, orderly=True)
+    assert (len(watched), watched.walks) == (0, 0)
 
 
 def test_leases_that_end_together_hold_nothing_else_up(

@@ -112,8 +112,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if fenced and not turn.fences:
         turn.begin_fences()
     session.consumers[frame.request] = consumer
-    subscription.consumers.insert(place, consumer)
-    subscription.derive_single()
+    subscription.join(consumer, place)
     # Below zero when it held more than its prefetch is now: the first settles then bring nothing.
     if prefetch:
         consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
@@ -129,7 +128,7 @@ def _check_alone(consumer: Consumer, former: Consumer | None) -> None:
     still hold leases: then nothing is delivered to the new one before they have ended.
     """
     subscription = consumer.subscription
-    for other in subscription.consumers:
+    for other in subscription.consumers if subscription.exclusive or consumer.exclusive else ():
         if other is former or not (other.exclusive or (consumer.exclusive and other.session)):
             continue
         where = repr(subscription.channel.name)
@@ -273,10 +272,9 @@ def _remove(turn: Turn, consumer: Consumer) -> None:
     if consumer.waiting:
         subscription.waiting.remove(consumer)
         consumer.waiting = False
-    subscription.consumers.remove(consumer)
     if subscription.single:
-        subscription.derive_single()
         turn.wakeful[subscription] = None
+    subscription.part(consumer)
     turn.use(subscription.channel)
     if subscription.keyed is not None:
         subscription.keyed.order.leave(consumer)

@@ -28,9 +28,10 @@ class Subscription:
     `durable` ones are journalled. `acks` is False where delivery is settlement (an ephemeral
     subscription that did not ask for acks). `missed` counts what the log's limits took unread.
     `former_run` stands, for a moment after a restart, for whoever held leases before it.
-    `consumers` are in the order in which they joined; `single` says that only one of them at a
-    time is delivered to, which is `active`, and `owner` is who is to be it. `keyed` is its key
-    order and `breaker` its breaker, where the channel asks for one.
+    `consumers` are in the order in which they joined; `exclusive` is how many of them are to be
+    alone. `single` says that only one of them at a time is delivered to, which is `active`, and
+    `owner` is who is to be it. `keyed` is its key order and `breaker` its breaker, where the
+    channel asks for one.
     `passed` is what was settled without having been acknowledged, of a log that keeps what is
     settled: a replay leaves it out. `filter` is what messages it wants; None: all.
     """
@@ -43,6 +44,7 @@ class Subscription:
         "consumers",
         "cursor",
         "durable",
+        "exclusive",
         "filter",
         "former_run",
         "keyed",
@@ -69,6 +71,7 @@ class Subscription:
         self.ranges = Ranges()
         self.passed = OffsetSet()
         self.consumers: list[Consumer] = []
+        self.exclusive = 0
         self.former_run: Consumer | None = None
         # First in line first; a list, as most have nobody in line and a deque has room for many.
         self.waiting: list[Consumer] = []
@@ -125,15 +128,24 @@ class Subscription:
             return None
         return active if active is self.owner or "partition" not in self.channel.config else None
 
+    def join(self, consumer: Consumer, place: int) -> None:
+        """Have one consumer more, at a place in the order of joining."""
+        self.consumers.insert(place, consumer)
+        self.exclusive += consumer.exclusive
+        self.derive_single()
+
+    def part(self, consumer: Consumer) -> None:
+        """Have it no more."""
+        self.consumers.remove(consumer)
+        self.exclusive -= consumer.exclusive
+        if self.single:
+            self.derive_single()
+
     def derive_single(self) -> None:
         """Work out whether one consumer at a time is delivered to, and who is to be it."""
         config = self.channel.config
         is_partition = "partition" in config
-        self.single = (
-            is_partition
-            or bool(config.get("single_active"))
-            or any(consumer.exclusive for consumer in self.consumers)
-        )
+        self.single = is_partition or bool(config.get("single_active")) or self.exclusive > 0
         if is_partition:
             self.owner = self._owner_of(config["partition"])
         elif self.single:
