@@ -27,6 +27,18 @@ async def asked(method: str, *arguments, answer, **options) -> tuple[f.Call, obj
         return call, await result.get()
 
 
+async def test_a_purge_that_takes_several_requests_goes_on_to_its_end() -> None:
+    async with Opened() as (bus, broker, _), anyio.create_task_group() as tasks:
+        result = Result(tasks, lambda: bus.purge("a"))
+        asked = []
+        for told in ({"purged": 3, "next": (7, 9)}, {"purged": 2}):
+            call = await broker.hear(f.Call)
+            asked.append(call.arguments)
+            await broker.say(f.Reply(call.request, told))
+        assert await result.get() == 5
+    assert asked == [{"channel": "a"}, {"channel": "a", "start": (7, 9)}]
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "options", "verb", "given", "answer"),
     [

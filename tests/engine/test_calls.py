@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from telpher.protocol import frames as f
 from telpher_broker.engine.calls import VERBS
+from telpher_broker.engine.schedules import delays
 from telpher_broker.engine.security.access import FREE_VERBS, NEEDS
 from telpher_broker.engine.sessions import Consumer
 
@@ -17,6 +20,35 @@ TOKEN = b"t" * 16
 def consumers_alive() -> int:
     gc.collect()
     return sum(isinstance(found, Consumer) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("key_order", [False, True])
+def test_a_long_queue_is_purged_in_several_requests(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, key_order: bool
+) -> None:
+    """Each does so much; what is leased, or published meanwhile, stays."""
+    monkeypatch.setattr(delays, "SPANS_MAX", 4)
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue", config={"key_order": key_order})
+    driver.publish(session, "jobs", *[b"held"] * 3)
+    driver.consume(session, "jobs", prefetch=3)
+    for number in range(10):
+        driver.publish(session, "jobs", b"x", properties={"delay_ms": 1000 + number})
+    for _ in range(10):
+        driver.publish(session, "jobs", b"x")
+    counts, start = [], None
+    while True:
+        told = driver.call(session, "purge", channel="jobs", start=start)
+        counts.append(told["purged"])
+        assert counts[-1] <= 4
+        driver.publish(session, "jobs", b"later")
+        start = told.get("next")
+        if start is None:
+            break
+    assert sum(counts) == 20
+    queue = driver.engine.state.channels["jobs"].subscriptions[""]
+    assert queue.unsettled(0, queue.channel.log.next) == [(0, 3), (23, 23 + len(counts))]
+    driver.check_replay([len(driver.journal) // 2])
 
 
 def test_leases_of_a_deleted_channel_end_in_silence(driver: Driver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import nsmallest
+from itertools import islice
 from typing import Any, Final
 
 from telpher.protocol import frames as f
@@ -20,7 +21,7 @@ from telpher.protocol.names import is_pattern
 from . import explain
 from . import records as r
 from .arguments import Arguments, Verb
-from .decide import channel_of, make_channel, position, subscription_of
+from .decide import channel_of, joined, make_channel, position, subscription_of
 from .deletion import delete
 from .failure import letters, moving
 from .failure.dead_letters import check_target
@@ -149,26 +150,44 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
 
 
 def _purge(turn: Turn, arguments: Arguments) -> Options:
+    """Settle what nobody holds: as far as one request may go, and from where the next one does."""
     name, which = arguments.text("channel"), arguments.optional_text("subscription")
+    start = arguments.integers("start", 2)
     arguments.done()
     channel = subscribed_channel(turn, name, which)
     subscription = subscription_of(channel, which)
-    offsets: list[int] = []
-    purged = subscription.tail_count
-    for span in subscription.ranges:
-        if span.state != LEASED:
-            offsets += (span.first, span.end)
-            purged += span.end - span.first
-    if subscription.tail_count:
-        offsets += (subscription.cursor, channel.log.next)
-    if offsets:
-        turn.commit(
-            r.Settled(channel.number, subscription.name, r.Reason.PURGED, tuple(offsets)),
-            subscription.durable,
-        )
+    begin, last = start or (0, channel.log.next)
+    last = min(last, channel.log.next)
+    begin = min(max(begin, subscription.low), last)
+    stop = _purge_end(subscription, begin, last)
+    ranges = [
+        (max(span.first, begin), min(span.end, stop))
+        for span in subscription.ranges.over(begin, stop)
+        if span.state != LEASED
+    ]
+    if stop > max(begin, subscription.cursor):
+        ranges += subscription.present(max(begin, subscription.cursor), stop)
+    # A feed's tail may begin before its log does.
+    low = channel.log.start
+    purged = sum(max(end, low) - max(first, low) for first, end in ranges)
+    if ranges:
+        record = r.Settled(channel.number, subscription.name, r.Reason.PURGED, joined(ranges))
+        turn.commit(record, subscription.durable)
         turn.loosened[channel] = None
     turn.counters["purged"] += purged
-    return {"purged": purged}
+    return {"purged": purged} if stop >= last else {"purged": purged, "next": (stop, last)}
+
+
+def _purge_end(subscription: Subscription, first: int, end: int) -> int:
+    """How far from `first` on one request purges: so many spans, batches, or messages by key."""
+    spans = subscription.ranges.over(first, end, delays.SPANS_MAX + 1)
+    if len(spans) > delays.SPANS_MAX:
+        end = min(end, spans[-1].first)
+    batches = islice(subscription.channel.log.since(first), delays.SPANS_MAX, None)
+    beyond = next(batches, None)
+    if beyond is not None:
+        end = min(end, beyond.first)
+    return end if subscription.keyed is None else min(end, first + delays.SPANS_MAX)
 
 
 def _list(turn: Turn, arguments: Arguments) -> Options:

@@ -67,9 +67,19 @@ class ChannelAdministration(Asking):
         )
 
     async def purge(self, channel: str, *, subscription: str | None = None) -> int:
-        """Drop what is ready or delayed, for a topic of one subscription; returns how many."""
-        result = await self.call("purge", channel=as_source(channel), subscription=subscription)
-        return int(result["purged"])
+        """Drop what is ready or delayed, for a topic of one subscription; returns how many.
+
+        A long queue takes several requests; what is published meanwhile stays.
+        """
+        purged, start = 0, None
+        while True:
+            told = await self.call(
+                "purge", channel=as_source(channel), subscription=subscription, start=start
+            )
+            purged += int(told["purged"])
+            start = told.get("next")
+            if start is None:
+                return purged
 
     def channels(self, prefix: str = "") -> Pages[ChannelInfo]:
         """Every channel whose name begins so, in order of name, as `inspect` tells it.
