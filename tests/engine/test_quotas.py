@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from telpher.protocol import frames as f
 from telpher_broker.engine.dump import dump
 from telpher_broker.engine.engine import Round
-from telpher_broker.engine.limits.quotas import ALGORITHMS
+from telpher_broker.engine.limits.quotas import ALGORITHMS, Meters, Quotas
 from telpher_broker.engine.sessions import Identity
 
 from .driver import START_MS, Driver, delivered, make_batch, recovered
@@ -276,7 +276,8 @@ def test_a_quota_that_changes_lets_go_who_waits(driver: Driver, how: str) -> Non
     before = len(driver.rounds)
     if how == "delete":
         driver.call(session, "quota_delete", name="q")
-        assert driver.engine.state.channels["jobs"].is_plain
+        state = driver.engine.state
+        assert state.is_plain(state.channels["jobs"])
     else:
         quota(driver, session, "q", "channel:jobs", limit=2, window_ms=60_000)
     said = [effect for taken in driver.rounds[before:] for effect in taken.effects]
@@ -304,6 +305,30 @@ def test_a_quota_is_for_channels_that_come_later_and_for_the_connected(driver: D
     quota(driver, session, "each", "connection", limit=1, at_limit="refuse", window_ms=9000)
     send(driver, session, "jobs")
     assert send(driver, session, "jobs")[1][0].code == "quota_exceeded"
+
+
+def test_a_quota_on_all_channels_is_set_and_deleted_without_looking_at_them(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each finds out at its next publish."""
+    session = driver.connect()
+    for number in range(20):
+        driver.publish(session, f"c{number}", b"x")
+    looked: list[str] = []
+    of_channel = Quotas.of_channel
+
+    def noting(quotas: Quotas, name: str) -> Meters:
+        looked.append(name)
+        return of_channel(quotas, name)
+
+    monkeypatch.setattr(Quotas, "of_channel", noting)
+    quota(driver, session, "all", "channel:#", limit=1, at_limit="refuse", window_ms=9000)
+    send(driver, session, "c7")
+    assert send(driver, session, "c7")[1][0].code == "quota_exceeded"
+    driver.call(session, "quota_delete", name="all")
+    for _ in range(2):
+        assert isinstance(send(driver, session, "c7")[1][0], f.Confirm)
+    assert looked == ["c7", "c7"]
 
 
 def test_what_is_gone_leaves_no_meter(driver: Driver) -> None:
@@ -396,8 +421,9 @@ def test_quotas_are_durable_and_equal_ones_give_equal_bytes(driver: Driver) -> N
     driver.publish(session, "jobs", b"x")
     driver.check_replay(range(len(driver.journal) + 1))
     engine = recovered(driver.journal, driver.settings)
-    assert [meter.quota.name for meter in engine.state.channels["jobs"].meters] == ["a", "b"]
-    assert not engine.state.channels["jobs"].is_plain
+    jobs = engine.state.channels["jobs"]
+    assert [meter.quota.name for meter in engine.state.meters_of(jobs)] == ["a", "b"]
+    assert not engine.state.is_plain(jobs)
     other = Driver()
     session = other.connect()
     other.publish(session, "jobs", b"x")

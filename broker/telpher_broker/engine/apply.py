@@ -13,7 +13,7 @@ from telpher.protocol.frames import PRODUCER_WINDOW, Offsets
 
 from . import records as r
 from .failure.transfer import Transfer
-from .limits.quotas import Quota
+from .limits.quotas import CHANNEL, Quota
 from .log import Stored
 from .offset_set import OffsetSet
 from .ranges import Failure, Span
@@ -419,13 +419,15 @@ def _quota_set(state: State, record: r.QuotaSet) -> None:
     quota = Quota(*record)
     former = state.quotas.named.get(quota.name, quota)
     state.quotas.put(quota)
-    state.meter({former.kind, quota.kind})
+    if {former.kind, quota.kind} != {CHANNEL}:
+        state.meter_sessions()
 
 
 def _quota_removed(state: State, record: r.QuotaRemoved) -> None:
     kind = state.quotas.named[record.name].kind
     state.quotas.remove(record.name)
-    state.meter({kind})
+    if kind != CHANNEL:
+        state.meter_sessions()
 
 
 def _producers_forgotten(state: State, record: r.ProducersForgotten) -> None:

@@ -65,7 +65,7 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     place: int | Fates | None = stored_before(turn, number, frame.producer, frame.sequence)
     if place is None:
         summary = _checked(turn, name, frame.batch)
-        if channel is not None and _is_plain(session, channel, summary):
+        if channel is not None and _is_plain(turn, session, channel, summary):
             place = channel.log.next
             _append(
                 turn, channel, summary.messages, None, frame.producer, frame.sequence, frame.batch
@@ -82,13 +82,13 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
     turn.reply(session, confirmation(frame.request, place, level), level)
 
 
-def _is_plain(session: Session, channel: Channel, summary: batches.Summary) -> bool:
+def _is_plain(turn: Turn, session: Session, channel: Channel, summary: batches.Summary) -> bool:
     """Whether there is nothing to choose: neither the batch nor the channel nor who publishes it
     asks for more than to be stored. Most are, and are not looked at further."""
     return (
         summary.properties is None
         and not summary.is_identified
-        and channel.is_plain
+        and turn.state.is_plain(channel)
         and channel.namespace is None
         and not session.meters
     )
@@ -147,7 +147,9 @@ def _chosen(
             portion.judgement.raise_refusal()
     if session.meters and portion.messages:
         check_meters(turn, session.meters, channel, portion.messages, len(portion.batch))
-    portions = [portion] if channel.is_plain else _ruled(turn, session, channel, portion)
+    portions = [portion]
+    if not turn.state.is_plain(channel):
+        portions = _ruled(turn, session, channel, portion)
     return Publication(channel.number, channel.log.next, portions, messages)
 
 
@@ -172,13 +174,14 @@ def _prepare_routed(
     for portion in routed(turn, exchange, whole):
         plain: list[Channel] = []
         for channel in portion.channels:
-            if channel.is_plain and not is_identified:
+            is_plain = turn.state.is_plain(channel)
+            if is_plain and not is_identified:
                 plain.append(channel)
                 continue
             own = portion.to((channel,))
             if is_identified:
                 judge(turn, channel, own)
-            portions += [own] if channel.is_plain else _ruled(turn, session, channel, own)
+            portions += [own] if is_plain else _ruled(turn, session, channel, own)
         if plain:
             portions.append(portion.to(plain))
     for portion in portions:

@@ -69,10 +69,10 @@ class Channel:
     `namespace` None in the default one.
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
-    comes, with nothing to look at), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted
-    when nobody has used it since `used_ms` (0: never), its `bounds`, `drops_settled` (a batch goes
-    with its last live message; else from the front, when it is retained no more), and `policy`:
-    what it does with messages that fail (None: it has nothing to say). `gate` is where publishes
+    comes, if no quota is for it), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted when
+    nobody has used it since `used_ms` (0: never), its `bounds`, `drops_settled` (a batch goes with
+    its last live message; else from the front, when it is retained no more), and `policy`: what it
+    does with messages that fail (None: it has nothing to say). `gate` is where publishes
     wait for room, made when the first one does. `dedup` and `uniques` are there once they are
     needed, `compaction` in a compacted topic. `feeds` get what is published to a topic as well;
     they follow from the names of all channels. `is_keyed`: it has key order.
@@ -93,6 +93,7 @@ class Channel:
         "is_plain",
         "kind",
         "log",
+        "metered",
         "meters",
         "name",
         "namespace",
@@ -122,7 +123,9 @@ class Channel:
         self.used_ms = 0
         self.gate: Gate | None = None
         self.policy: Policy | None = None
+        # What meters it, as of that many changes of quotas: see `State.meters_of`.
         self.meters: Meters = ()
+        self.metered = 0
         self.schemas: Schemas | None = None
         self.namespace = namespace
         self.feeds: tuple[Channel, ...] = ()
@@ -151,7 +154,7 @@ class Channel:
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
         has_schema = self.schemas is not None and self.schemas.versions
-        is_watched = self.kind == FEED or self.feeds or self.meters or has_schema
+        is_watched = self.kind == FEED or self.feeds or has_schema
         self.is_plain = is_plain(self.config) and not is_watched
         self.is_keyed = bool(self.config.get("key_order"))
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
@@ -172,12 +175,6 @@ class Channel:
                 if stored.first >= span.end:
                     break
                 stored.live += min(span.end, stored.end) - max(span.first, stored.first)
-
-    def meter(self, meters: Meters) -> None:
-        """Have these quotas on what is published to it from now on."""
-        if meters != self.meters:
-            self.meters = meters
-            self.derive()
 
     def expect_expiry(self, stored: Stored) -> None:
         """Remember when a batch that was added expires."""
@@ -290,7 +287,6 @@ class State:
         channel = Channel(number, name, kind, config, self.memory, namespace)
         if namespace is not None:
             namespace.channels += 1
-        channel.meter(self.quotas.of_channel(name))
         self.channels[name] = self.numbered[number] = channel
         if kind == FEED:
             pattern = pattern_of(channel)
@@ -302,14 +298,23 @@ class State:
             channel.feed(tuple(feeds))
         return channel
 
-    def meter(self, kinds: set[str]) -> None:
-        """Quotas on subjects of these kinds have changed: let all know which are theirs."""
-        if CHANNEL in kinds:
-            for channel in self.numbered.values():
-                channel.meter(self.quotas.of_channel(channel.name))
-        if kinds != {CHANNEL}:
-            for session in self.sessions.values():
-                session.meters = self.quotas.of_session(session)
+    def meters_of(self, channel: Channel) -> Meters:
+        """The quotas on what is published to a channel. They are looked up when they are asked for
+        and quotas have changed: who changes one does not go through all channels."""
+        quotas = self.quotas
+        if channel.metered != quotas.changes:
+            channel.metered = quotas.changes
+            channel.meters = quotas.of_channel(channel.name)
+        return channel.meters
+
+    def is_plain(self, channel: Channel) -> bool:
+        """Whether a publish to the channel is stored as it is, and nobody else gets it."""
+        return channel.is_plain and not self.meters_of(channel)
+
+    def meter_sessions(self) -> None:
+        """Quotas have changed: let all connections know which are theirs."""
+        for session in self.sessions.values():
+            session.meters = self.quotas.of_session(session)
 
     def remove_channel(self, number: int) -> Channel:
         """Take a channel out of the tables."""

@@ -8,7 +8,7 @@ with a start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final, NamedTuple
 
 from ..routing.patterns import MANY, matching
@@ -93,12 +93,15 @@ class Quotas:
 
     def __init__(self) -> None:
         self.named: dict[str, Quota] = {}
+        # How often they have changed.
+        self.changes = 0
         # Of each quota what tells whether it is for a subject of its kind, and its meters.
         self._covers: dict[str, Callable[[str], bool]] = {}
         self._meters: dict[str, dict[str, Meter]] = {}
 
     def put(self, quota: Quota) -> None:
         """Add a quota, or put it in place of the one of its name, whose meters begin anew."""
+        self.changes += 1
         self.named[quota.name] = quota
         self.named = dict(sorted(self.named.items()))
         self._covers[quota.name] = matching(quota.subject.partition(":")[2] or MANY)
@@ -106,6 +109,7 @@ class Quotas:
 
     def remove(self, name: str) -> None:
         """Forget a quota and its meters."""
+        self.changes += 1
         del self.named[name], self._covers[name], self._meters[name]
 
     def of_channel(self, name: str) -> Meters:
@@ -127,9 +131,9 @@ class Quotas:
             if quota.kind == kind:
                 self._meters[name].pop(subject, None)
 
-    def meters(self, name: str) -> list[Meter]:
-        """The meters of a quota, by subject; none if there is no such quota."""
-        return [meter for _, meter in sorted(self._meters.get(name, {}).items())]
+    def meters(self, name: str) -> Collection[Meter]:
+        """The meters of a quota; none if there is no such quota."""
+        return self._meters.get(name, {}).values()
 
     def _of(self, kind: str, subject: str) -> Iterator[Meter]:
         for name, quota in self.named.items():
