@@ -111,8 +111,9 @@ class ClientConnection:
         self.heard_at = trio.current_time()
         frames = self.protocol.receive_data(data)
         # Large frames are read by the megabyte; of small ones that would be thousands, and all the
-        # others would wait until they are done.
-        self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
+        # others would wait until they are done. A short read tells nothing of what comes next.
+        if len(data) >= _BULK_FRAME_BYTES:
+            self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
         return frames
 
     @property

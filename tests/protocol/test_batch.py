@@ -171,6 +171,27 @@ def test_refused(batch: bytes, code: str) -> None:
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("other", ["", "x", None, 0, False, 1.5, (), (b"",), {}])
+def test_one_body_that_is_no_bin_is_found_wherever_it_is(other: object, place: int) -> None:
+    bodies: list[object] = [b"", b"x", b""]
+    bodies[place] = other
+    with pytest.raises(BatchError, match=r"is bin|unpacked"):
+        b.check(raw(3, None, pack(bodies)), LIMITS)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("element", [b"\x80", b"\x90", b"\xc0", b"\x81\xa1a\x80"])
+def test_what_is_nested_beside_the_columns_is_refused(levels: int, element: bytes) -> None:
+    value = element
+    for _ in range(levels):
+        value = array(30, value)
+    for properties in (value, b"\x81\xa8priority" + value):
+        with pytest.raises(BatchError) as caught:
+            b.check(b"\x95\x01" + properties + pack(ONE_BODY) + b"\xc0\xc0", LONG)
+        assert caught.value.code == "bad_batch"
+
+
 def test_bounds_are_inside() -> None:
     batch = b.encode(b.Columns({"priority": 255}, (b"x" * 30,) * 5, ("k" * 1024,) * 5, None))
     assert b.check(batch, LIMITS).messages == 5
