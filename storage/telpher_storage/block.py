@@ -70,11 +70,8 @@ def encode_table(records: Sequence[bytes]) -> tuple[bytes, list[int]]:
         record = records[0]
         checksum = crc32c(record)
         return _PAIR.pack(len(record), checksum), [checksum]
-    checksums = [crc32c(record) for record in records]
-    flat: list[int] = [0] * (2 * len(records))
-    flat[::2] = map(len, records)
-    flat[1::2] = checksums
-    return struct.pack(f">{len(flat)}I", *flat), checksums
+    checksums = list(map(crc32c, records))
+    return b"".join(map(_PAIR.pack, map(len, records), checksums)), checksums
 
 
 def encode_header(header: BlockHeader) -> bytes:

@@ -165,7 +165,7 @@ def decode(body: bytes | memoryview, elements_max: int | None = None) -> Frame:
     # As `_make` does it, without counting what was counted.
     made = _made(frame, values[1:])
     if check is not None:
-        check(name_of(frame), made)
+        check(made)
     return made
 
 
@@ -180,31 +180,33 @@ def _misfit(values: tuple[Any, ...], frame: type[Frame], fields: Fields) -> str:
     return f"{name}: request is not a number from 0"
 
 
-def _check_parts(name: str, frame: Any) -> None:
+def _bad_row(frame: Any, what: object) -> RemoteProtocolError:
+    return RemoteProtocolError("bad_frame", f"{name_of(type(frame))}: {what}")
+
+
+def _check_parts(frame: Any) -> None:
     for part in frame.parts:
         if type(part) is not tuple or tuple(map(type, part)) not in _PARTS or min(part[:3]) < 0:
-            raise RemoteProtocolError(
-                "bad_frame", f"{name}: a part is [int, int, int, bin], or that and a map"
-            )
+            raise _bad_row(frame, "a part is [int, int, int, bin], or that and a map")
 
 
-def _check_offsets(name: str, frame: Any) -> None:
+def _check_offsets(frame: Any) -> None:
     try:
         pairs(frame[1])
     except ValueError as error:
-        raise RemoteProtocolError("bad_frame", f"{name}: {error}") from None
+        raise _bad_row(frame, error) from None
 
 
-def _check_transaction(name: str, frame: Any) -> None:
+def _check_transaction(frame: Any) -> None:
     for settle in frame.settles:
         if type(settle) is not tuple or tuple(map(type, settle)) != (int, tuple):
-            raise RemoteProtocolError("bad_frame", f"{name}: settles are [int, array of offsets]")
+            raise _bad_row(frame, "settles are [int, array of offsets]")
     for publish in frame.publishes:
         if type(publish) is not tuple or tuple(map(type, publish)) != (str, bytes):
-            raise RemoteProtocolError("bad_frame", f"{name}: publishes are [string, bin]")
+            raise _bad_row(frame, "publishes are [string, bin]")
 
 
-def _check_fates(name: str, frame: Any) -> None:
+def _check_fates(frame: Any) -> None:
     count = len(frame.offsets)
     is_well_formed = (
         all(type(offset) is int and offset >= -1 for offset in frame.offsets)
@@ -217,14 +219,14 @@ def _check_fates(name: str, frame: Any) -> None:
         == {index for index, offset in enumerate(frame.offsets) if offset < 0}
     )
     if not is_well_formed:
-        raise RemoteProtocolError(
-            "bad_frame",
-            f"{name} has an offset for each message, -1 for those that are refused, and their "
+        raise _bad_row(
+            frame,
+            "there is an offset for each message, -1 for those that are refused, and their "
             "[index, code, text]",
         )
 
 
-_Check = Callable[[str, Any], None]
+_Check = Callable[[Any], None]
 _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 
 # What the broker says must be right; bad offsets from a client are a bad request, and refused.
