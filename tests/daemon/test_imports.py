@@ -13,6 +13,7 @@ NOT_NEEDED = {
     "anyio",
     "argon2",
     "asyncio",
+    "decimal",
     "difflib",
     "email",
     "importlib.metadata",

@@ -10,7 +10,6 @@ configuration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from .names import is_full_name
@@ -33,8 +32,7 @@ class Domain(Protocol):
         """Whether `value` is one of them."""
 
 
-@dataclass(frozen=True)
-class Integer:
+class Integer(NamedTuple):
     """Integers from `least` to `most`, in `unit`: "seconds", "ms", "bytes", or a count."""
 
     least: int
@@ -50,8 +48,7 @@ class Integer:
         return type(value) is int and self.least <= value <= self.most
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """Numbers from `least` to `most`, whole or not."""
 
     least: float
@@ -66,7 +63,6 @@ class Number:
         return type(value) in (int, float) and self.least <= value <= self.most
 
 
-@dataclass(frozen=True)
 class Flag:
     """True or false."""
 
@@ -79,8 +75,7 @@ class Flag:
         return type(value) is bool
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -94,7 +89,6 @@ class Choice:
         return type(value) is str and value in self.words
 
 
-@dataclass(frozen=True)
 class Name:
     """The name of a channel or an exchange, which need not exist yet."""
 
@@ -107,8 +101,7 @@ class Name:
         return type(value) is str and is_full_name(value)
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """A map of at most `entries_max` strings to integers from `least` to `most`."""
 
     least: int
@@ -130,8 +123,7 @@ class Counts:
         )
 
 
-@dataclass(frozen=True)
-class Words:
+class Words(NamedTuple):
     """An array of 1 to `words_max` strings, each once."""
 
     words_max: int = 100

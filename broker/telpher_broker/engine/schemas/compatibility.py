@@ -16,9 +16,8 @@ one part of the narrow side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from fractions import Fraction
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .document import (
     ANNOTATIONS,
@@ -36,6 +35,9 @@ from .document import (
     types_of,
     values_of,
 )
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 NONE: Final = "none"
 BACKWARD: Final = "backward"
@@ -241,6 +243,8 @@ def _least(tries: Iterable[list[Problem]]) -> list[Problem]:
 
 def _number(value: float) -> Fraction:
     """As it is written: 0.1 is a tenth."""
+    from fractions import Fraction  # with decimal, which a start does without
+
     return Fraction(str(value))
 
 
