@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .authentication import Handshake
     from .strangers import Arrival
 
+# A read may hold very many frames: so many of them are taken before all others have their turn.
+FRAMES_AT_ONCE: Final = 1000
 READ_BYTES: Final = 64 * 1024
 _BULK_READ_BYTES: Final = 1024 * 1024
 _BULK_FRAME_BYTES: Final = 4096
@@ -70,7 +72,7 @@ class ClientConnection:
         self.arrival = arrival
         # Around the reading of the stream.
         self.scope = trio.CancelScope()
-        self.protocol = Connection(Role.SERVER, frame_bytes_max)
+        self.protocol = Connection(Role.SERVER, frame_bytes_max, FRAMES_AT_ONCE)
         self.heartbeat_seconds = heartbeat_ms / 1000
         self.heard_at = self.spoke_at = trio.current_time()
         # The time that TLS took is a part of what a connection has to introduce itself.
@@ -105,20 +107,24 @@ class ClientConnection:
 
         Raises RemoteProtocolError, and trio's errors for a connection that broke.
         """
+        if self.protocol.has_more:
+            # The others have their turn before it.
+            await trio.lowlevel.checkpoint()
+            return self.protocol.receive_data(b"")
         data = await self._read()
         if not data:
             return None
         self.heard_at = trio.current_time()
         frames = self.protocol.receive_data(data)
-        # Large frames are read by the megabyte; of small ones that would be thousands, and all the
-        # others would wait until they are done. A short read tells nothing of what comes next.
+        # Large frames are read by the megabyte; small ones would have to be kept until they have
+        # their turn. A short read tells nothing of what comes next.
         if len(data) >= _BULK_FRAME_BYTES:
             self._buffer = _BULK if len(frames) * _BULK_FRAME_BYTES <= len(data) else _FEW
         return frames
 
     @property
     def unfinished_bytes(self) -> int:
-        """How much of a frame is held that has not arrived whole."""
+        """How much is held of which no frame was made."""
         return self.protocol.unfinished_bytes
 
     def say(self, frame: Frame) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
 
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
-from telpher_broker.connection import READ_BYTES, ClientConnection
+from telpher_broker.connection import FRAMES_AT_ONCE, READ_BYTES, ClientConnection
 from telpher_broker.listeners import Peer
 from telpher_broker.output import Output
 
@@ -51,6 +54,52 @@ async def test_what_is_said_behind_an_unfinished_send_does_not_overtake_it() -> 
 
 async def test_large_frames_are_read_whole_also_between_small_ones() -> None:
     """The kernel has all of what was sent at once: so how much comes is up to the reader."""
+    async with open_pair() as (connection, client, theirs):
+        large = client.send(f.Publish(1, "orders", None, 0, None, bytes(2 * READ_BYTES)))
+        small = client.send(f.Settle(2, 1, 0, (0, 1), 0))
+        counts = []
+        for sent in (large, large, small, large):
+            theirs.sendall(sent)
+            count = 1
+            while not await connection.receive():
+                count += 1
+            counts.append(count)
+    assert counts[0] > 1
+    assert counts[1:] == [1, 1, 1]
+
+
+async def test_others_have_their_turn_between_the_many_small_frames_of_a_read() -> None:
+    turns: list[int] = []
+
+    async def another(count: list[int]) -> None:
+        while True:
+            turns.append(sum(count))
+            await trio.lowlevel.checkpoint()
+
+    async with open_pair() as (connection, client, theirs), trio.open_nursery() as nursery:
+        large = client.send(f.Publish(1, "orders", None, 0, None, bytes(2 * READ_BYTES)))
+        theirs.sendall(large)
+        while not await connection.receive():
+            pass
+        requests = range(2, 10_002)
+        theirs.sendall(b"".join(client.send(f.Ping(request)) for request in requests))
+        heard: list[int] = []
+        counts: list[int] = []
+        nursery.start_soon(another, counts)
+        while len(heard) < len(requests):
+            frames = await connection.receive() or ()
+            counts.append(len(frames))
+            heard += [frame.request for frame in frames]
+        nursery.cancel_scope.cancel()
+    assert heard == list(requests)
+    steps = [after - before for before, after in pairwise(turns)]
+    # Of two turns one may be before, and the next behind, what the connection has its turn for.
+    assert 0 < max(steps) <= 2 * FRAMES_AT_ONCE
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncIterator[tuple[ClientConnection, Connection, socket.socket]]:
+    """A connection whose session is open, the client's protocol, and the client's socket."""
     ours, theirs = socket.socketpair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
@@ -58,26 +107,7 @@ async def test_large_frames_are_read_whole_also_between_small_ones() -> None:
     connection = ClientConnection(1, stream, Peer("test"), 1 << 20, 5000, lambda *_: None, output)
     client = Connection(Role.CLIENT, 1 << 24)
     connection.protocol.receive_data(client.send(f.Hello(0, (1,), "test", {})))
-    client.receive_data(connection.protocol.send(f.Welcome(0, 1, "telpher", {})))
-    large = client.send(f.Publish(1, "orders", None, 0, None, bytes(2 * READ_BYTES)))
-    small = client.send(f.Settle(2, 1, 0, (0, 1), 0))
-    many = small * (2 * READ_BYTES // len(small))
-
-    async def reads(sent: bytes) -> int:
-        theirs.sendall(sent)
-        frames, count = 0, 0
-        while frames < 1 or connection.unfinished_bytes:
-            frames += len(await connection.receive() or ())
-            count += 1
-        return count
-
+    client.receive_data(connection.protocol.send(f.Welcome(0, 1, "test", {})))
     with theirs, trio.fail_after(10):
-        assert await reads(large) > 1
-        assert await reads(large) == 1
-        assert await reads(small) == 1
-        assert await reads(large) == 1
-        theirs.sendall(many)
-        assert len(await connection.receive() or ()) * len(small) == len(many)
-        theirs.sendall(many)
-        assert len(await connection.receive() or ()) * len(small) <= READ_BYTES
+        yield connection, client, theirs
     await stream.aclose()

@@ -73,16 +73,24 @@ def test_the_rest_of_pieces_is_what_was_not_sent(pieces: list[bytes], data: st.D
 
 
 @CALM
-@given(st.lists(frames, max_size=5), st.data())
-def test_it_does_not_matter_how_the_bytes_are_cut(sent: list[f.Frame], data: st.DataObject) -> None:
+@given(st.lists(frames, max_size=5), st.integers(1, 6), st.data())
+def test_it_does_not_matter_how_the_bytes_are_cut_and_how_many_frames_are_made_at_once(
+    sent: list[f.Frame], at_once: int, data: st.DataObject
+) -> None:
     stream = b"".join(map(encode, sent))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
-    reader = FrameReader(1 << 20)
+    reader = FrameReader(1 << 20, at_once=at_once)
     got: list[f.Frame] = []
     for start, end in pairwise([0, *sorted(cuts), len(stream)]):
-        got += reader.feed(stream[start:end])
+        fed = reader.feed(stream[start:end])
+        while reader.has_more and (end == len(stream) or data.draw(st.booleans())):
+            assert len(fed) == at_once
+            got += fed
+            fed = reader.feed(b"")
+        assert len(fed) <= at_once
+        got += fed
     assert got == sent
-    assert not reader._rest
+    assert not reader.unfinished_bytes
 
 
 def read(data: bytes) -> list[f.Frame]:

@@ -15,6 +15,7 @@ from telpher.protocol.errors import RemoteProtocolError
 MIB = 1 << 20
 HELLO = encode(f.Hello(0, (1,), "enemy", {}))
 _PING = f.Ping(777_777)
+PING = encode(_PING)
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -49,12 +50,13 @@ def throw(sock: socket.socket, bomb: bytes, timeout_seconds: float) -> tuple[str
     sock.settimeout(timeout_seconds)
     with suppress(OSError):
         sock.sendall(bomb)
-        sock.sendall(encode(_PING))
-    outcome = _hear(sock)
+        sock.sendall(PING)
+    outcome = hear(sock)
     return outcome, (time.perf_counter() - began) * 1000
 
 
-def _hear(sock: socket.socket) -> str:
+def hear(sock: socket.socket) -> str:
+    """Read on to the answer to a `PING`; `answered`, or else `closed` or `nothing`."""
     reader = FrameReader(64 * MIB)
     while True:
         try:

@@ -8,6 +8,7 @@ at the very most.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from struct import Struct
@@ -255,7 +256,9 @@ class FrameReader:
     """Cuts a stream of bytes into frames, never holding more than one frame and one read.
 
     `elements_max` bounds how many values a frame may have, as `unpack` does, `request_bytes_max`
-    the bytes of a frame that carries no batch; None: nothing but the frame's length does.
+    the bytes of a frame that carries no batch; None: nothing but the frame's length does. `at_once`
+    is how many frames are made at a time. While there may be more in what was fed, it `has_more`,
+    and what is fed next may be nothing.
     """
 
     def __init__(
@@ -263,8 +266,11 @@ class FrameReader:
         frame_bytes_max: int,
         elements_max: int | None = None,
         request_bytes_max: int | None = None,
+        at_once: int = sys.maxsize,
     ) -> None:
         self.bound(frame_bytes_max, elements_max, request_bytes_max)
+        self.has_more = False
+        self._at_once = at_once
         self._rest = bytearray()
 
     def bound(
@@ -280,7 +286,8 @@ class FrameReader:
 
     @property
     def unfinished_bytes(self) -> int:
-        """How much of a frame is held that has not arrived whole."""
+        """How much is held of which no frame was made: one has not arrived whole, or there is
+        more."""
         return len(self._rest)
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
@@ -290,11 +297,18 @@ class FrameReader:
         number are known, or that is malformed.
         """
         frames: list[Frame] = []
-        with memoryview(data) as view:
-            position = self._complete(view, frames) if self._rest else 0
-            position = self._cut(view, position, frames)
-            if position < len(view):
-                self._rest += view[position:]
+        if self.has_more:
+            self._rest += data
+            with memoryview(self._rest) as view:
+                position = self._cut(view, 0, frames)
+            del self._rest[:position]
+        else:
+            with memoryview(data) as view:
+                position = self._complete(view, frames) if self._rest else 0
+                position = self._cut(view, position, frames)
+                if position < len(view):
+                    self._rest += view[position:]
+        self.has_more = len(frames) >= self._at_once
         return frames
 
     def _complete(self, view: memoryview, frames: list[Frame]) -> int:
@@ -319,7 +333,7 @@ class FrameReader:
 
     def _cut(self, view: memoryview, position: int, frames: list[Frame]) -> int:
         size = len(view)
-        while size - position >= LENGTH_BYTES:
+        while size - position >= LENGTH_BYTES and len(frames) < self._at_once:
             end = position + LENGTH_BYTES + self._length_at(view, position)
             if end > size:
                 break

@@ -19,6 +19,7 @@ more.
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -78,19 +79,27 @@ _NEXT: Final[dict[type[Frame], State]] = {
 class Connection:
     """The protocol's state on one side.
 
-    `frame_bytes_max` bounds what this side accepts once the connection is open.
+    `frame_bytes_max` bounds what this side accepts once the connection is open, `at_once` how many
+    frames are given out at a time.
     """
 
-    def __init__(self, role: Role, frame_bytes_max: int) -> None:
+    def __init__(self, role: Role, frame_bytes_max: int, at_once: int = sys.maxsize) -> None:
         self.role = role
         self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
         self._enter(State.OPENING)
         self._frame_bytes_max = frame_bytes_max
-        self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX)
+        self._reader = FrameReader(OPENING_FRAME_BYTES_MAX, OPENING_ELEMENTS_MAX, at_once=at_once)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be more frames in what was received: then nothing may be fed, to get
+        them."""
+        return self._reader.has_more
 
     @property
     def unfinished_bytes(self) -> int:
-        """How much of a frame is held that has not arrived whole."""
+        """How much is held of which no frame was made: one has not arrived whole, or there is
+        more."""
         return self._reader.unfinished_bytes
 
     def receive_data(self, data: bytes | memoryview) -> list[Frame]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from telpher.protocol import batch
 from telpher.protocol import frames as f
 from telpher.protocol.codec import encode
 from telpher.protocol.scram import TOKEN_MECHANISM
@@ -27,7 +28,7 @@ from ...daemon.process import DaemonProcess, environment, serving
 from ..arsenal import LARGE, MEMBERS, ODD_NAMES, STRANGERS, wrong_frames
 from ..healthy import Healthy, percentile
 from ..programme import Figures, Programme
-from ..wire import MIB, Process, dial, enter, hang_up, throw
+from ..wire import MIB, PING, Process, dial, enter, hang_up, hear, throw
 
 # What is allowed. Before somebody comes in: 64 KiB kept, and what a read takes; of a frame of
 # frame_bytes_max its buffer, the batch, and its columns.
@@ -123,6 +124,7 @@ def run(size: int, seed: int) -> Figures:
         works: dict[str, Callable[[], None]] = {"bombs": lambda: _bombard(field, bombs, size)}
         crowd = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 200, size * 8)
         works |= _crowds(field, crowd)
+        works["many small frames"] = lambda: _small_frames(field, 1 + min(size // 100, 9))
         now = {name: _beside(field, pair, name, work, was) for name, work in works.items()}
         kept = field.process.resident() - resting
         if kept > BUDGET_BYTES + SLACK_BYTES:
@@ -279,6 +281,23 @@ def _authenticates(field: Field, crowd: int) -> None:
     time.sleep(0.5)
     for sock in socks:
         hang_up(sock)
+
+
+def _small_frames(field: Field, count: int) -> None:
+    """Behind a large frame, small ones as fast as they go: a read may have very many of them."""
+    body = batch.encode(batch.Columns(None, [bytes(100_000)], None, None))
+    burst = encode(f.Publish(1, "bombs", None, 0, None, body))
+    burst += encode(f.Settle(2, 1, 0, (0, 1), 0)) * 50_000 + PING
+    sock = dial(field.daemon.unix)
+    enter(sock)
+    for _ in range(count):
+        sender = threading.Thread(target=_send, args=(sock, burst))
+        sender.start()
+        outcome = hear(sock)
+        sender.join()
+        if outcome != "answered":
+            field.violations.append(f"many small frames: {outcome}")
+    hang_up(sock)
 
 
 def _send(sock: object, data: bytes) -> None:
