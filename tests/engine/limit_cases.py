@@ -239,6 +239,16 @@ def _elements(count: int, _: Patch) -> Any:
     return receive(encode(f.Call(1, "list", {"a": (None,) * (count - 6)})))
 
 
+@limit("DEPTH_MAX", f.DEPTH_MAX, "bad_frame")
+def _depth(count: int, _: Patch) -> Any:
+    # The frame and its map are two.
+    return receive(encode(f.Call(1, "list", {"a": nested_rows(count - 2)})))
+
+
+def nested_rows(depth: int) -> Any:
+    return (nested_rows(depth - 1),) if depth else None
+
+
 @limit("RANGES_MAX", f.RANGES_MAX)
 def _ranges(count: int, _: Patch) -> Any:
     driver, session = begun()

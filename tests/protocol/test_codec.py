@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -209,6 +210,34 @@ def test_a_bomb_in_an_open_session_is_refused(bomb: bytes) -> None:
 def test_nesting_has_a_bound(count: int) -> None:
     with pytest.raises(ValueError, match="StackError"):
         unpack(b"\x91" * count)
+
+
+@pytest.mark.parametrize("of_maps", [False, True])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda value: f.Hello(0, (value,), "", {}),
+        lambda value: f.Hello(0, (1,), "", {"namespace": value}),
+        lambda value: f.Consume(1, "jobs", None, {"filter": value}),
+        lambda value: f.Nack(1, 1, (value,), {}),
+        lambda value: f.Nack(1, 1, (0, 1), {"error": value}),
+        lambda value: f.Call(1, "list", {"prefix": value}),
+    ],
+)
+def test_what_is_looked_into_is_not_deep(frame: Callable[[Any], f.Frame], of_maps: bool) -> None:
+    """A thousand levels took the stack of whoever compared or showed them: the broker's."""
+
+    def bodied(depth: int) -> bytes:
+        value: Any = 0
+        for _ in range(depth - 2):
+            value = {"a": value} if of_maps else (value,)
+        return encode(frame(value))[LENGTH.size :]
+
+    decode(bodied(f.DEPTH_MAX))
+    for depth in (f.DEPTH_MAX + 1, 500, 1000):
+        with pytest.raises(RemoteProtocolError, match=r"more than 16 .* deep") as caught:
+            decode(bodied(depth))
+        assert caught.value.code == "bad_frame"
 
 
 def test_the_length_is_judged_before_anything_is_kept() -> None:

@@ -59,6 +59,14 @@ def nested(size: int, inside: bytes, claim: bytes) -> bytes:
     return (claim * (size // len(claim) + 1))[: size - len(inside)] + inside
 
 
+def _rows(depth: int) -> Any:
+    """So many rows in each other: as many as msgpack makes, it was too many for all others."""
+    value: Any = 0
+    for _ in range(depth):
+        value = (value,)
+    return value
+
+
 def _hello(**options: Any) -> bytes:
     return encode(f.Hello(0, (1,), "bomb", options))
 
@@ -104,6 +112,8 @@ STRANGERS: Final[dict[str, bytes]] = {
     "PUBLISH first": encode(f.Publish(1, "jobs", None, 0, None, b"")),
     "AUTHENTICATE first": encode(f.Authenticate(0, b"n,,n=a,r=b")),
     "two HELLOs": _SCRAM + _SCRAM,
+    "versions a thousand deep": packed(1, 0, (_rows(1000),), "x", {}),
+    "an option a thousand deep": _hello(namespace=_rows(1000)),
     "HELLO of no version": packed(1, 0, (), "x", {}),
     "HELLO of version 7": packed(1, 0, (7,) * 250, "x", {}),
     "HELLO of 60 KiB of escapes": packed(1, 0, (1,), "\x1b[2J\n" * 12_000, {}),
@@ -168,6 +178,14 @@ def _members() -> Iterator[tuple[str, bytes]]:
                 _columns(10_000, array_of(10_000, b"\xc0"), whole),
             )
             yield f"{name} in {size} bytes of headers", _columns(1, _ONE, None, b"\x91" + column)
+    for depth in (100, 500, 1010):
+        yield f"{depth} rows in a CALL", packed(15, 1, "list", {"prefix": _rows(depth)})
+        yield (
+            f"{depth} rows declared",
+            packed(15, 1, "declare", {"channel": "x", "config": _rows(depth)}),
+        )
+        yield f"{depth} rows in a CONSUME", packed(5, 1, "bombs", None, {"filter": _rows(depth)})
+        yield f"{depth} rows in a NACK", packed(22, 1, 1, (0, 1), {"error": _rows(depth)})
     row = {f"h{n}": n for n in range(100_000)}
     yield "100,000 headers", _columns(1, _ONE, None, msgpack.packb((row,)))
     yield "100,000 keys", _columns(100_000, _ONE, msgpack.packb((None,) * 100_000))

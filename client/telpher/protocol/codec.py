@@ -9,8 +9,8 @@ at the very most.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, product
 from struct import Struct
 from typing import Any, Final, cast
 
@@ -20,13 +20,18 @@ from .elements import COUNTED_BYTES, check_elements
 from .errors import RemoteProtocolError
 from .frames import (
     BATCH_NUMBERS,
+    DEPTH_MAX,
     NUMBERS,
     SHAPES,
+    Call,
     ConfirmEach,
+    Consume,
     Deliver,
     Fields,
     Frame,
+    Hello,
     Lost,
+    Nack,
     Publish,
     Settled,
     Transact,
@@ -198,6 +203,20 @@ def _check_offsets(frame: Any) -> None:
         raise _bad_row(frame, error) from None
 
 
+def _check_depth(frame: Any) -> None:
+    """What a client says in rows and maps is compared, and shown when it is wrong: that takes the
+    stack, level by level, and msgpack lets a thousand levels through."""
+    values: Iterable[Any] = frame
+    for _ in range(DEPTH_MAX):
+        inside = [value for value in values if type(value) in (tuple, dict)]
+        if not inside:
+            return
+        values = chain.from_iterable(
+            chain(value, value.values()) if type(value) is dict else value for value in inside
+        )
+    raise _bad_row(frame, f"more than {DEPTH_MAX} arrays and maps deep")
+
+
 def _check_transaction(frame: Any) -> None:
     for settle in frame.settles:
         if type(settle) is not tuple or tuple(map(type, settle)) != (int, tuple):
@@ -233,6 +252,10 @@ _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 # What the broker says must be right; bad offsets from a client are a bad request, and refused.
 _PARTS: Final = frozenset({(int, int, int, bytes), (int, int, int, bytes, dict)})
 _ROWS: Final[dict[type[Frame], _Check]] = {
+    Hello: _check_depth,
+    Consume: _check_depth,
+    Nack: _check_depth,
+    Call: _check_depth,
     Deliver: _check_parts,
     Settled: _check_offsets,
     Lost: _check_offsets,

@@ -25,6 +25,8 @@ ERROR_CHARACTERS_MAX: Final = 1000
 # becomes an object of many times its size.
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 ELEMENTS_MAX: Final = 65_536
+# How deep a client's frame may be: so many arrays and maps in each other, itself the first.
+DEPTH_MAX: Final = 16
 # The most ranges of offsets that one frame of a client names; each is looked up.
 RANGES_MAX: Final = 4096
 
