@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from typing import Any, Final
 
 from .escape import escape
 from .logs import get_logger
+from .repeats import Repeats
 
 # Instead of a file: as lines of the ordinary log.
 IN_THE_LOG: Final = Path("-")
@@ -33,26 +35,13 @@ FIRST_CHAIN: Final = "0" * 64
 LINE_BYTES_MAX: Final = 8192
 TEXT_CHARACTERS_MAX: Final = 300
 PARTS_MAX: Final = 50
-REPEAT_SECONDS: Final = 60.0
-REPEATS_MAX: Final = 1000
+DEPTH_MAX: Final = 8
 
 log = get_logger()
 
 
 class AuditError(Exception):
     """The file cannot be the audit log; the text says which, why, and what to do."""
-
-
-class _Repeat:
-    """What has happened, and how often again since it was told."""
-
-    __slots__ = ("began", "event", "times", "what")
-
-    def __init__(self, event: str, what: Mapping[str, Any], began: float) -> None:
-        self.event = event
-        self.what = what
-        self.began = began
-        self.times = 0
 
 
 class Audit:
@@ -63,7 +52,7 @@ class Audit:
         self._fd = -1
         self._number = 0
         self._chain = FIRST_CHAIN
-        self._repeats: dict[tuple[Any, ...], _Repeat] = {}
+        self._repeats = Repeats()
         self.lines_lost = 0
         self._unsaid_losses = 0
         if self._is_file:
@@ -98,22 +87,13 @@ class Audit:
         if self._file is None:
             return
         what = {name: _told(value) for name, value in what.items() if value is not None}
-        key = (event, *sorted((name, str(value)) for name, value in what.items()))
-        if key not in self._repeats and len(self._repeats) >= REPEATS_MAX:
-            key, what, fields = (event,), {}, {}
-        if key in self._repeats:
-            self._repeats[key].times += 1
-            return
-        self._repeats[key] = _Repeat(event, what, now)
-        self.note(event, **what, **fields)
+        if self._repeats.is_new(event, what, now):
+            self.note(event, **what, **fields)
 
     def note_repeats(self, now: float) -> None:
         """Tell what was counted in minutes that are over; to be called often."""
-        for key, repeat in list(self._repeats.items()):
-            if now - repeat.began >= REPEAT_SECONDS:
-                del self._repeats[key]
-                if repeat.times:
-                    self.note(repeat.event, **repeat.what, times=repeat.times)
+        for repeat in self._repeats.due(now):
+            self.note(repeat.event, **repeat.what, times=repeat.times)
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, if the old one was moved away. If that cannot be
@@ -244,17 +224,21 @@ def parse(line: bytes) -> tuple[int | None, str]:
     return number, chain
 
 
-def _told(value: Any) -> Any:
+def _told(value: Any, depth: int = 0) -> Any:
     """A value as a line shows it: bounded, nothing unprintable, and of bytes only how many."""
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no others
     if isinstance(value, bytes):
         return f"({len(value)} bytes)"
+    if isinstance(value, (Mapping, list, tuple)) and depth == DEPTH_MAX:
+        return "..."
     if isinstance(value, Mapping):
         pairs = list(value.items())[:PARTS_MAX]
-        return {str(_told(name)): _told(inner) for name, inner in pairs}
+        return {str(_told(name, depth + 1)): _told(inner, depth + 1) for name, inner in pairs}
     if isinstance(value, (list, tuple)):
-        return [_told(inner) for inner in value[:PARTS_MAX]]
+        return [_told(inner, depth + 1) for inner in value[:PARTS_MAX]]
     text = str(value)
     more = "..." if len(text) > TEXT_CHARACTERS_MAX else ""
     return escape(text[:TEXT_CHARACTERS_MAX]) + more

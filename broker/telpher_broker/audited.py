@@ -83,13 +83,13 @@ def note_acts(
             "user": act.user,
             "namespace": act.namespace,
             "verb": act.verb,
-            "about": act.about or None,
         }
+        about = act.about or None
         peer = None if connection is None else connection.peer
         if act.code is None:
-            audit.note("act", session=act.session, **what, peer=peer)
+            audit.note("act", session=act.session, **what, about=about, peer=peer)
         else:
             what["code"] = act.code
             what["address"] = None if connection is None else connection.address
-            told = {"session": act.session, "peer": peer, "reason": act.reason}
+            told = {"session": act.session, "about": about, "peer": peer, "reason": act.reason}
             audit.note_seldom("refused", what, trio.current_time(), **told)

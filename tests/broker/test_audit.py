@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.scram import CERTIFICATE_MECHANISM, TOKEN_MECHANISM
 from telpher_broker import audit as audit_module
 from telpher_broker import logs
-from telpher_broker.audit import IN_THE_LOG, LINE_BYTES_MAX, Audit, AuditError
+from telpher_broker.audit import DEPTH_MAX, IN_THE_LOG, LINE_BYTES_MAX, Audit, AuditError
 from telpher_broker.audit_check import check
 from telpher_broker.listeners import Peer as Origin
 
@@ -225,34 +226,23 @@ def test_nothing_in_a_line_breaks_it_or_steers_a_terminal(tmp_path: Path) -> Non
     assert check([path]).faults == ()
 
 
-def test_what_is_done_again_and_again_is_counted(tmp_path: Path) -> None:
+def test_what_is_nested_deep_is_cut_and_every_line_is_json(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     audit = Audit(path)
-    for number in range(1000):
-        audit.note_seldom("refused", {"user": "app", "verb": "publish"}, 0.0, session=number)
-        audit.note_seldom("refused", {"user": "app", "verb": "consume"}, 50.0, session=number)
-    audit.note_repeats(59.0)
-    assert len(lines(path)) == 2
-    audit.note_repeats(60.0)
-    audit.note_repeats(61.0)
-    audit.note_repeats(120.0)
-    assert about(path)[2:] == [
-        {"event": "refused", "user": "app", "verb": "publish", "times": 999},
-        {"event": "refused", "user": "app", "verb": "consume", "times": 999},
-    ]
+    deep: Any = 1
+    for _ in range(5000):
+        deep = {"a": [deep]}
+    audit.note("act", about=deep)
+    audit.note_seldom("refused", {"user": "app"}, 0.0, about=deep)
+    audit.note("act", about={"limits": [math.nan, math.inf, -math.inf, 0.5]})
     audit.close()
-
-
-def test_however_many_things_are_done_the_lines_are_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "audit"
-    audit = Audit(path)
-    for number in range(5000):
-        audit.note_seldom("turned_away", {"address": f"10.0.{number >> 8}.{number & 255}"}, 0.0)
-    assert len(lines(path)) == audit_module.REPEATS_MAX + 1
-    audit.note_repeats(60.0)
-    assert about(path)[-1] == {"event": "turned_away", "times": 5000 - 1001}
-    assert len(audit._repeats) == 0
-    audit.close()
+    rows = path.read_text().splitlines()
+    for row in rows[:2]:
+        told = json.loads(row)["about"]
+        for _ in range(DEPTH_MAX // 2):
+            (told,) = told["a"]
+        assert told == "..."
+    assert '["nan", "inf", "-inf", 0.5]' in rows[2]
 
 
 def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
@@ -394,4 +384,32 @@ async def test_acts_and_refusals_are_told_before_they_are_answered(tmp_path: Pat
             ("refused", "grant", {"user": "app", "permission": "admin"}),
             ("refused", "publish", {"channel": "jobs"}),
         ]
+        place.broker.audit.close()
+
+
+@pytest.mark.trio
+async def test_what_a_user_asks_about_neither_ends_the_broker_nor_makes_a_line_each(
+    tmp_path: Path,
+) -> None:
+    async with house() as place:
+        maker = await place.peer()
+        await ask(maker, "user_add", user="root", verifier=VERIFIER, first=True)
+        root = place.stranger()
+        await come(root, "root", SALTED)
+        await ask(root, "user_add", user="app", verifier=VERIFIER)
+        app = place.stranger()
+        await come(app, "app", SALTED)
+        audited = Audited(place, tmp_path / "audit")
+        deep: Any = 1
+        for _ in range(12):
+            deep = (deep,)
+        for number in range(100):
+            call = f.Call(number, "delete", {"channel": f"c{number}"})
+            assert (await app.ask(call)).code == "forbidden"
+        call = f.Call(101, "declare", {"channel": "c", "config": deep})
+        assert (await app.ask(call)).code == "forbidden"
+        told = [(line["verb"], line["about"]) for line in audited.take()]
+        assert [verb for verb, _ in told] == ["delete", "declare"]
+        assert told[0][1] == {"channel": "c0"}
+        assert "..." in str(told[1][1]["config"])
         place.broker.audit.close()
