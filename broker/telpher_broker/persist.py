@@ -65,6 +65,7 @@ class Persistence:
                 self._outgrown = trio.Event()
                 with trio.move_on_after(_SECOND):
                     await self._outgrown.wait()
+                await self._storage.make_room()
                 self._alarms.look()
                 if not self._snapshot_under_way.locked() and self._is_due():
                     nursery.start_soon(self._snapshot_by_rule)
@@ -199,6 +200,8 @@ class Persistence:
                 raise report
             await self._move(frozen, report.positions)
             await self._storage.release(report.retired)
+        if report.left:
+            log.warning("a snapshot counts, but what it covers is still there", reason=report.left)
         self._saved_records = decided
         self._saved_at = trio.current_time()
         self._last = {

@@ -114,7 +114,8 @@ class SnapshotReport:
     """What a finished snapshot wrote, and which files it retired.
 
     `positions` has one entry per chunk, in order. Positions in the `retired` files can be read
-    until `release(retired)`, so that a caller first moves over to the new ones.
+    until `release(retired)`, so that a caller first moves over to the new ones. `left` says why
+    files of these could not be deleted, which the next snapshot does; it is empty if they were.
     """
 
     upto: int
@@ -123,6 +124,7 @@ class SnapshotReport:
     seconds: float
     positions: tuple[Position, ...] = ()
     retired: frozenset[int] = frozenset()
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,8 @@ class Storage(Protocol):
         """Write the snapshot of all records below `upto`, then retire what it covers.
 
         Chunks are pulled on the event loop, for about 2 ms at a step, and written in a worker
-        thread. Raises `SnapshotFailed` if out of space: the old snapshot and the log stay.
+        thread. Raises `SnapshotFailed` if out of space: the old snapshot and the log stay. Once the
+        new one counts, it does not: see `SnapshotReport.left`.
         An exception from `chunks`, or a cancellation, leaves the old snapshot too.
         """
 
@@ -262,6 +265,11 @@ class Storage(Protocol):
         """Let go of retired files: from the call on, their positions can no longer be read.
 
         Unknown ones are fine. Runs in a worker thread: large files take long to go.
+        """
+
+    async def make_room(self) -> None:
+        """Where `poll_space` would find the disk full: give up what is kept and is no part of the
+        log. Runs in a worker thread, also beside a snapshot. To be called before `poll_space`.
         """
 
     def poll_space(self) -> bool:

@@ -339,14 +339,23 @@ class FileLog:
 
     # The rest
 
+    async def make_room(self) -> None:
+        self._check()
+        try:
+            if self._reserve.is_short():
+                await trio.to_thread.run_sync(remove_retired, self._files, self._path)
+            else:
+                await trio.lowlevel.checkpoint()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                self._fail(error)
+
     def poll_space(self) -> bool:
         self._check()
         try:
-            if self._reserve.poll() and remove_retired(self._files, self._path):
-                return self._reserve.poll()
+            return self._reserve.poll()
         except OSError as error:
             self._fail(error)
-        return self._reserve.full
 
     def close(self, clean: bool) -> None:
         if self._closed:

@@ -20,7 +20,7 @@ from .api import (
     StorageError,
 )
 from .directory import close_quietly, remove_names
-from .file_header import snapshot_name
+from .file_header import increment_name, snapshot_name
 from .file_log import FileLog
 from .files import NO_SPACE
 from .increment import Increment
@@ -131,7 +131,7 @@ class FileStorage(FileLog):
         )
         try:
             await self._write_chunks(writer, iter(chunks))
-            retired = await self._register(writer, upto, first_kept)
+            retired, left = await self._register(writer, upto, first_kept)
         except BaseException:
             self._abandon(writer)
             self._restore_reserve()
@@ -145,6 +145,7 @@ class FileStorage(FileLog):
             perf_counter() - started,
             tuple(writer.positions),
             retired,
+            left,
         )
 
     async def _write_chunks(self, writer: SnapshotWriter, chunks: Iterator[bytes]) -> None:
@@ -200,8 +201,13 @@ class FileStorage(FileLog):
         except OSError as error:
             self._fail(error)
 
-    async def _register(self, writer: SnapshotWriter, upto: int, first_kept: int) -> frozenset[int]:
-        """Sync the snapshot, name it in the manifest in place of what it covers, delete that."""
+    async def _register(
+        self, writer: SnapshotWriter, upto: int, first_kept: int
+    ) -> tuple[frozenset[int], str]:
+        """Sync the snapshot, name it in the manifest in place of what it covers, delete that.
+
+        Returns what was retired, and why it could not be deleted.
+        """
         before = self._manifest
         kept = tuple(number for number in before.increments if number >= first_kept)
         after = replace(
@@ -228,14 +234,29 @@ class FileStorage(FileLog):
         self._syncer.upto = max(self._syncer.upto, upto)
         await self.release(self._retired - set(retired))
         self._retired.update(retired)
+        with trio.CancelScope(shield=True):
+            left = await self._delete(increments, snapshots)
+        return frozenset(retired), left
+
+    async def _delete(self, increments: list[int], snapshots: list[int]) -> str:
+        """Delete what does not count any more, or keep it for backups; why some of it is left.
+
+        The new snapshot counts already, so want of space does not undo it. The next deletes it.
+        """
+        covered = [*map(increment_name, increments), *map(snapshot_name, snapshots)]
+        names = [*self._left, *covered]
 
         def delete() -> None:
-            names = retire(self._files, self._path, increments, self._retired_log_bytes)
-            remove_names(self._files, self._path, [*names, *map(snapshot_name, snapshots)])
+            old = retire(self._files, self._path, increments, self._retired_log_bytes)
+            remove_names(self._files, self._path, [*old, *names])
 
-        with trio.CancelScope(shield=True):
+        try:
             await self._housekeep(delete, "delete what a snapshot covers")
-        return frozenset(retired)
+        except SnapshotFailed as error:
+            self._left = names
+            return str(error)
+        self._left = []
+        return ""
 
     def _hold(self, generations: list[int]) -> None:
         """Open them now, so that their positions hold until they are released."""

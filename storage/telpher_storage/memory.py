@@ -79,6 +79,10 @@ class _Counting:
         self._check()
         return False
 
+    async def make_room(self) -> None:
+        self._check()
+        await trio.lowlevel.checkpoint()
+
     def poll_space(self) -> bool:
         self._check()
         return self.full

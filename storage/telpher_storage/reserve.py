@@ -40,6 +40,13 @@ class Reserve:
         self.full = self.bytes < wanted or is_short
         return self.full
 
+    def is_short(self) -> bool:
+        """Whether `poll` would find the disk full. Raises OSError."""
+        self.free_bytes, total_bytes = self._files.space(self._directory)
+        wanted = min(self._wanted_bytes, total_bytes // 8)
+        left_bytes = self.free_bytes - (wanted - self.bytes)
+        return left_bytes < (2 * wanted if self.full else wanted)
+
     def restore(self) -> None:
         """Make it anew where it was given away in vain, if there is room. Raises OSError."""
         self.free_bytes, total_bytes = self._files.space(self._directory)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .directory import remove_names
 from .file_header import INCREMENT, increment_name, parse_name
-from .files import READ, Files
+from .files import NO_SPACE, READ, Files
 from .manifest import Manifest
 
 _NAME = re.compile(r"retired-([0-9]{10})")
@@ -47,12 +47,14 @@ def covered_by_snapshot(manifest: Manifest, left: Iterable[str]) -> list[int]:
 
 
 def retire(files: Files, path: Path, generations: Iterable[int], keep_bytes: int) -> list[str]:
-    """Keep these, and of all so many bytes, the newest; the names of what is to be deleted."""
+    """Keep these, and of all so many bytes, the newest; the names of what is to be deleted.
+
+    One that is not there was renamed by an attempt before; one for whose new name there is no space
+    is not kept. `remove_retired` may be at work at the same time.
+    """
     names = []
     for generation in generations:
-        if keep_bytes:
-            files.rename(path / increment_name(generation), path / retired_name(generation))
-        else:
+        if not keep_bytes or not _keep(files, path, generation):
             names.append(increment_name(generation))
     for generation in reversed(retired_files(files, path)):
         name = retired_name(generation)
@@ -62,16 +64,31 @@ def retire(files: Files, path: Path, generations: Iterable[int], keep_bytes: int
     return names
 
 
+def _keep(files: Files, path: Path, generation: int) -> bool:
+    """Whether there was space for it."""
+    try:
+        files.rename(path / increment_name(generation), path / retired_name(generation))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return False
+    return True
+
+
 def _size(files: Files, path: Path) -> int:
-    fd = files.open(path, READ)
+    """0 for one that has gone meanwhile."""
+    try:
+        fd = files.open(path, READ)
+    except FileNotFoundError:
+        return 0
     try:
         return files.size(fd)
     finally:
         files.close(fd)
 
 
-def remove_retired(files: Files, path: Path) -> bool:
-    """Make room; whether there was any to make."""
-    names = [retired_name(generation) for generation in retired_files(files, path)]
-    remove_names(files, path, names)
-    return bool(names)
+def remove_retired(files: Files, path: Path) -> None:
+    """Make room. Takes its time, by the gigabyte."""
+    remove_names(files, path, map(retired_name, retired_files(files, path)))

@@ -41,6 +41,12 @@ class Disk(MemoryRecordsStorage):
     def __init__(self) -> None:
         super().__init__()
         self.free_bytes = 1000 * MIB
+        self.kept_bytes = 0
+
+    async def make_room(self) -> None:
+        await super().make_room()
+        self.free_bytes += self.kept_bytes
+        self.kept_bytes = 0
 
     def statistics(self) -> StorageStatistics:
         return replace(super().statistics(), free_disk_bytes=self.free_bytes)
@@ -155,6 +161,18 @@ async def test_a_disk_that_runs_short_stops_publishes_until_there_is_clearly_eno
         await trio.sleep(1.5)
         assert getattr(await peer.ask(publish(1)), "code", "") == "disk_full"
         assert (await stats(peer, 2))["disk"]["alarms"] == 2
+
+
+@pytest.mark.trio
+async def test_room_is_made_before_the_disk_is_said_to_be_short(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    disk = Disk()
+    async with house(disk, disk_free_low_bytes=200 * MIB) as place:
+        disk.free_bytes, disk.kept_bytes = 100 * MIB, 300 * MIB
+        await trio.sleep(1.5)
+        peer = await place.peer()
+        assert (await stats(peer, 1))["disk"]["alarms"] == 0
 
 
 @pytest.mark.trio

@@ -263,6 +263,8 @@ class Disk(Files):
         self._changes = [change for change in self._changes if change not in settled]
 
     def rename(self, source: Path, target: Path) -> None:
+        if str(source) not in self.names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(source))
         self._call(f"rename {target.name}")
         inode = self.names[str(source)]
         if source.parent == target.parent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from telpher_storage import StorageError, StorageLocked
+from telpher_storage import FileStorage, StorageError, StorageLocked
 from telpher_storage import held as held_module
 from telpher_storage.backup import BackupReport, backup, bases
 from telpher_storage.check import check
@@ -33,10 +34,12 @@ from .worlds import (
     flip,
     load,
     make,
+    number,
     opened,
     outcome,
     prefix_length,
     snapshot,
+    state_at,
 )
 
 TAKEN_MS = 1_793_536_500_000
@@ -510,6 +513,10 @@ def test_a_snapshot_and_a_backup_at_once(source: Path, root: Path, scratch: Path
 KEEP = {"retired_log_bytes": 1 << 20}
 
 
+def count_of(kind: str, directory: Path) -> int:
+    return len(list(directory.glob(f"{kind}-*")))
+
+
 def test_with_what_is_kept_of_the_log_a_base_goes_on_over_rewrites(
     source: Path, root: Path, scratch: Path
 ) -> None:
@@ -578,11 +585,135 @@ def test_on_a_full_disk_what_is_kept_of_the_log_goes_first(source: Path) -> None
             kept_bytes = sum(path.stat().st_size for path in directory.glob("retired-*"))
             return (0 if kept_bytes else 1 << 20), 1 << 30
 
+        def unlink(self, path: Path) -> None:
+            if path.name.startswith("retired"):
+                assert threading.current_thread() is not threading.main_thread()
+            super().unlink(path)
+
     build(source, "aSaS", **KEEP)
-    assert list(source.glob("retired-*"))
-    with opened(source, files=Full()) as storage:
-        assert not storage.poll_space()
-        assert not list(source.glob("retired-*"))
+    storage = make(source, files=Full(), **KEEP)
+    load(storage)
+    assert count_of("retired", source) == 2
+    trio.run(storage.make_room)
+    assert not storage.poll_space()
+    assert count_of("retired", source) == 0
+    storage.close(clean=False)
+
+
+def test_making_room_beside_a_snapshot_that_retires_is_no_failure(source: Path) -> None:
+    """What it removes may be what the other has just listed."""
+    listed, removed = threading.Event(), threading.Event()
+
+    class Full(QuickFiles):
+        is_full = False
+
+        def space(self, directory: Path) -> tuple[int, int]:
+            return (0 if self.is_full else 1 << 30), 1 << 33
+
+        def list(self, directory: Path) -> list[str]:
+            names = super().list(directory)
+            if self.is_full and not listed.is_set():
+                listed.set()
+                assert removed.wait(10)
+            return names
+
+    async def make_room(storage: FileStorage) -> None:
+        await trio.to_thread.run_sync(listed.wait)
+        await storage.make_room()
+        assert count_of("retired", source) == 0
+        removed.set()
+
+    async def run() -> None:
+        files = Full()
+        storage = make(source, files=files, **KEEP)
+        load(storage)
+        append(storage, 2)
+        await storage.prepare_snapshot()
+        upto = storage.cut()
+        files.is_full = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make_room, storage)
+            await storage.write_snapshot(upto, state_at(upto))
+        append(storage, 2)
+        storage.close(clean=True)
+
+    build(source, "aS", **KEEP)
+    trio.run(run)
+    assert outcome(source)[0] == "whole"
+
+
+class NoSpace(QuickFiles):
+    """No space for a new name that begins so, or for an old one to go, in that call to do it."""
+
+    def __init__(self, renames: str = "none", unlinks: str = "none", at: int = 1) -> None:
+        self._renames, self._unlinks, self._left = renames, unlinks, at
+
+    def _call(self, name: str, beginning: str) -> None:
+        self._left -= name.startswith(beginning)
+        if name.startswith(beginning) and not self._left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._call(target.name, self._renames)
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._call(path.name, self._unlinks)
+        super().unlink(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "left", "is_kept"),
+    [
+        (NoSpace(renames="retired"), "", False),
+        (NoSpace(unlinks="snapshot"), "No space", True),
+    ],
+)
+def test_a_snapshot_that_counts_is_not_undone_by_want_of_space(
+    source: Path, files: NoSpace, left: str, is_kept: bool
+) -> None:
+    """What it covers is then not kept, or deleted by the next one."""
+    build(source, "aS")
+
+    async def run() -> None:
+        storage = make(source, files=files, **KEEP)
+        load(storage)
+        append(storage, 2)
+        await storage.prepare_snapshot()
+        upto = storage.cut()
+        report = await storage.write_snapshot(upto, state_at(upto))
+        assert left in report.left
+        assert bool(report.left) == bool(left)
+        assert count_of("snapshot", source) == (2 if left else 1)
+        assert storage.read(report.positions[1]) == number(0)
+        await storage.release(report.retired)
+        assert count_of("retired", source) == is_kept
+        assert count_of("increment", source) == 1
+        append(storage, 2)
+        await snapshot(storage)
+        assert count_of("snapshot", source) == 1
+        storage.close(clean=False)
+
+    trio.run(run)
+    assert outcome(source)[0] == "whole"
+
+
+@pytest.mark.parametrize(
+    ("files", "keep_bytes"),
+    [(NoSpace(renames="retired", at=2), 1 << 20), (NoSpace(unlinks="retired"), 1)],
+)
+def test_a_start_that_finds_no_space_for_what_is_retired_goes_on(
+    source: Path, files: NoSpace, keep_bytes: int
+) -> None:
+    """An owner was killed before it retired two increments; the first is renamed, and then ..."""
+    build(source, "aPaS", **KEEP)
+    for path in source.glob("retired-*"):
+        path.rename(source / path.name.replace("retired", "increment"))
+    storage = make(source, files=files, retired_log_bytes=keep_bytes)
+    assert prefix_length(load(storage)) == 4
+    assert count_of("increment", source) == 1
+    storage.close(clean=False)
+    assert outcome(source)[0] == "whole"
 
 
 def test_an_owner_killed_while_it_retires_leaves_a_log_that_is_whole(

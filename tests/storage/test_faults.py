@@ -84,6 +84,7 @@ class Run:
             self._append(storage)
         self.note(storage)
         self._append(storage)
+        await storage.make_room()
         storage.poll_space()
         self._append(storage)
 
@@ -108,7 +109,7 @@ class Run:
                 self.after_failure += 1
             except StorageFailed:
                 pass
-        for step in (storage.sync, storage.prepare_snapshot):
+        for step in (storage.sync, storage.prepare_snapshot, storage.make_room):
             try:
                 await step()
                 self.after_failure += 1
