@@ -82,9 +82,9 @@ class ClientConnection:
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
         self._on_drained = on_drained
         self._output = output
-        # What has been said and has not left, and when some of that was taken last.
-        self.unsent_bytes = 0
-        self.took_at = self.heard_at
+        # Since when something waits that was said, and how much of it is no delivery.
+        self.waits_since = self.heard_at
+        self.unsent_answer_bytes = 0
         self._buffer = _FEW
         self._said: list[bytes] = []
         self._said_bodies = 0
@@ -147,10 +147,10 @@ class ClientConnection:
         rest = said if self._unsent or self._fd < 0 else self._write(said)
         if rest and not self.broken:
             if not self._unsent:
-                self.took_at = self.spoke_at
+                self.waits_since = self.spoke_at
             self._unsent += map(memoryview, rest)
-            self._count(sum(map(len, rest)))
             self._unsent_bodies += bodies
+            self._count(max(sum(map(len, rest)) - bodies, 0))
             self._sendable.set()
         elif bodies:
             self._on_drained(self, bodies)
@@ -165,12 +165,12 @@ class ClientConnection:
                 head = self._unsent[0]
                 for start in range(0, len(head), _PIECE_BYTES):
                     await self._stream.send_all(head[start : start + _PIECE_BYTES])
-                    self.spoke_at = self.took_at = trio.current_time()
+                    self.spoke_at = trio.current_time()
                     if start + _PIECE_BYTES <= len(head):
                         # Who takes much is alive, though it is not listened to now (`room`).
                         self.heard_at = self.spoke_at
                 del self._unsent[0]
-                self._count(-len(head))
+            self._count(-self.unsent_answer_bytes)
             bodies, self._unsent_bodies = self._unsent_bodies, 0
             self._on_drained(self, bodies)
             self._emptied.set()
@@ -208,10 +208,10 @@ class ClientConnection:
             self.broken = True
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
-        self._count(-self.unsent_bytes)
+        self._count(-self.unsent_answer_bytes)
 
     def _count(self, size: int) -> None:
-        self.unsent_bytes += size
+        self.unsent_answer_bytes += size
         self._output.change(size)
 
     async def _read(self) -> bytes | memoryview:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from telpher.protocol.batch import BatchLimits
 from telpher.protocol.frames import Level
 from telpher_storage import Storage
@@ -9,6 +11,9 @@ from telpher_storage import Storage
 from .engine.settings import EngineSettings
 from .options import FRAME_OVERHEAD_BYTES, Settings
 from .watermarks import memory_marks
+
+# One part in so many of `output_bytes_total` is for the answers to CALLs.
+ANSWERS_PART: Final = 4
 
 
 def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
@@ -39,7 +44,8 @@ def engine_settings(settings: Settings, storage: Storage) -> EngineSettings:
         lease_ms=settings.lease_ms,
         resume_ms=settings.resume_ms,
         output_bytes_max=settings.output_bytes_max,
-        output_bytes_total=settings.output_bytes_total,
+        output_bytes_total=settings.output_bytes_total
+        - settings.output_bytes_total // ANSWERS_PART,
         waiting_bytes_max=settings.waiting_bytes_max,
         waiting_bytes_total=settings.waiting_bytes_total,
         wait_when_full=settings.when_full == "wait",

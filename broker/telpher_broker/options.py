@@ -295,9 +295,9 @@ class Settings:
         "Limits",
         values.size(64 * KIB, 64 * GIB),
         256 * MIB,
-        "What may wait to be sent to all connections together. Above half of this, deliveries "
-        "pause to those that have more waiting than their share of what is left; beyond it, who "
-        "has nothing waiting gets 16 KiB, or one message, at a time.",
+        "What may wait to be sent to all connections together, a quarter of it answers. Above half "
+        "of what is for deliveries, they pause to those that have more waiting than their share of "
+        "what is left; beyond it, who has nothing waiting gets 16 KiB, or one message, at a time.",
     )
     input_bytes_max: int = _option(
         "Limits",

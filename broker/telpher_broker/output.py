@@ -1,13 +1,15 @@
-"""What was said and has not left, over all connections: one budget, and who goes for it.
+"""What was said and has not left, over all connections, and who goes for it.
 
-Deliveries keep within it by themselves, by shares (`Turn.may_send`). Answers to CALLs do not, and
-may be large: while the budget is spent no CALL is taken, until what holds it has left, or those are
-closed that have taken nothing of what waits for them for a while.
+Deliveries keep within their part of `output_bytes_total` by themselves (`Turn.may_send`). Answers
+to CALLs do not, and may be large: a quarter of it is theirs, and while that is spent no CALL is
+taken. Nobody can be made to read. So while others are held up, those are closed that have had the
+most bytes waiting for the longest, as it is with unfinished frames: to take a little now and then
+makes no difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-STALLED_SECONDS: Final = 5.0
+# For so long everybody may have something waiting, whoever else is held up.
+PATIENCE_SECONDS: Final = 5.0
 
 
 class Output:
-    """`bytes` is what waits to leave, `bytes_max` what may."""
+    """`bytes` is what answers have waiting to leave, `bytes_max` what they may."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -48,23 +51,31 @@ class Output:
             await self._waiting.park()
         self._waiting.unpark()
 
-    def make_room(self, connections: Iterable[ClientConnection]) -> None:
-        """If it is beyond its bound, close who has taken nothing for a while, and first who has
-        the most waiting. To be called about once a second."""
-        excess = self.bytes - self.bytes_max
+    def make_room(self, connections: Collection[ClientConnection]) -> None:
+        """Close who holds up those that wait for room. To be called about once a second."""
+        if self._waiting:
+            _close(connections, self.bytes - self.bytes_max, lambda one: one.unsent_answer_bytes)
+
+
+def _close(
+    connections: Collection[ClientConnection],
+    excess: int,
+    held: Callable[[ClientConnection], int],
+) -> None:
+    """Close connections until so much less is held."""
+    now = trio.current_time()
+    waits = [one for one in connections if held(one) and now - one.waits_since >= PATIENCE_SECONDS]
+    waits.sort(key=lambda one: held(one) * (now - one.waits_since), reverse=True)
+    for connection in waits:
         if excess <= 0:
-            return
-        since = trio.current_time() - STALLED_SECONDS
-        stalled = [one for one in connections if one.unsent_bytes and one.took_at < since]
-        for connection in sorted(stalled, key=lambda one: one.unsent_bytes, reverse=True):
-            if excess <= 0:
-                break
-            excess -= connection.unsent_bytes
-            log.seldom(
-                "warning",
-                "peer takes nothing; connection dropped for output_bytes_total",
-                peer=connection.peer,
-                client=connection.client,
-                bytes=connection.unsent_bytes,
-            )
-            connection.break_off()
+            break
+        excess -= held(connection)
+        log.seldom(
+            "warning",
+            "peer takes too little; connection dropped for output_bytes_total",
+            peer=connection.peer,
+            client=connection.client,
+            bytes=held(connection),
+            seconds=round(now - connection.waits_since, 1),
+        )
+        connection.break_off()

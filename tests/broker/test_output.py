@@ -1,17 +1,36 @@
-"""What waits to leave is bounded over all connections; who takes none of it goes."""
+"""What waits to leave is bounded over all connections; who holds the others up goes."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import trio
 
 from telpher.protocol import frames as f
-from telpher_broker.output import STALLED_SECONDS, Output
+from telpher_broker.listeners import Peer as Origin
+from telpher_broker.output import PATIENCE_SECONDS, Output
 
-from .harness import batch, house
+from .harness import House, Peer, batch, house
 
 pytestmark = pytest.mark.trio
 TOTAL = 64 * 1024
+UNIX = Origin("unix", uid=os.geteuid())
+
+
+async def ask_for_much(place: House, size: int) -> Peer:
+    """Someone who asks for so much that is in `jobs`, and has to be made to take it."""
+    deaf = place.stranger(lockstep=True)
+    await deaf.open()
+    filler = await place.peer()
+    assert isinstance(await filler.ask(publish(1, size)), f.Confirm)
+    await deaf.say(f.Call(1, "browse", {"channel": "jobs"}))
+    await trio.testing.wait_all_tasks_blocked()
+    return deaf
+
+
+def publish(request: int, size: int) -> f.Publish:
+    return f.Publish(request, "jobs", None, 0, None, batch(b"x" * size))
 
 
 async def test_an_answer_that_nobody_takes_holds_calls_up_for_a_while_and_nothing_else(
@@ -19,40 +38,75 @@ async def test_an_answer_that_nobody_takes_holds_calls_up_for_a_while_and_nothin
 ) -> None:
     async with house(output_bytes_total=TOTAL) as place:
         peer, asking = await place.peer(), await place.peer()
-        large = f.Publish(1, "jobs", None, 0, None, batch(b"x" * 2 * TOTAL))
-        assert isinstance(await peer.ask(large), f.Confirm)
-        deaf = place.stranger(lockstep=True)
-        await deaf.open()
-        await deaf.say(f.Call(1, "browse", {"channel": "jobs"}))
-        await trio.testing.wait_all_tasks_blocked()
+        await ask_for_much(place, TOTAL)
         began = trio.current_time()
         await asking.say(f.Call(2, "inspect", {"channel": "jobs"}))
-        await trio.sleep(STALLED_SECONDS / 2)
-        small = f.Publish(3, "jobs", None, 0, None, batch(b"x"))
-        assert isinstance(await peer.ask(small), f.Confirm)
+        await trio.sleep(PATIENCE_SECONDS / 2)
+        assert isinstance(await peer.ask(publish(3, 1)), f.Confirm)
         reply = await asking.hear()
         assert isinstance(reply, f.Reply)
-        assert STALLED_SECONDS <= trio.current_time() - began <= STALLED_SECONDS + 2
-        assert place.broker.statistics()["connections"] == 2
-    assert "peer takes nothing" in capfd.readouterr().err
-
-
-async def test_who_takes_slowly_stays(autojump_clock: trio.abc.Clock) -> None:
-    async with house(output_bytes_total=TOTAL) as place:
-        peer, asking = await place.peer(), await place.peer()
-        large = f.Publish(1, "jobs", None, 0, None, batch(b"x" * 4 * TOTAL))
-        assert isinstance(await peer.ask(large), f.Confirm)
-        slow = place.stranger(lockstep=True)
-        await slow.open()
-        await slow.say(f.Call(1, "browse", {"channel": "jobs"}))
-        await trio.testing.wait_all_tasks_blocked()
-        await asking.say(f.Call(2, "inspect", {"channel": "jobs"}))
-        taken = 0
-        while taken <= 4 * TOTAL:  # the answer is a little longer
-            await trio.sleep(STALLED_SECONDS - 1.5)
-            taken += len(await slow.stream.receive_some(TOTAL))
-        assert isinstance(await asking.hear(), f.Reply)
+        assert PATIENCE_SECONDS <= trio.current_time() - began <= PATIENCE_SECONDS + 2
         assert place.broker.statistics()["connections"] == 3
+    assert "peer takes too little" in capfd.readouterr().err
+
+
+async def test_who_takes_a_little_now_and_then_holds_calls_up_no_longer(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with house(output_bytes_total=TOTAL) as place:
+        asking = await place.peer()
+        deaf = await ask_for_much(place, 20 * TOTAL)
+        await asking.say(f.Call(2, "inspect", {"channel": "jobs"}))
+        with trio.move_on_after(PATIENCE_SECONDS + 2) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take_slowly, deaf)
+                assert isinstance(await asking.hear(), f.Reply)
+                nursery.cancel_scope.cancel()
+        assert not scope.cancelled_caught
+
+
+async def test_who_takes_slowly_stays_while_it_holds_nobody_up(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with house(output_bytes_total=TOTAL) as place:
+        deaf = await ask_for_much(place, 4 * TOTAL)
+        with trio.move_on_after(60):
+            await take_slowly(deaf)
+        assert isinstance(await deaf.ask(f.Call(2, "inspect", {"channel": "jobs"})), f.Reply)
+
+
+async def take_slowly(peer: Peer) -> None:
+    while True:
+        await trio.sleep(1)
+        if not (data := await peer.stream.receive_some(TOTAL)):
+            return
+        peer.protocol.receive_data(data)
+
+
+async def test_deliveries_that_are_taken_slowly_hold_up_no_call() -> None:
+    """Sixteen of whom each has a quarter of what is for all of them, and takes none of it."""
+    async with house(output_bytes_total=TOTAL) as place:
+        peer = await place.peer()
+        for number in range(16):
+            deaf = place.stranger(lockstep=True)
+            await deaf.open()
+            await deaf.say(f.Consume(number, "jobs", None, {"prefetch": 1}))
+            assert isinstance(await deaf.hear(), f.Reply)
+            assert isinstance(await peer.ask(publish(number, TOTAL // 4)), f.Confirm)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            assert isinstance(await peer.ask(f.Call(99, "stats", {})), f.Reply)
+
+
+async def test_who_administers_by_the_unix_socket_is_not_held_up(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with house(output_bytes_total=TOTAL, trust_unix_socket=True) as place:
+        await ask_for_much(place, TOTAL)
+        operator = place.stranger(UNIX)
+        await operator.open()
+        with trio.fail_after(PATIENCE_SECONDS / 2):
+            assert isinstance(await operator.ask(f.Call(1, "stats", {})), f.Reply)
 
 
 async def test_of_all_who_wait_for_room_only_so_many_go_on_as_there_is_room_for() -> None:
