@@ -13,6 +13,7 @@ from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
 from telpher_broker.engine.dump import Frozen, dump
 from telpher_broker.engine.routing import feeds as feeds_module
+from telpher_broker.engine.routing.patterns import Patterns
 
 from .driver import Driver, delivered, make_batch
 from .test_patterns import as_expression
@@ -260,6 +261,30 @@ def test_an_ephemeral_consumer_comes_back_and_misses_nothing() -> None:
     assert token.hex() not in str(driver.call(session, "list"))
 
 
+def test_a_feed_comes_and_goes_without_a_look_at_the_topics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each topic finds out at its next publish; a new one of no topic but its own."""
+    driver, session = begun(*[f"prices.{number}" for number in range(20)])
+    looked: list[str] = []
+    match = Patterns.match
+
+    def noting(patterns: Patterns[int], key: str, *rest: Any) -> dict[int, None]:
+        looked.append(key)
+        return match(patterns, key, *rest)
+
+    monkeypatch.setattr(Patterns, "match", noting)
+    consumer = driver.consume(session, "prices.*", prefetch=10)
+    driver.publish(session, "prices.7", b"x")
+    assert heard(driver, consumer) == [b"x"]
+    driver.send(session, f.Cancel(driver.request(), consumer))
+    driver.pass_time(3000)
+    assert [one["name"] for one in driver.call(session, "list")["channels"]][-1] == "prices.9"
+    for _ in range(2):
+        driver.publish(session, "prices.7", b"y")
+    assert looked == ["/.prices.7"] * 2
+
+
 def test_an_ephemeral_feed_goes_when_its_consumer_does_not_come_back() -> None:
     driver, session = begun("prices.eu")
     driver.consume(session, "prices.*", prefetch=10)
@@ -270,7 +295,8 @@ def test_an_ephemeral_feed_goes_when_its_consumer_does_not_come_back() -> None:
         driver.publish(session, "prices.eu", b"x")
         driver.pass_time(100)
     assert [row["name"] for row in driver.call(session, "list")["channels"]] == ["prices.eu"]
-    assert driver.engine.state.channels["prices.eu"].is_plain
+    state = driver.engine.state
+    assert state.is_plain(state.channels["prices.eu"])
     driver.check_replay(range(len(driver.journal)))
 
 

@@ -422,7 +422,7 @@ def test_quotas_are_durable_and_equal_ones_give_equal_bytes(driver: Driver) -> N
     driver.check_replay(range(len(driver.journal) + 1))
     engine = recovered(driver.journal, driver.settings)
     jobs = engine.state.channels["jobs"]
-    assert [meter.quota.name for meter in engine.state.meters_of(jobs)] == ["a", "b"]
+    assert [meter.quota.name for meter in engine.state.watched(jobs).meters] == ["a", "b"]
     assert not engine.state.is_plain(jobs)
     other = Driver()
     session = other.connect()

@@ -419,6 +419,7 @@ def _quota_set(state: State, record: r.QuotaSet) -> None:
     quota = Quota(*record)
     former = state.quotas.named.get(quota.name, quota)
     state.quotas.put(quota)
+    state.changes += 1
     if {former.kind, quota.kind} != {CHANNEL}:
         state.meter_sessions()
 
@@ -426,6 +427,7 @@ def _quota_set(state: State, record: r.QuotaSet) -> None:
 def _quota_removed(state: State, record: r.QuotaRemoved) -> None:
     kind = state.quotas.named[record.name].kind
     state.quotas.remove(record.name)
+    state.changes += 1
     if kind != CHANNEL:
         state.meter_sessions()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from telpher.protocol import batch as batches
 from telpher.protocol.frames import Options
 
-from .state import Channel
+from .state import Channel, State
 
 if TYPE_CHECKING:
     from .uniqueness.judge import Judgement
@@ -111,14 +111,15 @@ class Publication:
         self.messages = messages
 
 
-def fed(portion: Portion) -> list[Portion]:
+def fed(state: State, portion: Portion) -> list[Portion]:
     """What the feeds of its channels get of a portion, to be stored behind it."""
     found: list[Portion] = []
     if portion.about is not None and "only" in portion.about:
         return found  # it comes back to one subscription of the topic
     for channel in portion.channels:
-        if channel.feeds:
-            copy = portion.to(channel.feeds)
+        feeds = state.watched(channel).feeds
+        if feeds:
+            copy = portion.to([state.numbered[number] for number in feeds])
             copy.about = {"channel": channel.name} | (portion.about or {})
             found.append(copy)
     return found

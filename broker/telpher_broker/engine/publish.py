@@ -161,7 +161,7 @@ def _ruled(turn: Turn, session: Session, channel: Channel, portion: Portion) -> 
     if portion.messages:
         for rule in RULES:
             rule(turn, session, channel, portion)
-    return [portion, *fed(portion)] if portion.messages else [portion]
+    return [portion, *fed(turn.state, portion)] if portion.messages else [portion]
 
 
 def _prepare_routed(
@@ -232,7 +232,7 @@ def store(
 
 def forward(turn: Turn, portions: list[Portion]) -> None:
     """Store what the broker itself moves: dead letters, what is due, what is published again."""
-    found = [one for portion in portions for one in (portion, *fed(portion))]
+    found = [one for portion in portions for one in (portion, *fed(turn.state, portion))]
     store(turn, Publication(0, 0, found, sum(portion.messages for portion in portions)))
 
 

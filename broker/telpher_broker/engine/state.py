@@ -69,13 +69,14 @@ class Channel:
     `namespace` None in the default one.
 
     What follows from the rest by `derive` is no state: `is_plain` (a publish to it is stored as it
-    comes, if no quota is for it), `ttl_ms` (0: none) and `idle_ms`, after which it is deleted when
-    nobody has used it since `used_ms` (0: never), its `bounds`, `drops_settled` (a batch goes with
-    its last live message; else from the front, when it is retained no more), and `policy`: what it
-    does with messages that fail (None: it has nothing to say). `gate` is where publishes
-    wait for room, made when the first one does. `dedup` and `uniques` are there once they are
-    needed, `compaction` in a compacted topic. `feeds` get what is published to a topic as well;
-    they follow from the names of all channels. `is_keyed`: it has key order.
+    comes, if no quota or feed is for it), `ttl_ms` (0: none) and `idle_ms`, after which it is
+    deleted when nobody has used it since `used_ms` (0: never), its `bounds`, `drops_settled` (a
+    batch goes with its last live message; else from the front, when it is retained no more), and
+    `policy`: what it does with messages that fail (None: it has nothing to say). `gate` is where
+    publishes wait for room, made when the first one does. `dedup` and `uniques` are there once they
+    are needed, `compaction` in a compacted topic. `feeds`, by number, get what is published to a
+    topic as well; they and the `meters` of its quotas follow from its name, and are looked up by
+    `State.watched`, as of the change number `seen`. `is_keyed`: it has key order.
     """
 
     __slots__ = (
@@ -93,13 +94,13 @@ class Channel:
         "is_plain",
         "kind",
         "log",
-        "metered",
         "meters",
         "name",
         "namespace",
         "number",
         "policy",
         "schemas",
+        "seen",
         "subscriptions",
         "ttl_ms",
         "uniques",
@@ -123,12 +124,11 @@ class Channel:
         self.used_ms = 0
         self.gate: Gate | None = None
         self.policy: Policy | None = None
-        # What meters it, as of that many changes of quotas: see `State.meters_of`.
         self.meters: Meters = ()
-        self.metered = 0
         self.schemas: Schemas | None = None
         self.namespace = namespace
-        self.feeds: tuple[Channel, ...] = ()
+        self.feeds: tuple[int, ...] = ()
+        self.seen = 0
         self.log = Log(memory, None if namespace is None else namespace.account)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
@@ -146,15 +146,10 @@ class Channel:
         self.config = config
         self.derive()
 
-    def feed(self, feeds: tuple[Channel, ...]) -> None:
-        """Have these feeds from now on."""
-        self.feeds = feeds
-        self.derive()
-
     def derive(self) -> None:
         """Work out what follows from the configuration; to be called when it has changed."""
         has_schema = self.schemas is not None and self.schemas.versions
-        is_watched = self.kind == FEED or self.feeds or has_schema
+        is_watched = self.kind == FEED or has_schema
         self.is_plain = is_plain(self.config) and not is_watched
         self.is_keyed = bool(self.config.get("key_order"))
         self.ttl_ms = self.config.get("ttl_seconds", 0) * 1000
@@ -265,8 +260,10 @@ class State:
         self.numbered: dict[int, Channel] = {}
         # Exchanges have numbers of the same count, and names beside those of the channels.
         self.exchanges = Exchanges()
-        # The feeds by their patterns; each topic knows its own.
-        self._patterns: Patterns[Channel] = Patterns()
+        # The numbers of the feeds by their patterns.
+        self._patterns: Patterns[int] = Patterns()
+        # How often feeds and quotas have come and gone.
+        self.changes = 0
         self.next_channel = 1
         self.calendar = Calendar()
         self.transfers = Transfers()
@@ -289,27 +286,24 @@ class State:
             namespace.channels += 1
         self.channels[name] = self.numbered[number] = channel
         if kind == FEED:
-            pattern = pattern_of(channel)
-            self._patterns.add(_words(pattern), channel)
-            for topic in self.topics(pattern):
-                topic.feed((*topic.feeds, channel))
-        elif kind == TOPIC:
-            feeds = sorted(self._patterns.match(_words(name)), key=lambda feed: feed.number)
-            channel.feed(tuple(feeds))
+            self._patterns.add(_words(pattern_of(channel)), number)
+            self.changes += 1
         return channel
 
-    def meters_of(self, channel: Channel) -> Meters:
-        """The quotas on what is published to a channel. They are looked up when they are asked for
-        and quotas have changed: who changes one does not go through all channels."""
-        quotas = self.quotas
-        if channel.metered != quotas.changes:
-            channel.metered = quotas.changes
-            channel.meters = quotas.of_channel(channel.name)
-        return channel.meters
+    def watched(self, channel: Channel) -> Channel:
+        """A channel that knows its quotas and feeds. It looks them up when something is published
+        to it and they have changed: who makes or takes one does not go through all channels."""
+        if channel.seen != self.changes:
+            channel.seen = self.changes
+            channel.meters = self.quotas.of_channel(channel.name)
+            if channel.kind == TOPIC:
+                channel.feeds = tuple(sorted(self._patterns.match(_words(channel.name))))
+        return channel
 
     def is_plain(self, channel: Channel) -> bool:
         """Whether a publish to the channel is stored as it is, and nobody else gets it."""
-        return channel.is_plain and not self.meters_of(channel)
+        self.watched(channel)
+        return channel.is_plain and not channel.meters and not channel.feeds
 
     def meter_sessions(self) -> None:
         """Quotas have changed: let all connections know which are theirs."""
@@ -325,10 +319,8 @@ class State:
         if channel.namespace is not None:
             channel.namespace.channels -= 1
         if channel.kind == FEED:
-            pattern = pattern_of(channel)
-            self._patterns.remove(_words(pattern), channel)
-            for topic in self.topics(pattern):
-                topic.feed(tuple(feed for feed in topic.feeds if feed is not channel))
+            self._patterns.remove(_words(pattern_of(channel)), number)
+            self.changes += 1
         return channel
 
     def topics(self, pattern: str) -> list[Channel]:

@@ -59,9 +59,8 @@ class Dropped(Refusal):
 
 def meter_channel(turn: Turn, _session: Session, channel: Channel, portion: Portion) -> None:
     """Stop what is beyond a quota of its channel; a rule of `publish`."""
-    meters = turn.state.meters_of(channel)
-    if meters:
-        check_meters(turn, meters, channel, portion.messages, len(portion.batch))
+    if channel.meters:
+        check_meters(turn, channel.meters, channel, portion.messages, len(portion.batch))
 
 
 def check_meters(

@@ -93,15 +93,12 @@ class Quotas:
 
     def __init__(self) -> None:
         self.named: dict[str, Quota] = {}
-        # How often they have changed.
-        self.changes = 0
         # Of each quota what tells whether it is for a subject of its kind, and its meters.
         self._covers: dict[str, Callable[[str], bool]] = {}
         self._meters: dict[str, dict[str, Meter]] = {}
 
     def put(self, quota: Quota) -> None:
         """Add a quota, or put it in place of the one of its name, whose meters begin anew."""
-        self.changes += 1
         self.named[quota.name] = quota
         self.named = dict(sorted(self.named.items()))
         self._covers[quota.name] = matching(quota.subject.partition(":")[2] or MANY)
@@ -109,7 +106,6 @@ class Quotas:
 
     def remove(self, name: str) -> None:
         """Forget a quota and its meters."""
-        self.changes += 1
         del self.named[name], self._covers[name], self._meters[name]
 
     def of_channel(self, name: str) -> Meters:

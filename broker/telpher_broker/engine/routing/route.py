@@ -46,7 +46,8 @@ def routed(turn: Turn, exchange: Exchange, whole: Portion) -> list[Portion]:
 
 def _reached(turn: Turn, route: Route) -> Route:
     """The channels that messages of a route get to: these, and the feeds of the topics."""
-    feeds = [feed.number for number in route for feed in turn.state.numbered[number].feeds]
+    state = turn.state
+    feeds = [feed for number in route for feed in state.watched(state.numbered[number]).feeds]
     return (*route, *feeds) if feeds else route
 
 
