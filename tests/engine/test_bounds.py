@@ -301,6 +301,23 @@ def test_what_failed_and_comes_back_to_more_than_there_may_be_goes(
     assert bodies_in(driver, session, "jobs") == [b"c", b"d"]
 
 
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_what_became_due_goes_in_its_place(driver: Driver, is_broken_off: bool) -> None:
+    """A delay that is over stands in line where it ended, between older messages and newer ones,
+    whether these are a tail that nobody has touched or one that another delay has broken off."""
+    session = driver.connect()
+    declare(driver, session, limit_count=4, overflow="drop_oldest")
+    driver.publish(session, "jobs", b"due", properties={"delay_ms": 1000})
+    driver.publish(session, "jobs", b"old")
+    driver.pass_time(2000)
+    driver.publish(session, "jobs", b"c", b"d")
+    if is_broken_off:
+        driver.publish(session, "jobs", b"later", properties={"delay_ms": 5000})
+    driver.publish(session, "jobs", b"e", b"f")
+    assert bodies_in(driver, session, "jobs")[:2] == [b"c", b"d"]
+    assert bodies_in(driver, session, "jobs")[-2:] == [b"e", b"f"]
+
+
 def test_the_least_important_goes_first(driver: Driver) -> None:
     session = driver.connect()
     declare(driver, session, limit_count=3, overflow="drop_oldest")

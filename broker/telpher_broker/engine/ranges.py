@@ -161,13 +161,17 @@ class Ranges:
         """The span to be delivered next."""
         return self._spans[self._ready[0][3]] if self._ready else None
 
-    def lowest_ready(self) -> Span | None:
-        """The span that is first in line among those of the lowest priority."""
+    def lowest_ready(self) -> tuple[Span, int] | None:
+        """The span that is first in line among those of the lowest priority, and up to where it
+        goes before a delay that is over."""
         ready = self._ready
         if not ready:
             return None
         index = ordered.after(ready, (ready[-1][0], -1, -1, -1))
-        return self._spans[ready[index][3]]
+        span = self._spans[ready[index][3]]
+        if span.behind is None and index + 1 < len(ready):
+            return span, min(span.end, ready[index + 1][1] + 1)
+        return span, span.end
 
     def turn_end(self, span: Span) -> int:
         """Up to where `span`, which is next in line, goes before a delay that is over.

@@ -199,12 +199,17 @@ class Subscription:
             )
         if self.ranges.aging is not None:
             return self.next_in_line()[1:]
-        span = self.ranges.lowest_ready()
-        if span is not None and span.priority == 0 and (span.behind or 0) < self.cursor:
-            return span.first, span.end
-        if span is None or self.cursor < self.channel.log.next:
+        lowest = self.ranges.lowest_ready()
+        if lowest is None:
             return self.cursor, self.channel.log.next
-        return span.first, span.end
+        span, end = lowest
+        if span.priority == 0:
+            if span.behind is not None and span.behind >= self.cursor:
+                return self.cursor, span.behind + 1
+            return span.first, end
+        if self.cursor < self.channel.log.next:
+            return self.cursor, self.channel.log.next
+        return span.first, end
 
     def mature(self, now_ms: int, most: int) -> int:
         """Make ready `most` of what is due, as `Ranges.mature` does; how much that was."""

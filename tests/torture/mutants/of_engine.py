@@ -316,6 +316,30 @@ MUTANTS = (
         "",
         _MODEL,
     ),
+    # -- partitions
+    Mutant(
+        "a partition is served to the member that holds some of it and to its owner at once",
+        _SUBSCRIPTION,
+        """        if next(holders, None) is not None:
+            return None
+        return active if active is self.owner or "partition" not in self.channel.config else None""",
+        """        return self.owner""",
+        _MODEL,
+    ),
+    Mutant(
+        "who subscribes to the partitions of a topic misses what goes to a new one",
+        f"{_ENGINE}/routing/partitions.py",
+        "        if name and subscription.durable:\n",
+        "        if name and not subscription.durable:\n",
+        _MODEL,
+    ),
+    Mutant(
+        "a key's partition depends on which came first",
+        f"{_ENGINE}/routing/hashring.py",
+        "        self._pairs.sort()\n",
+        "        self._pairs.sort(key=lambda pair: len(self._pairs) * pair[0] % 2**61)\n",
+        _MODEL,
+    ),
     # -- bounds
     Mutant(
         "each batch of a transaction has the same room to itself",
@@ -334,16 +358,12 @@ MUTANTS = (
     Mutant(
         "of what is too much the last in line goes",
         _SUBSCRIPTION,
-        """        if span is None or self.cursor < self.channel.log.next:
+        """        if lowest is None:
             return self.cursor, self.channel.log.next
-        return span.first, span.end
-
-    def mature""",
-        """        if span is None or self.cursor < self.channel.log.next:
+""",
+        """        if lowest is None:
             return self.channel.log.next - 1, self.channel.log.next
-        return span.first, span.end
-
-    def mature""",
+""",
         _MODEL,
     ),
     Mutant(
