@@ -13,6 +13,7 @@ import pytest
 from .driver import START_MS
 from .machine import PRODUCER_WINDOW, EngineAgainstModel
 from .machine.base import CHANNELS
+from .machine.partitions import PARTITIONED
 from .machine.publishing import Rows
 from .machine.routing import EXCHANGES, By
 
@@ -79,6 +80,7 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
             start=random.choice(STARTS),
             acks=random.random() < 0.5,
             token=random.choice([None, None, b"a" * 16, b"b" * 16]),
+            member=random.choice([None, b"m" * 16, b"n" * 16]),
         )
     elif kind == "fetch":
         machine.fetch(which, random.randint(1, 6), random.choice([0, 400, 3000]))
@@ -109,8 +111,12 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
         if machine.model.exchanges:
             name = random.choice(list(machine.model.exchanges))
             machine.bind(which, name, random.choice(machine.sources), _by(random))
+    elif kind == "partition":
+        machine.partition(which, random.choice(list(PARTITIONED)), random.randint(1, 5))
+    elif kind == "join":
+        machine.join(which, random.choice(list(PARTITIONED)), random.choice([b"m", b"n"]) * 16)
     elif kind == "unbind":
-        if any(exchange.bindings for exchange in machine.model.exchanges.values()):
+        if machine.bindings:
             machine.unbind(which, random.randrange(10))
     elif kind == "connect":
         if len(machine.model.windows) < 4:
@@ -139,6 +145,8 @@ _WEIGHTS = {
     "transact": 6,
     "bind": 3,
     "unbind": 1,
+    "partition": 1,
+    "join": 1,
     "administer": 3,
     "change_scheduled": 5,
     "restart": 1,
@@ -159,7 +167,7 @@ def walk(
             random.random() < 0.5,
             random.choice([300, 1000, 100_000]),
             random.sample(list(CHANNELS), 5),
-            random.sample(list(EXCHANGES), exchanges),
+            random.sample([*EXCHANGES, *PARTITIONED], exchanges),
             [(random.randrange(100), random.randrange(100), _by(random)) for _ in range(6)],
             [],
         )

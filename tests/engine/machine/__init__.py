@@ -9,10 +9,11 @@ from hypothesis.stateful import initialize
 from .base import CHANNELS, pick
 from .base import PRODUCER_WINDOW as PRODUCER_WINDOW
 from .consuming import Consuming, prefetches, subscriptions
+from .partitions import PARTITIONED
 from .routing import EXCHANGES, By, bindings
 
 some_channels = st.permutations(list(CHANNELS)).map(lambda names: names[:4])
-some_exchanges = st.permutations(list(EXCHANGES)).map(lambda names: names[:2])
+some_exchanges = st.permutations([*PARTITIONED, *EXCHANGES]).map(lambda names: names[:2])
 
 
 class EngineAgainstModel(Consuming):
@@ -39,13 +40,19 @@ class EngineAgainstModel(Consuming):
         for name in channels:
             self.declare(name)
         for name in exchanges:
-            self.declare_exchange(name)
-        for number, target, by in bound if exchanges else ():
-            name = exchanges[number % len(exchanges)]
-            self.bound.append((name, channels[target % len(channels)], by))
+            if name in PARTITIONED:
+                self._partition(0, name, 2)
+            else:
+                self.declare_exchange(name)
+        bindable = [name for name in exchanges if name in EXCHANGES]
+        for number, to, by in bound if bindable else ():
+            name = bindable[number % len(bindable)]
+            self.bound.append((name, channels[to % len(channels)], by))
         for name, to, by in self.bound:
             self._bind(0, name, to, by)
         self.try_routes(0)
+        for name in [one for one in exchanges if one in PARTITIONED]:
+            self.join(0, name, b"m" * 16)
         for which, (number, subscription, prefetch) in enumerate(consumers):
-            name = channels[number % len(channels)]
+            name = list(self.model.channels)[number % len(self.model.channels)]
             self._consume(which, name, subscription, set(), prefetch=prefetch, lease_ms=1500)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from telpher.protocol import frames as f
 
 from ..model import Consumer, offsets_of, row_of
 from .base import names, offset_sets, pick, starts
-from .routing import Routing
+from .partitions import PARTITIONED, Partitions
 
 prefetches = st.sampled_from([0, 0, 1, 2, 5, 100])
 subscriptions = st.sampled_from([None, "a", "a", "b"])
+members = st.sampled_from([None, b"m" * 16, b"n" * 16, b"o" * 16])
 tokens = st.sampled_from([None, None, b"a" * 16, b"b" * 16])
 
 
-class Consuming(Routing):
+class Consuming(Partitions):
     @rule(
         which=pick,
         name=names,
@@ -28,6 +29,7 @@ class Consuming(Routing):
         start=starts,
         acks=st.booleans(),
         token=tokens,
+        member=members,
         held=offset_sets,
     )
     def consume(self, which: int, name: str, held: set[int], **options: Any) -> None:
@@ -61,6 +63,14 @@ class Consuming(Routing):
         assert lost <= held
         self.model.joined(consumer, held, lost)
         self.done(self.driver.settle())
+
+    @precondition(lambda self: self.model.exchanges.keys() & PARTITIONED.keys())
+    @rule(which=pick, name=st.sampled_from(list(PARTITIONED)), member=members)
+    def join(self, which: int, name: str, member: bytes | None) -> None:
+        """Consume all partitions as one member."""
+        for part in [one for one in self.model.channels if one.startswith(name + ".")]:
+            options = {"prefetch": 1, "lease_ms": 1500, "start": "earliest", "member": member}
+            self._consume(which, part, "a", set(), **options)
 
     @rule(which=pick, messages=st.integers(1, 6), wait_ms=st.sampled_from([0, 400, 3000]))
     def fetch(self, which: int, messages: int, wait_ms: int) -> None:
@@ -155,8 +165,7 @@ class Consuming(Routing):
         if verb == "delete":
             self.model.delete(self.model.channels[name])
             self.call(which, "delete", {}, channel=name)
-            self.declare(name)
-            self.bind_again(name)
+            self.redeclare(name)
         elif sub is None:
             pass
         elif verb == "purge":

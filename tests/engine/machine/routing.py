@@ -33,6 +33,16 @@ class Routing(Publishing):
         super().__init__()
         self.bound: list[tuple[str, str, By]] = []
 
+    def redeclare(self, name: str) -> None:
+        """Make again what was deleted, bound as it was in the beginning."""
+        if name in EXCHANGES:
+            self.declare_exchange(name)
+        else:
+            self.declare(name)
+        for exchange, to, by in self.bound:
+            if name in (exchange, to):
+                self._bind(0, exchange, to, by)
+
     def declare_exchange(self, name: str) -> None:
         kind, alternate = EXCHANGES[name]
         if alternate not in self.sources:
@@ -45,8 +55,9 @@ class Routing(Publishing):
     @precondition(lambda self: self.model.exchanges)
     @rule(which=pick, name=exchanges, to=sources, by=bindings)
     def bind(self, which: int, name: str, to: str, by: By) -> None:
-        self._bind(which, name, to, by)
-        self.try_routes(which)
+        if name in EXCHANGES:
+            self._bind(which, name, to, by)
+            self.try_routes(which)
 
     def _bind(self, which: int, name: str, to: str, by: By) -> None:
         exchange = self.model.exchanges[name]
@@ -61,14 +72,19 @@ class Routing(Publishing):
         named = _named(exchange, binding)
         self.call(which, "bind", {"bound": int(is_new)}, **named)
 
-    @precondition(lambda self: any(one.bindings for one in self.model.exchanges.values()))
+    @precondition(lambda self: self.bindings)
     @rule(which=pick, number=pick)
     def unbind(self, which: int, number: int) -> None:
-        bound = [(one, b) for one in self.model.exchanges.values() for b in one.bindings]
-        exchange, binding = bound[number % len(bound)]
+        exchange, binding = self.bindings[number % len(self.bindings)]
         exchange.bindings.remove(binding)
         self.call(which, "unbind", {"unbound": 1}, **_named(exchange, binding))
         self.try_routes(which)
+
+    @property
+    def bindings(self) -> list[tuple[Exchange, Binding]]:
+        """All but those of partitions."""
+        all_of_them = self.model.exchanges.values()
+        return [(one, b) for one in all_of_them if one.name in EXCHANGES for b in one.bindings]
 
     def try_routes(self, which: int) -> None:
         """A message of each key to each exchange: what was remembered of keys holds no more."""
@@ -80,14 +96,7 @@ class Routing(Publishing):
     def delete_exchange(self, which: int, name: str) -> None:
         self.model.delete_exchange(name)
         self.call(which, "delete_exchange", {}, exchange=name)
-        self.declare_exchange(name)
-        self.bind_again(name)
-
-    def bind_again(self, name: str) -> None:
-        """What is declared anew is bound as it was in the beginning."""
-        for exchange, to, by in self.bound:
-            if name in (exchange, to):
-                self._bind(0, exchange, to, by)
+        self.redeclare(name)
 
 
 def _named(exchange: Exchange, binding: Binding) -> dict[str, Any]:

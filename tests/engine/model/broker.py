@@ -29,6 +29,12 @@ class Model(Publishing):
         if name not in self.channels[channel].subs:
             self._new_sub(self.channels[channel], name, start, True, True)
 
+    def subscribe_alike(self, former: Channel, channel: str) -> None:
+        """Who subscribes to another partition misses nothing of this new one."""
+        for sub in former.subs.values():
+            if sub.name and sub.durable:
+                self.subscribe(channel, sub.name, "earliest")
+
     def _new_sub(self, channel: Channel, name: str, start: Any, durable: bool, acks: bool) -> Sub:
         sub = channel.subs[name] = Sub(channel, name, durable, acks)
         for message in channel.messages[self.position(channel, start) :]:
@@ -54,15 +60,18 @@ class Model(Publishing):
             self.subscribe(channel.name, frame.subscription, options.get("start", "latest"))
             sub = channel.subs[frame.subscription]
         prefetch = options.get("prefetch", 0)
-        token = options.get("token")
-        return Consumer(session, frame.request, sub, prefetch, prefetch, options["lease_ms"], token)
+        consumer = Consumer(session, frame.request, sub, prefetch, prefetch, options["lease_ms"])
+        consumer.token, consumer.member = options.get("token"), options.get("member", b"")
+        return consumer
 
     def joined(self, consumer: Consumer, held: set[int], lost: set[int]) -> None:
         """What the engine answered to CONSUME; `held` was asked to be kept."""
         sub, former = consumer.sub, self.by_token(consumer.token)
+        is_alone = not any(sub.held(one) for one in sub.consumers if one is not former)
         for offset in sorted(held):
             place = sub.places.get(offset)
             may = consumer.token is not None and sub.durable and place is not None
+            may = may and (is_alone or not sub.is_shared_out)
             may = may and (place.consumer is former if place.consumer else place.attempt > 0)
             if may and place.consumer is None and place.due_ms > self.now_ms:
                 may = False
@@ -75,13 +84,15 @@ class Model(Publishing):
                 place.deadline_ms = self.now_ms + consumer.lease_ms
                 if consumer.prefetch:
                     consumer.credit -= 1
+        at = len(sub.consumers)
         if former is not None:
             if former.sub is sub:
+                at = sub.consumers.index(former)
                 consumer.missed = former.missed
             if former.session is not None:
                 self._closed(former, "resumed_elsewhere")
             self.leave(former)
-        sub.consumers.append(consumer)
+        sub.consumers.insert(at, consumer)
 
     def by_token(self, token: bytes | None) -> Consumer | None:
         found = [c for c in self.consumers() if token is not None and c.token == token]
@@ -275,6 +286,7 @@ class Model(Publishing):
         consumer = self.consumer(session, frame.request)
         sub = consumer.sub
         assert not consumer.missed, "what was missed is told first"
+        assert sub.may_serve(consumer)
         lines = []
         for first, attempt, published_ms, batch in frame.parts:
             columns = batches.decode(batch)
@@ -439,6 +451,7 @@ class Model(Publishing):
             if sub.in_line(self.now_ms):
                 for consumer in sub.consumers:
                     can = consumer.session is not None and self.windows[consumer.session] > 0
+                    can = can and sub.may_serve(consumer)
                     assert not (can and consumer.credit > 0), "ready, and credit, and nothing came"
         for consumer in self.consumers():
             listens = consumer.session is not None and self.windows[consumer.session] > 0

@@ -41,7 +41,8 @@ class Consumer:
     prefetch: int
     credit: int
     lease_ms: int
-    token: bytes | None
+    token: bytes | None = None
+    member: bytes = b""
     fetch: tuple[int, int] | None = None  # (request, deadline)
     got: int = 0
     missed: int = 0
@@ -100,6 +101,21 @@ class Sub:
         if aging_seconds is None:
             return -message.priority
         return since_ms - message.priority * aging_seconds * 1000
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether it is of a partition."""
+        return "partition" in self.channel.config
+
+    def may_serve(self, consumer: Consumer) -> bool:
+        """Of a partition only the one member whose it is, when nobody else holds anything."""
+        if not self.is_shared_out:
+            return True
+        here = [one for one in self.consumers if one.session is not None]
+        members = sorted({one.member for one in here})
+        owner = members[self.channel.config["partition"] % len(members)]
+        others = [p.consumer for p in self.places.values() if p.consumer not in (None, consumer)]
+        return consumer is next(one for one in here if one.member == owner) and not others
 
     def held(self, consumer: Consumer) -> list[int]:
         return [o for o, place in sorted(self.places.items()) if place.consumer is consumer]

@@ -10,7 +10,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.frames import Level
 
 from .channels import Channel, Consumer, Message
-from .routing import Exchange, grouped, route
+from .routing import Binding, Exchange, grouped, route
 from .said import Expected, plain
 
 
@@ -109,7 +109,10 @@ class Publishing:
             self._check_room(source, count, len(batch), promised)
             return Publication(source, count, [Portion([source], batch)])
         rows = zip(columns.keys or [None] * count, columns.headers or [None] * count, strict=True)
-        routes = [route(self.exchanges, name, key, headers) for key, headers in rows]
+        routes = [
+            route(self.exchanges, name, key, headers, serial)
+            for serial, (key, headers) in enumerate(rows, source.next)
+        ]
         if (columns.properties or {}).get("mandatory") and not all(routes):
             raise Refused("unroutable")
         portions = []
@@ -200,6 +203,22 @@ class Publishing:
         """A channel or an exchange is deleted: nothing leads there any more."""
         for exchange in self.exchanges.values():
             exchange.forget(target)
+
+    def partition(self, name: str, kind: str, count: int) -> None:
+        """Have so many partitions: those that are missing are made, like the others."""
+        exchange = self.exchanges.setdefault(name, Exchange(name, "consistent-hash"))
+        there = {f"{name}.{n}" for n in range(9)} & {b.target for b in exchange.bindings}
+        former = min(there, default=None)
+        if max(there, default="") >= f"{name}.{count}":
+            raise Refused("channel_differs")
+        for index in range(count):
+            part = f"{name}.{index}"
+            if part not in self.channels:
+                self.declare(part, kind, {"partition": index})
+                if former is not None:
+                    self.subscribe_alike(self.channels[former], part)
+            if part not in there:
+                exchange.bindings.append(Binding(part))
 
     # -- what is said of it --------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,14 +37,30 @@ class Exchange:
     alternate: str | None = None
     bindings: list[Binding] = field(default_factory=list)
     next: int = 0
+    # Of a consistent hash: which target is a key's, by the engine; and which it was among which.
+    choose: Callable[[str | None, int], str] | None = None
+    chosen: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, str]:
         return {} if self.alternate is None else {"alternate": self.alternate}
 
-    def targets(self, key: str | None, headers: Headers) -> set[str]:
+    def targets(self, key: str | None, headers: Headers, serial: int) -> set[str]:
+        if self.choose is not None:
+            return {self._hashed(key, serial)} if self.bindings else set()
         found = {b.target for b in self.bindings if b.wants(self.kind, key, headers)}
         return found or {name for name in [self.alternate] if name is not None}
+
+    def _hashed(self, key: str | None, serial: int) -> str:
+        """Any, but of the same key the same, unless that has gone or another has come."""
+        assert self.choose is not None
+        target, among = self.choose(key, serial), {binding.target for binding in self.bindings}
+        assert target in among
+        if key is not None:
+            former, then = self.chosen.get(key, (target, among))
+            assert target == former or former not in among or target not in then
+            self.chosen[key] = target, among
+        return target
 
     def forget(self, target: str) -> None:
         """It is deleted."""
@@ -53,14 +69,14 @@ class Exchange:
 
 
 def route(
-    exchanges: dict[str, Exchange], name: str, key: str | None, headers: Headers
+    exchanges: dict[str, Exchange], name: str, key: str | None, headers: Headers, serial: int
 ) -> frozenset[str]:
-    """The channels that a message gets to, whichever ways lead there."""
+    """The channels that a message gets to, whichever ways lead there. `serial` is its number."""
     reached = {name}
     asked: set[str] = set()
     while ways := sorted((reached & exchanges.keys()) - asked):
         asked.add(ways[0])
-        reached |= exchanges[ways[0]].targets(key, headers)
+        reached |= exchanges[ways[0]].targets(key, headers, serial)
     return frozenset(reached - exchanges.keys())
 
 
