@@ -32,6 +32,9 @@ from .repeats import Repeats
 # Instead of a file: as lines of the ordinary log.
 IN_THE_LOG: Final = Path("-")
 FIRST_CHAIN: Final = "0" * 64
+# How each line begins, before and after its chain.
+_BEGIN: Final = b'{"chain": "'
+_GO_ON: Final = b'", "number": '
 LINE_BYTES_MAX: Final = 8192
 TEXT_CHARACTERS_MAX: Final = 300
 PARTS_MAX: Final = 50
@@ -68,16 +71,10 @@ class Audit:
         if self._file is None:
             return
         told = {name: _told(value) for name, value in fields.items() if value is not None}
-        if not self._is_file:
-            log.info(f"audit: {event}", **told)
-            return
-        if self._unsaid_losses:
-            lost, self._unsaid_losses = self._unsaid_losses, 0
-            if self._write("lines_lost", {"lines": lost}):
-                log.warning("the audit log is written again", lines_lost=lost)
-            else:
-                self._unsaid_losses = lost
-        if self._unsaid_losses or not self._write(event, told):
+        if self._unsaid_losses and self._put("lines_lost", {"lines": self._unsaid_losses}):
+            log.warning("the audit log is written again", lines_lost=self._unsaid_losses)
+            self._unsaid_losses = 0
+        if self._unsaid_losses or not self._put(event, told):
             self.lines_lost += 1
             self._unsaid_losses += 1
 
@@ -90,8 +87,8 @@ class Audit:
         if self._repeats.is_new(event, what, now):
             self.note(event, **what, **fields)
 
-    def note_repeats(self, now: float) -> None:
-        """Tell what was counted in minutes that are over; to be called often."""
+    def note_repeats(self, now: float = math.inf) -> None:
+        """Tell what was counted in minutes that are over, to be called often; or all of it."""
         for repeat in self._repeats.due(now):
             self.note(repeat.event, **repeat.what, times=repeat.times)
 
@@ -108,26 +105,28 @@ class Audit:
             return
         if last_number:  # another log was put in its place
             self._number, self._chain = last_number, last_chain
-        os.close(former)
+        with suppress(OSError):
+            os.close(former)
         self._anchor("the audit log was opened")
 
     def close(self) -> None:
-        """No more lines; where the chain ends is told to the log."""
+        """Tell what was counted. No more lines; where the chain ends is told to the log."""
+        self.note_repeats()
         if self._fd >= 0:
             self._anchor("the audit log ends")
-            os.close(self._fd)
+            with suppress(OSError):
+                os.close(self._fd)
             self._fd = -1
 
     def _is_in_place(self) -> bool:
         assert self._file is not None
         try:
-            found = self._file.stat(follow_symlinks=False)
+            return os.path.samestat(os.lstat(self._file), os.fstat(self._fd))
         except OSError:
             return False
-        return os.path.samestat(found, os.fstat(self._fd))
 
     def _anchor(self, event: str) -> None:
-        log.info(event, file=str(self._file), number=self._number, chain=self._chain)
+        log.always(event, file=str(self._file), number=self._number, chain=self._chain)
 
     def _open(self) -> tuple[int, str]:
         """Open the file; the number of its last line, and what the next one's chain is."""
@@ -135,14 +134,14 @@ class Audit:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
         try:
             descriptor = os.open(self._file, flags, 0o600)
+            try:
+                self._check(descriptor)
+                found = _last_line(descriptor, self._file)
+            except BaseException:
+                os.close(descriptor)
+                raise
         except OSError as error:
             raise AuditError(f"audit_log {self._file}: {error.strerror}") from None
-        try:
-            self._check(descriptor)
-            found = _last_line(descriptor, self._file)
-        except BaseException:
-            os.close(descriptor)
-            raise
         self._fd = descriptor
         return found
 
@@ -160,6 +159,9 @@ class Audit:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AuditError(f"audit_log {self._file}: another broker writes to it") from None
+
+    def _put(self, event: str, told: Mapping[str, Any]) -> bool:
+        return self._write(event, told) if self._is_file else log.always(f"audit: {event}", **told)
 
     def _write(self, event: str, told: Mapping[str, Any]) -> bool:
         head = {
@@ -198,18 +200,25 @@ def _last_line(descriptor: int, file: Path) -> tuple[int, str]:
     size = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, 2 * LINE_BYTES_MAX, max(0, size - 2 * LINE_BYTES_MAX))
     whole, newline, torn = tail.rpartition(b"\n")
-    if torn:
-        if not newline and size:
-            raise AuditError(f"audit_log {file} holds something else; name another file")
-        os.ftruncate(descriptor, size - len(torn))
-        log.warning("the audit log had a torn line, which was cut", bytes_cut=len(torn))
-    if not whole:
-        return 0, FIRST_CHAIN
     last = whole.rpartition(b"\n")[2]
     number, _ = parse(last)
-    if number is None:
+    if number is None if newline else not _may_begin_a_line(torn):
         raise AuditError(f"audit_log {file} holds something else; name another file")
-    return number, sha256(last).hexdigest()
+    if torn:
+        os.ftruncate(descriptor, size - len(torn))
+        log.warning("the audit log had a torn line, which was cut", bytes_cut=len(torn))
+    return (0, FIRST_CHAIN) if number is None else (number, sha256(last).hexdigest())
+
+
+def _may_begin_a_line(torn: bytes) -> bool:
+    """Whether a line of ours may begin so, as far as all of them begin alike."""
+    before, digest, after = torn[: len(_BEGIN)], torn[len(_BEGIN) :][:64], torn[len(_BEGIN) + 64 :]
+    return (
+        len(torn) <= LINE_BYTES_MAX
+        and _BEGIN.startswith(before)
+        and not digest.strip(b"0123456789abcdef")
+        and _GO_ON.startswith(after[: len(_GO_ON)])
+    )
 
 
 def parse(line: bytes) -> tuple[int | None, str]:

@@ -128,6 +128,7 @@ def run(
 def _live(daemon: Daemon, audit: Audit, settings: Settings) -> ExitCode:
     audit.note("began", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir))
     code = trio.run(daemon.live)
+    audit.note_repeats()
     audit.note("ended", exit_code=int(code))
     return code
 

@@ -76,6 +76,11 @@ class Logger:
         """What somebody should look at now."""
         _log("error", event, fields)
 
+    def always(self, event: str, **fields: Any) -> bool:
+        """What somebody has asked for, as `info` and whatever the level is; whether it was
+        written."""
+        return _write("info", event, fields)
+
     def seldom(self, level: str, event: str, **fields: Any) -> None:
         """What others bring about as often as they like; `code` in `fields` tells causes apart."""
         if _sparing.may_write((event, str(fields.get("code", ""))), time.monotonic()):
@@ -101,9 +106,13 @@ def say_withheld() -> None:
 
 
 def _log(level: str, event: str, fields: Event) -> None:
-    least, render, stream = _output
-    if _LEVELS[level] < least:
-        return
+    if _LEVELS[level] >= _output.least:
+        _write(level, event, fields)
+
+
+def _write(level: str, event: str, fields: Event) -> bool:
+    """Write a line; whether that could be done."""
+    _, render, stream = _output
     error = fields.pop("exc_info", None)
     line = render(_safe(level, event, fields, error))
     try:  # whole lines; a standard error that is gone is not worth dying for
@@ -111,7 +120,8 @@ def _log(level: str, event: str, fields: Event) -> None:
         out.write(line + "\n")
         out.flush()
     except (OSError, ValueError):
-        return
+        return False
+    return True
 
 
 def _safe(level: str, event: str, fields: Event, error: BaseException | None) -> Event:

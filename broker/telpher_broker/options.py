@@ -372,7 +372,8 @@ class Settings:
         values.file(),
         None,
         "File that gets a line for each login, refusal and administrative act (mode 0600); opened "
-        "anew on SIGHUP if it was moved away. A - means among the other log lines.",
+        "anew on SIGHUP if it was moved away. A - means among the other log lines, whatever "
+        "log_level is.",
     )
     log_format: str = _option(
         "Logs",

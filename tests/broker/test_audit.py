@@ -137,7 +137,18 @@ def test_nobody_else_writes_to_it_meanwhile_also_after_reopening(tmp_path: Path)
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    for content in (b"precious\n", b"precious", b'{"number": 1}\n', b"[]\n"):
+    chain = b'{"chain": "' + b"0" * 64
+    for content in (
+        b"precious\n",
+        b"precious",
+        b"precious\nand more",
+        b'{"number": 1}\n',
+        b"[]\n",
+        b'{"chain": "00x',
+        chain + b'0", "number": 1',
+        chain + b'", "name": "',
+        chain + b'", "number": 1, "about": "' + b"x" * LINE_BYTES_MAX,
+    ):
         path.write_bytes(content)
         path.chmod(0o600)
         with pytest.raises(AuditError, match="name another file"):
@@ -169,13 +180,44 @@ def test_a_line_that_a_crash_tore_is_cut_and_the_chain_goes_on(tmp_path: Path) -
     audit.close()
     whole = path.read_bytes()
     second = whole.index(b"\n") + 1
-    for end in range(second, len(whole)):
+    for end in range(len(whole)):
         path.write_bytes(whole[:end])
         audit = Audit(path)
         audit.note("again")
         audit.close()
-        assert [line["event"] for line in lines(path)] == ["login", "again"]
+        told = [line["event"] for line in lines(path)]
+        assert told == (["again"] if end < second else ["login", "again"])
         assert check([path]).faults == ()
+
+
+@pytest.mark.parametrize("call", ["fstat", "pread", "ftruncate", "flock", "close"])
+def test_whatever_fails_when_it_is_opened_anew_the_old_file_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """And where there is no old one, the start is refused in so many words."""
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+    audit = Audit(path)
+    audit.note("login")
+    path.rename(old)
+    torn = b'{"chain": "'
+    path.write_bytes(torn)
+    path.chmod(0o600)
+
+    def fail(*_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_module.fcntl if call == "flock" else audit_module.os, call, fail)
+        audit.reopen()
+        if call != "close":
+            with pytest.raises(AuditError, match="Input/output error"):
+                Audit(path)
+            assert path.read_bytes() == torn
+    audit.note("act")
+    audit.close()
+    told = [line["event"] for line in lines(old)]
+    assert told == (["login"] if call == "close" else ["login", "act"])
+    assert not check([old, path] if call == "close" else [old]).faults
 
 
 @pytest.mark.parametrize("taken", [0, 10])
@@ -266,6 +308,60 @@ def test_among_the_log_lines() -> None:
         logs.configure("info", "auto")
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert (line["event"], line["user"]) == ("audit: login", "root")
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_among_the_log_lines_whatever_the_level(level: str) -> None:
+    stream = StringIO()
+    logs.configure(level, "json", stream)
+    try:
+        audit = Audit(IN_THE_LOG)
+        audit.note("login", user="root")
+    finally:
+        logs.configure("info", "auto")
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["event"], line["level"]) == ("audit: login", "info")
+    assert audit.lines_lost == 0
+
+
+def test_lines_that_the_log_did_not_take_are_counted() -> None:
+    class Full(StringIO):
+        is_full = True
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    stream = Full()
+    logs.configure("error", "json", stream)
+    try:
+        audit = Audit(IN_THE_LOG)
+        audit.note("login")
+        audit.note("login")
+        assert audit.lines_lost == 2
+        stream.is_full = False
+        audit.note("act")
+    finally:
+        logs.configure("info", "auto")
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line.get("lines")) for line in told] == [
+        ("audit: lines_lost", 2),
+        ("audit: act", None),
+    ]
+
+
+def test_where_the_chain_begins_and_ends_is_told_whatever_the_level(tmp_path: Path) -> None:
+    stream = StringIO()
+    logs.configure("error", "json", stream)
+    try:
+        audit = Audit(tmp_path / "audit")
+        audit.note("login")
+        audit.close()
+    finally:
+        logs.configure("info", "auto")
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["number"] for line in told] == [0, 1]
 
 
 # -- what a broker tells

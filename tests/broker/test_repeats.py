@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
 from pathlib import Path
 
-from telpher_broker.audit import Audit
+import pytest
+
+from telpher_broker import logs
+from telpher_broker.audit import IN_THE_LOG, Audit
 from telpher_broker.repeats import OF_ALL_MAX, OF_ONE_MAX
 
 from .test_audit import about, lines
@@ -74,3 +79,19 @@ def test_whoever_fills_the_log_each_user_is_told_of(tmp_path: Path) -> None:
     assert len(lines(path)) <= 2 * (2 * OF_ALL_MAX + 101)
     assert not audit._repeats._sizes
     audit.close()
+
+
+@pytest.mark.parametrize("file", ["audit", "-"])
+def test_what_was_counted_is_told_at_the_end(tmp_path: Path, file: str) -> None:
+    stream = StringIO()
+    logs.configure("info", "json", stream)
+    try:
+        audit = Audit(IN_THE_LOG if file == "-" else tmp_path / file)
+        for _ in range(51):
+            audit.note_seldom("turned_away", {"user": "root"}, 0.0)
+        audit.close()
+    finally:
+        logs.configure("info", "auto")
+    text = stream.getvalue() if file == "-" else (tmp_path / file).read_text()
+    last = json.loads(text.splitlines()[-1])
+    assert (last["user"], last["times"]) == ("root", 50)
