@@ -39,7 +39,7 @@ from .manifest import (
     replace_small,
 )
 from .reader import Block
-from .recovery import check_unlisted, load_manifest
+from .recovery import OpenFile, check_unlisted, load_manifest
 from .transcript import Passed, checksum_of, read_back, write_increment, write_snapshot
 
 ROOT_LOCK = "backup.lock"
@@ -51,7 +51,8 @@ class BackupReport:
     """What a run did.
 
     `base` holds every record below `record`; this run added those from `from_record` on, or all
-    of them, where it began the base: `because` says why, and is empty where it did not.
+    of them, where it began the base: `because` says why, and is empty where it did not. `damage`
+    is what is wrong with the newest base, where that is why.
     """
 
     base: Path
@@ -63,15 +64,20 @@ class BackupReport:
     files: int
     bytes: int
     seconds: float
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base that is there: its manifest, and the facts of each run that added to it, in order."""
+    """A base that is there: its manifest, and the facts of each run that added to it, in order.
+
+    If it cannot be used, `damage` says why, and nothing else of it is known.
+    """
 
     path: Path
     manifest: Manifest
     runs: tuple[Facts, ...]
+    damage: str = ""
 
     @property
     def is_as_it_was_left(self) -> bool:
@@ -86,8 +92,9 @@ def backup(
 ) -> BackupReport:
     """Bring the backups in `root` up to the log in `source`; `full` begins a new base.
 
-    `taken_ms` is the time, in ms since 1970. Raises `StorageDamaged` for what is wrong with the
-    source, `StorageLocked` while another run is under way, `StorageError`.
+    `taken_ms` is the time, in ms since 1970. A base that cannot be used is left as it is, and
+    another begun. Raises `StorageDamaged` for what is wrong with the source, `StorageLocked` while
+    another run is under way, `StorageError`.
     """
     files = files or Files()
     try:
@@ -141,11 +148,44 @@ def remove_all(files: Files, directory: Path) -> None:
 
 
 def bases(root: Path, files: Files | None = None) -> list[Base]:
-    """The bases in a backup root, oldest first. Raises `StorageDamaged`, OSError."""
+    """The bases in a backup root, oldest first. Raises OSError for the root."""
     files = files or Files()
+    return [find_base(path, files) for path in base_paths(root, files)]
+
+
+def base_paths(root: Path, files: Files) -> list[Path]:
+    """Where the bases in a backup root are, oldest first. Raises OSError."""
     found = [_BASE.fullmatch(name) for name in files.list(root)]
     numbers = sorted(int(match[1]) for match in found if match and not match[2])
-    return [load_base(root / f"base-{number}", files) for number in numbers]
+    return [root / f"base-{number}" for number in numbers]
+
+
+def find_base(path: Path, files: Files) -> Base:
+    """One base of a root. If it rots or is half removed, that is no matter of the others."""
+    try:
+        base = load_base(path, files)
+        if base.is_as_it_was_left:
+            _see_files(files, base)
+    except (StorageError, OSError) as error:
+        return Base(path, Manifest(b""), (), damage_told_by(error))
+    return base
+
+
+def damage_told_by(error: Exception) -> str:
+    if isinstance(error, StorageDamaged):
+        return f"{error.file} is damaged at byte {error.offset}: {error.text}"
+    return str(error)
+
+
+def _see_files(files: Files, base: Base) -> None:
+    """See that all is there, by the lengths: what it holds is read by who restores it."""
+    for run in base.runs:
+        for name, length_bytes, _ in run.files:
+            with OpenFile(files, base.path, name) as fd:
+                found_bytes = files.size(fd)
+            if found_bytes != length_bytes:
+                text = f"it should be of {length_bytes} bytes"
+                raise StorageDamaged(base.path, name, min(found_bytes, length_bytes), text)
 
 
 def load_base(path: Path, files: Files | None = None) -> Base:
@@ -166,6 +206,10 @@ def load_base(path: Path, files: Files | None = None) -> Base:
     return Base(path, manifest, tuple(runs))
 
 
+def _number_after(base: Base) -> int:
+    return int(base.path.name.partition("-")[2]) + 1
+
+
 class _Run:
     """One backup, of one view."""
 
@@ -177,21 +221,22 @@ class _Run:
         self._began = perf_counter()
 
     def run(self, full: bool) -> BackupReport:
-        before = bases(self._root, self._files)
+        before = base_paths(self._root, self._files)
         if not before:
             return self._begin(1, "there was none")
-        newest = before[-1]
-        number = int(newest.path.name.partition("-")[2]) + 1
-        sources = {run.source for base in before for run in base.runs}
-        if sources - {self._view.manifest.directory}:
-            raise StorageError(
-                f"{self._root} holds backups of another data directory than "
-                f"{self._view.directory}, or of what was restored from one; name another place"
-            )
+        newest = find_base(before[-1], self._files)
+        number = _number_after(newest)
+        self._see_source(newest, before[:-1])
         if full:
             return self._begin(number, "it was asked for")
+        if newest.damage:
+            return self._begin_beside(newest, newest.damage)
         if not newest.is_as_it_was_left:
             return self._begin(number, f"{newest.path.name} was used otherwise since")
+        try:
+            left = check_unlisted(self._files, newest.path, newest.manifest)
+        except StorageDamaged as error:
+            return self._begin_beside(newest, damage_told_by(error))
         new = self._new_blocks(newest.runs[-1])
         if new is None:
             is_retired = newest.runs[-1].record <= self._view.manifest.upto
@@ -199,8 +244,19 @@ class _Run:
             other = f"{newest.path.name} has records that the log has lost"
             return self._begin(number, retired if is_retired else other)
         with self._locked(newest.path):
-            self._sweep(newest)
+            self._sweep(newest, left)
             return self._add(newest, new)
+
+    def _see_source(self, newest: Base, earlier: list[Path]) -> None:
+        """The newest base that tells whose it is speaks for all: each was begun beside such."""
+        base = newest
+        while not base.runs and earlier:
+            base = find_base(earlier.pop(), self._files)
+        if base.runs and base.runs[-1].source != self._view.manifest.directory:
+            raise StorageError(
+                f"{self._root} holds backups of another data directory than "
+                f"{self._view.directory}, or of what was restored from one; name another place"
+            )
 
     @contextmanager
     def _locked(self, base: Path) -> Iterator[None]:
@@ -210,13 +266,12 @@ class _Run:
         finally:
             lock.release()
 
-    def _sweep(self, base: Base) -> None:
+    def _sweep(self, base: Base, left: list[str]) -> None:
         """Remove what a run has left that was killed."""
-        left = check_unlisted(self._files, base.path, base.manifest)
         kept = [facts_name(generation) for generation in base.manifest.increments]
         names = self._files.list(base.path)
-        left += [name for name in names if name.startswith("backup-") and name not in kept]
-        remove_names(self._files, base.path, left)
+        facts = [name for name in names if name.startswith("backup-") and name not in kept]
+        remove_names(self._files, base.path, [*left, *facts])
 
     def _new_blocks(self, facts: Facts) -> Iterator[Block] | None:
         """What comes after the last block of a base; None if the log does not have that block."""
@@ -247,6 +302,10 @@ class _Run:
         self._files.rename(partial, base)
         self._files.sync_directory(self._root)
         return self._report(base, because, 0, facts)
+
+    def _begin_beside(self, base: Base, damage: str) -> BackupReport:
+        report = self._begin(_number_after(base), f"{base.path.name} cannot be used")
+        return replace(report, damage=damage)
 
     def _write_base(self, path: Path) -> Facts:
         source, files = self._view.manifest, self._files

@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from .api import StorageError
-from .backup import Base, bases, load_base, remove_all
+from .backup import Base, base_paths, find_base, load_base, remove_all
 from .file_header import parse_name
 from .files import Files
 from .held import View
@@ -104,16 +104,24 @@ def _choose(files: Files, backup: Path, target: Target) -> Base:
     """The newest base that reaches back to the target."""
     if MANIFEST in files.list(backup):
         return load_base(backup, files)
-    found = bases(backup, files)
-    if not found:
+    paths = base_paths(backup, files)
+    if not paths:
         raise StorageError(f"there is no backup in {backup}, and it is no data directory")
-    for base in reversed(found):
-        if target.record is not None and base.manifest.upto > target.record + 1:
-            continue
-        if target.time_ms is not None and base.runs and base.runs[0].base_ms > target.time_ms:
-            continue
-        return base
-    return found[0]  # which will say how far it reaches back
+    while True:
+        base = find_base(paths.pop(), files)
+        if base.damage:
+            raise StorageError(
+                f"{base.path} cannot be used: {base.damage}. To restore from another base, name "
+                f"that one; see what there is by: telpher backups {backup}"
+            )
+        if not paths or _reaches_back(base, target):
+            return base  # the oldest will say itself how far it reaches back
+
+
+def _reaches_back(base: Base, target: Target) -> bool:
+    if target.record is not None and base.manifest.upto > target.record + 1:
+        return False
+    return not (target.time_ms is not None and base.runs and base.runs[0].base_ms > target.time_ms)
 
 
 def _check_files(files: Files, base: Base) -> None:

@@ -123,3 +123,31 @@ def test_the_list_of_backups(tmp_path: Path, root: Path, command: Command) -> No
     # One on which somebody has started a broker of another kind is listed all the same.
     (root / "base-1" / "backup-0000000002").unlink()
     assert command("backups", str(root)).code == ExitCode.OK
+
+
+def test_a_base_that_is_damaged_is_listed_and_warned_of(
+    tmp_path: Path, root: Path, command: Command
+) -> None:
+    with serving(tmp_path) as daemon:
+        command("publish", "jobs", "body", "--url", daemon.unix_url)
+        command("backup", str(root), "--data-dir", str(daemon.data))
+        (root / "base-1" / "manifest").unlink()
+        result = command("backup", str(root), "--data-dir", str(daemon.data))
+    assert result.code == ExitCode.OK
+    assert result.err.startswith("warning: base-1 cannot be used: manifest is damaged")
+    listed = command("backups", str(root))
+    assert listed.code == ExitCode.OK
+    assert "manifest is damaged at byte 0: it is missing" in listed.out.splitlines()[1]
+    first, second = command("backups", str(root), "--json").rows
+    assert "missing" in first["damage"]
+    assert (first["to"], second["damage"]) == (None, None)
+    assert command("restore", str(root), str(tmp_path / "new")).code == ExitCode.OK
+
+
+def test_the_page_removes_no_base_in_the_minute_of_a_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (removal,) = re.findall(r"^(\d+) .* xargs -r rm -r$", page, re.MULTILINE)
+    runs = re.findall(r"^(\S+) .* telpher backup .*--data-dir", page, re.MULTILINE)
+    assert sorted(runs) == ["*/5", "2"]
+    assert int(removal) % 5
+    assert removal != "2"

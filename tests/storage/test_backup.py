@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +38,7 @@ from .worlds import (
     opened,
     outcome,
     prefix_length,
+    shorten,
     snapshot,
     state_at,
 )
@@ -481,8 +482,74 @@ def test_every_flipped_bit_of_the_facts_is_found(source: Path, root: Path) -> No
         assert decode_facts(path.read_bytes()) is None
         path.write_bytes(good)
     flip(path, 99)
-    with pytest.raises(StorageError, match=re.escape(str(path))):
-        back_up(source, root)
+    report = back_up(source, root)
+    assert report.base.name == "base-2"
+    assert f"{path} does not match its checksum" in report.damage
+
+
+def _is_a_file(base: Path) -> None:
+    shutil.rmtree(base)
+    base.write_text("what a copy has left")
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "a bit of its facts": lambda base: flip(base / "backup-0000000002", 99),
+    "a bit of its manifest": lambda base: flip(base / "manifest", 99),
+    "no manifest": lambda base: (base / "manifest").unlink(),
+    "no data": lambda base: (base / "increment-0000000002").unlink(),
+    "half its data": lambda base: shorten(base / "increment-0000000002", 100),
+    "no directory": _is_a_file,
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_older_base_that_is_spoilt_stops_no_run_and_no_list(
+    source: Path, root: Path, scratch: Path, how: str
+) -> None:
+    """It may be half removed: there is a time for that each week."""
+    build(source, "aa")
+    back_up(source, root)
+    back_up(source, root, full=True)
+    SPOILT[how](root / "base-1")
+    build(source, "a")
+    report = back_up(source, root)
+    assert (report.base.name, report.because, report.damage) == ("base-2", "", "")
+    first, second = bases(root)
+    assert first.damage
+    assert second.damage == ""
+    assert length(root / "base-2", scratch) == 6
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_where_the_newest_base_is_spoilt_another_begins_and_says_why(
+    source: Path, root: Path, tmp_path: Path, scratch: Path, how: str
+) -> None:
+    build(source, "aa")
+    back_up(source, root)
+    back_up(source, root, full=True)
+    SPOILT[how](root / "base-2")
+    build(tmp_path / "other", "a")
+    with pytest.raises(StorageError, match="another data directory"):
+        back_up(tmp_path / "other", root)
+    report = back_up(source, root)
+    assert (report.base.name, report.because) == ("base-3", "base-2 cannot be used")
+    assert report.damage
+    assert back_up(source, root).because == ""
+    assert length(root / "base-3", scratch) == 4
+
+
+def test_a_base_with_an_older_manifest_put_back_is_left_alone(source: Path, root: Path) -> None:
+    build(source, "aa")
+    base = back_up(source, root).base
+    older = (base / MANIFEST).read_bytes()
+    build(source, "a")
+    back_up(source, root)
+    (base / MANIFEST).write_bytes(older)
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    report = back_up(source, root)
+    assert report.base.name == "base-2"
+    assert "older one" in report.damage
+    assert {path: path.read_bytes() for path in base.iterdir()} == before
 
 
 def test_the_copies_claim_no_more_than_was_synced(source: Path, root: Path) -> None:

@@ -194,6 +194,18 @@ def test_a_file_that_is_not_what_the_backup_wrote_is_found(root: Path, tmp_path:
     put_back(root, tmp_path / "new")
 
 
+@pytest.mark.parametrize("spoilt", ["backup-0000000002", "manifest", "increment-0000000002"])
+def test_a_spoilt_base_hinders_none_that_is_newer_and_is_told_before_one_that_is_older(
+    root: Path, tmp_path: Path, spoilt: str
+) -> None:
+    backup(tmp_path / "data", root, 13 * MINUTE_MS, full=True, files=QuickFiles())
+    (root / "base-2" / spoilt).write_bytes(b"")
+    assert put_back(root, tmp_path / "new").record == 16
+    with pytest.raises(StorageError, match=r"base-2 cannot be used: .* name that one"):
+        put_back(root, tmp_path / "then", Target(record=9))
+    assert put_back(root / "base-1", tmp_path / "then", Target(record=9)).record == 10
+
+
 def test_nothing_is_written_where_something_is(root: Path, tmp_path: Path) -> None:
     for name in ("new", "other.partial"):
         (tmp_path / name).mkdir()

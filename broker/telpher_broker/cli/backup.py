@@ -53,10 +53,11 @@ def backup(
     """Bring the backups in the directory ROOT up to date, whether or not a broker runs.
 
     ROOT holds bases: base-1, base-2, ... Each is a data directory that a broker could start on. A
-    run adds what is new to the newest base; it begins another when the log was rewritten since,
-    or with --full. All that was confirmed before the command was given is in the backup, and
-    what it adds is read back before it counts. Nothing else of ROOT changes, so older bases may
-    be removed at any time. Run it as the user who runs the broker, or as root.
+    run adds what is new to the newest base; it begins another when the log was rewritten since or
+    the newest cannot be used, or with --full. All that was confirmed before the command was given
+    is in the backup, and what it adds is read back before it counts. Nothing else of ROOT is
+    looked at, so older bases may be removed at any time. Run it as the user who runs the broker,
+    or as root.
     """
     from telpher_storage.backup import backup as back_up
 
@@ -70,6 +71,8 @@ def backup(
 
 
 def _print_backup(report: BackupReport) -> None:
+    if report.damage:  # for who reads nothing but what went wrong
+        click.echo(f"warning: {escape(f'{report.because}: {report.damage}')}", err=True)
     if report.because:
         click.echo(f"a new base: {report.because}")
     base = escape(str(report.base))
@@ -93,7 +96,9 @@ def backups(root: Path, as_json: bool) -> None:
     """List the bases in ROOT, oldest first, and which points each can be restored to.
 
     Of a base, "from" and "from time" are the earliest point, "to" and "to time" the latest;
-    "taken" is when the last run looked, which the base holds the state of, too.
+    "taken" is when the last run looked, which the base holds the state of, too. Of a base that
+    cannot be used, "damage" says why; whether files are what was written is seen by who restores
+    them, and by telpher check.
     """
     from telpher_storage.backup import bases
 
@@ -107,17 +112,17 @@ def backups(root: Path, as_json: bool) -> None:
     print_table([name.replace("_", " ") for name in _ROW], shown)
 
 
-_ROW = ("base", "from", "to", "from_time", "to_time", "taken", "runs", "bytes")
+_ROW = ("base", "from", "to", "from_time", "to_time", "taken", "runs", "bytes", "damage")
 
 
 def _row(base: Base) -> dict[str, Any]:
     if not base.runs:  # whoever made this into something else has its reasons
-        return dict.fromkeys(_ROW) | {"base": base.path}
+        return dict.fromkeys(_ROW) | {"base": base.path, "damage": base.damage or None}
     first, last = base.runs[0], base.runs[-1]
     size = sum(file.bytes for run in base.runs for file in run.files)
     points = (max(first.base_record - 1, 0), last.record - 1)
     times = (first.base_ms, last.time_ms, last.taken_ms)
-    return dict(zip(_ROW, (base.path, *points, *times, len(base.runs), size), strict=True))
+    return dict(zip(_ROW, (base.path, *points, *times, len(base.runs), size, None), strict=True))
 
 
 def _shown(name: str, value: Any) -> object:
