@@ -93,6 +93,7 @@ class ClientConnection:
         self._sendable = trio.Event()
         self._emptied = trio.Event()
         self.is_member = False
+        self.is_dismissed = False
         # Not read from for now, for the broker's own reasons.
         self.is_paused = False
         self.broken = False
@@ -182,7 +183,10 @@ class ClientConnection:
             await self._emptied.wait()
 
     def dismiss(self, code: str, text: str) -> None:
-        """Say GOAWAY, whatever state the connection is in."""
+        """Say GOAWAY, whatever state the connection is in; who has heard one hears no second."""
+        if self.is_dismissed:
+            return
+        self.is_dismissed = True
         goaway = f.Goaway(0, code, text)
         if self.protocol.state is State.CLOSED:
             self._said.append(encode(goaway))

@@ -306,6 +306,8 @@ class Broker:
                     elif frames is not received:
                         await trio.lowlevel.checkpoint()
         except RemoteProtocolError as error:
+            if connection.is_dismissed:
+                return False  # it has heard why it is to go; what it said may have crossed that
             is_turned_away = isinstance(error, TurnedAway)
             log.seldom(
                 "warning",

@@ -43,6 +43,7 @@ from .options import Settings
 from .strangers import Arrival
 from .version import VERSION
 
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FAILED_EXIT_SECONDS: Final = 0.5
 FAILED_LOOK_SECONDS: Final = 0.25
 FILES_BESIDE_CONNECTIONS: Final = 64
@@ -127,6 +128,10 @@ def run(
 
 def _live(daemon: Daemon, audit: Audit, settings: Settings) -> ExitCode:
     audit.note("began", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir))
+    # The loop hears signals while it runs. One before that is heard then; one when it has ended
+    # must not put an end of its own in the place of the exit code.
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: daemon.early.append(number))
     code = trio.run(daemon.live)
     audit.note_repeats()
     audit.note("ended", exit_code=int(code))
@@ -269,6 +274,8 @@ class Daemon:
         self._core_ended = trio.Event()
         self._stopping_since = 0.0
         self._signal: str | None = None
+        # Signals that came before the loop could hear them.
+        self.early: list[int] = []
 
     def _statistics(self) -> dict[str, Any]:
         """What `stats` tells of those who come in."""
@@ -360,23 +367,28 @@ class Daemon:
                 _exit_after(FAILED_EXIT_SECONDS, ExitCode.DISK_FAILED, "a call does not return")
 
     async def _signals(self, task_status: trio.TaskStatus[None]) -> None:
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        with trio.open_signal_receiver(*numbers) as received:
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            for number in self.early:
+                self._heed(number)
             task_status.started()
             async for number in received:
-                if number == signal.SIGHUP:
-                    self._broker.audit.reopen()
-                    self._read_log_level()
-                    self._read_certificates()
-                    self._broker.audit.note("reload")
-                elif self._stop.is_set():
-                    log.warning("stopped at once, by a second signal", exit_code=int(ExitCode.QUIT))
-                    _exit_now(ExitCode.QUIT)
-                else:
-                    self._stopping_since = time.monotonic()
-                    self._signal = signal.Signals(number).name
-                    self._broker.audit.note("stopping", signal=self._signal)
-                    self._stop.set()
+                self._heed(number)
+
+    def _heed(self, number: int) -> None:
+        """Do what a signal asks for."""
+        if number == signal.SIGHUP:
+            self._broker.audit.reopen()
+            self._read_log_level()
+            self._read_certificates()
+            self._broker.audit.note("reload")
+        elif self._stop.is_set():
+            log.warning("stopped at once, by a second signal", exit_code=int(ExitCode.QUIT))
+            _exit_now(ExitCode.QUIT)
+        else:
+            self._stopping_since = time.monotonic()
+            self._signal = signal.Signals(number).name
+            self._broker.audit.note("stopping", signal=self._signal)
+            self._stop.set()
 
     def _read_log_level(self) -> None:
         try:

@@ -319,6 +319,20 @@ async def test_a_consumer_that_does_not_read_gets_no_more_than_its_window() -> N
         assert reply.result["subscriptions"][0]["leased"] == 7
 
 
+async def test_who_introduces_himself_to_a_draining_broker_hears_one_goaway(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with house() as place, trio.open_nursery() as nursery:
+        peer = place.stranger()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(place.broker.drain, 30)
+        await trio.testing.wait_all_tasks_blocked()
+        goaway = await peer.ask(f.Hello(0, (1,), "test", {}))
+        assert goaway == f.Goaway(0, "draining", goaway.text)
+        with pytest.raises(EOFError):
+            await peer.hear()
+
+
 async def test_an_orderly_stop_says_goaway_waits_and_marks_clean(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

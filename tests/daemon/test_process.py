@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -186,6 +187,40 @@ def test_strangers_on_the_port_do_no_harm(tmp_path: Path) -> None:
         assert on_bus(daemon.url, take_all) == []
         assert all("exception" not in row for row in daemon.events())
         assert daemon.stop() == ExitCode.OK
+
+
+SIGNALLED_LATE = """
+import os, signal, sys
+from telpher_broker import cli, daemon
+
+live = daemon.Daemon.live
+
+async def signalled(self):
+    code = await live(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return code
+
+daemon.Daemon.live = signalled
+sys.exit(cli.main(sys.argv[sys.argv.index("serve"):]))
+"""
+
+
+def test_a_signal_after_a_failed_disk_leaves_its_exit_code(tmp_path: Path) -> None:
+    """The loop, which hears signals, has ended by then; the process has not."""
+
+    async def publish_until_it_breaks() -> None:
+        async with telpher.connect(daemon.url, reconnect_seconds=0.1) as bus:
+            while True:
+                await bus.publish("jobs", b"x" * 10_000)
+
+    program = tmp_path / "signalled_late.py"
+    program.write_text(SIGNALLED_LATE)
+    tracer = (sys.executable, str(program))
+    with serving(tmp_path, "--reserve-bytes", "0", tracer=tracer) as daemon:
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        with pytest.raises(telpher.Broken):
+            trio.run(publish_until_it_breaks)
+        assert daemon.ended() == ExitCode.DISK_FAILED
 
 
 def test_a_failed_disk_ends_it_and_nothing_confirmed_is_lost(tmp_path: Path) -> None:
