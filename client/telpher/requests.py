@@ -21,7 +21,7 @@ import anyio
 from telpher.protocol.names import INBOX_PREFIX
 
 from .content import Body, as_body, as_headers, as_key, as_properties
-from .errors import TelpherError, Timeout, UnknownChannel
+from .errors import Broken, Refused, TelpherError, Timeout, UnknownChannel
 from .eventloop import signal_class
 from .lane import Waiting
 
@@ -95,11 +95,19 @@ class Inbox:
                 for message in batch:
                     self._take(message)
                 batch.ack()
+        except Refused as error:
+            # It is the inbox that was refused; what was asked has gone out, and may be done.
+            self._end(
+                Broken(f"the request may have been carried out, but its inbox is gone: {error}")
+            )
         except TelpherError as error:
-            self.is_ended = True
-            for pending in list(self._pending.values()):
-                pending.ended = error
-                pending.arrived.set()
+            self._end(error)
+
+    def _end(self, error: TelpherError) -> None:
+        self.is_ended = True
+        for pending in list(self._pending.values()):
+            pending.ended = error
+            pending.arrived.set()
 
     def _take(self, message: MessageView) -> None:
         headers = dict(message.headers)
@@ -168,8 +176,9 @@ class Requesting:
         """Publish a request and wait for the first reply to it, `timeout` seconds at most.
 
         After that time it expires, and nobody begins with it any more. Raises Timeout; with
-        `fail_fast`, NoResponders at once where nobody consumes the channel; and what `publish`
-        raises.
+        `fail_fast`, NoResponders at once where nobody consumes the channel; Broken where the inbox
+        is gone, by a loss of power say, and it may have been carried out; and what `publish`
+        raises, when it was not.
 
             reply = await bus.request("rpc.add", b"[1, 2]", timeout=5)
         """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telpher.errors import Closed, Lagged, LeaseLost, LimitReached
+from telpher.errors import Closed, ConsumerExclusive, Lagged, LeaseLost, LimitReached
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
 from telpher.protocol.frames import pairs
@@ -260,6 +260,18 @@ def test_lost_messages_that_were_not_taken_are_dropped():
     left = [offset for d in pair.state.deliveries for offset in range(d.first, d.end)]
     assert left == [0, 3, 4]
     assert [len(d.bodies) for d in pair.state.deliveries] == [1, 2]
+
+
+def test_a_nack_of_who_may_not_come_back_tells_why():
+    pair = Pair()
+    pair.deliver(0, 1)
+    pair.state.nack(0, 1, pair.state.take(), {})
+    pair.session.cut()
+    pair.connect()
+    consume, nack = pair.heard()
+    pair.say(f.Refused(consume.request, "consumer_exclusive", "somebody is there"))
+    pair.say(f.Refused(nack.request, "unknown_consumer", "this connection has no consumer 1"))
+    assert isinstance(pair.state.refused, ConsumerExclusive)
 
 
 def test_a_nack_that_returns_before_its_answer_stays_held():

@@ -398,7 +398,8 @@ class ConsumerState:
         if settling.error is not None and not isinstance(settling.error, Refused):
             self.unanswered = settling.error
         elif isinstance(settling, Nacking):
-            self.refused = self.refused or settling.error
+            # That the broker does not know a consumer which has ended says nothing to anybody.
+            self.refused = self.refused or self.ended or settling.error
         elif settling.outcome is Outcome.ACK and not self.automatic:
             lost = settling.offsets if settling.error is not None else settling.answer.lost
             if lost:
