@@ -70,6 +70,8 @@ def decided_by(seed: int, gauges: Gauges, run_in_thread: Callable[..., Any]) -> 
         (time, "time_ns", gauges.wall_ns),
         (time, "perf_counter", gauges.now),
         (file_storage, "perf_counter", gauges.now),
+        # States are small here: so that a snapshot takes more than one step all the same.
+        (file_storage, "STEP_BYTES", 100),
         (syncer, "perf_counter_ns", gauges.worked_ns),
         (watermarks, "machine_bytes", lambda: MACHINE_BYTES),
         (watermarks, "resident_bytes", lambda: gauges.resident_bytes),

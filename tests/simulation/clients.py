@@ -9,18 +9,19 @@ from __future__ import annotations
 import random
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from telpher import LeaseLost, PublishFailed, Refused
+from telpher import Broken, ConsumerExclusive, LeaseLost, PublishFailed, Refused, Timeout
 from telpher.bus import Bus
 from telpher.consumer import Consumer
 from telpher.producer import Producer
 
 from .chance import stream
-from .ledger import Ledger
+from .ledger import Ledger, reply_to
 from .plan import Part
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 Role = Callable[["Client"], Awaitable[None]]
 NEVER_SECONDS = 1e6
+LAST_SECONDS = 60.0  # of the last request
+KEYS = ("a", "b", "c")
 
 
 class Client:
@@ -128,7 +131,7 @@ async def _publish(client: Client, channel: str, body: bytes, options: dict[str,
         if "dedup_id" not in options:  # it may be there by an earlier one
             client.world.ledger.not_taken(body)
     else:
-        client.world.ledger.confirmed(body, receipt.offset, receipt.level)
+        client.world.ledger.confirmed(body, receipt.offset, receipt.level, options.get("key"))
 
 
 def _options(client: Client) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _options(client: Client) -> dict[str, Any]:
     if "ttl" in wanted:
         options["ttl"] = chance.choice((0.2, 2.0, 30.0))
     if "key" in wanted:
-        options["key"] = chance.choice((None, "a", "b", "c"))
+        options["key"] = chance.choice((None, *KEYS))
     return options
 
 
@@ -179,8 +182,21 @@ def _consumer(client: Client, **options: Any) -> tuple[Consumer, str]:
     """A consumer of a queue or a durable subscription, and the name of what it reads."""
     channel, subscription = client.part.channel, client.part.given.get("subscription")
     if subscription is None:
-        return client.bus.consume(channel, **options), channel
+        exclusive = client.part.given.get("exclusive", False)
+        return client.bus.consume(channel, exclusive=exclusive, **options), channel
     return client.bus.subscribe(channel, subscription, start="earliest", **options), subscription
+
+
+def _alone(role: Role) -> Role:
+    """The role of a consumer that may have to wait until another has left."""
+
+    async def wait_and_consume(client: Client) -> None:
+        while True:
+            with suppress(ConsumerExclusive):
+                return await role(client)
+            await trio.sleep(client.chance.random())
+
+    return wait_and_consume
 
 
 async def work(client: Client) -> None:
@@ -251,7 +267,7 @@ async def cook(client: Client) -> None:
             if not client.behaves(0.2):
                 await client.pause()
             if not client.behaves(0.05):
-                message.nack(delay=0.5)
+                _nack(message)
                 continue
             (cooked,) = ledger.send(client.name, "cooked", 1)
             ledger.cooks(message.body, cooked)
@@ -266,12 +282,65 @@ async def cook(client: Client) -> None:
                 ledger.not_taken(cooked)
                 ledger.gave_back(name, message)
                 if isinstance(error, Refused):
-                    message.nack(delay=0.5)
+                    _nack(message)
             else:
                 ledger.confirmed(cooked, work.receipts[0].offset, work.receipts[0].level)
                 if losses == ledger.losses:
                     ledger.settled(name, message)
             if world.is_over:
+                return
+
+
+def _nack(message: Any) -> None:
+    with suppress(LeaseLost):
+        message.nack(delay=0.5)
+
+
+async def look(client: Client) -> None:
+    """Look up the last message of a key of a compacted topic, to the end."""
+    world, ledger = client.world, client.world.ledger
+    while not world.is_over:
+        await client.pause()
+        key = client.chance.choice(KEYS)
+        latest, losses = ledger.latest(key), ledger.losses
+        found = await client.bus.latest(client.part.channel, key)
+        ledger.looked(key, latest, losses, found)
+
+
+async def ask(client: Client) -> None:
+    """Make requests; the last one when nothing goes wrong any more, which has to be replied to."""
+    world, ledger = client.world, client.world.ledger
+    world.publishing.add(client.name)
+    is_last = False
+    while not is_last:
+        await client.pause()
+        is_last = world.is_calm
+        (question,) = ledger.send(client.name, client.part.channel, 1)
+        timeout, losses = LAST_SECONDS if is_last else client.chance.choice((0.5, 5)), ledger.losses
+        try:
+            reply = await client.bus.request(client.part.channel, question, timeout=timeout)
+        except Refused:
+            ledger.not_taken(question)
+        except Broken:  # the inbox was lost, and it may have been carried out
+            is_last = False
+        except Timeout:
+            if is_last:
+                ledger.unanswered(question, losses)
+        else:
+            ledger.replied(question, reply.body)
+    world.publishing.discard(client.name)
+
+
+async def answer(client: Client) -> None:
+    """Reply to requests."""
+    messages, name = _consumer(client, prefetch=client.part.given.get("prefetch", 10))
+    taking = Taking(client, name, messages)
+    async with messages:
+        async for message in messages:
+            with suppress(Refused):
+                await message.reply(reply_to(message.body))
+            await taking.take(message, 1)
+            if client.world.is_over:
                 return
 
 
@@ -363,8 +432,11 @@ class Taking:
 
 ROLES: dict[str, Role] = {
     "producer": produce,
-    "worker": work,
-    "sweeper": sweep,
+    "worker": _alone(work),
+    "sweeper": _alone(sweep),
+    "looker": look,
+    "asker": ask,
+    "answerer": answer,
     "listener": listen,
     "cook": cook,
 }

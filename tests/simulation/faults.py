@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from .disk import Arm
 from .plan import Fault
 
 if TYPE_CHECKING:
+    from .life import Life
     from .world import World
 
 
@@ -46,6 +48,12 @@ def _silence(world: World, chance: random.Random) -> None:
         wire = chance.choice(wires)
         for way in chance.choice(([wire.up], [wire.down], [wire.up, wire.down])):
             way.silence()
+
+
+def _part(world: World, chance: random.Random, seconds: float) -> None:
+    wires = world.network.live()
+    if wires:
+        world.network.part(chance.choice(wires).client, trio.current_time() + seconds)
 
 
 def _stall(world: World, chance: random.Random, seconds: float) -> None:
@@ -103,6 +111,23 @@ def _snapshot(world: World, _: random.Random) -> None:
         life.start(life.snapshot)
 
 
+def _end_after_snapshot(world: World, write_seconds: float, *, power_lost: bool) -> None:
+    """What is on the disk then is read by the next process; what it took is slow."""
+    life = world.life
+    if life is not None and life.is_serving and not life.is_dead:
+        world.slow_until, world.slow_seconds = math.inf, write_seconds
+        life.start(_snapshot_and_end, world, life, power_lost)
+
+
+async def _snapshot_and_end(world: World, life: Life, power_lost: bool) -> None:
+    try:
+        await life.snapshot()
+    finally:
+        world.slow_until = 0.0
+    if not world.is_calm:
+        world.kill(power_lost=power_lost)
+
+
 def _client_dies(world: World, chance: random.Random) -> None:
     number = chance.choice(sorted(world.scopes)) if world.scopes else None
     if number is None:
@@ -127,6 +152,7 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "cut": _cut,
     "flaky": _flaky,
     "silence": _silence,
+    "away": _part,
     "stall": _stall,
     "sync_fails": lambda world, _, calls: _arm(world, "sync", errno.EIO, calls),
     "write_fails": lambda world, _, calls: _arm(world, "write", errno.EIO, calls),
@@ -134,5 +160,11 @@ _FAULTS: dict[str, Callable[..., None]] = {
     "disk_full": _fill_disk,
     "drain": _drain,
     "snapshot": _snapshot,
+    "kill_after_snapshot": lambda world, _, write_seconds: _end_after_snapshot(
+        world, write_seconds, power_lost=False
+    ),
+    "power_after_snapshot": lambda world, _, write_seconds: _end_after_snapshot(
+        world, write_seconds, power_lost=True
+    ),
     "client_dies": _client_dies,
 }

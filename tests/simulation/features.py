@@ -21,7 +21,7 @@ class Sketch:
     for an exchange, the queues that each routing key leads to. `unordered`: queues whose order is
     not that of publishing. `leaky`: those that may drop what they confirmed. `letters`: the queue
     of dead letters, with that whose letters they are. `sweepers`: who settles what is left of a
-    queue, where a worker cannot.
+    queue, where a worker cannot. `alone`: those of which one consumer at a time holds messages.
     """
 
     chance: random.Random = field(compare=False)
@@ -32,7 +32,8 @@ class Sketch:
     unordered: set[str] = field(default_factory=set)
     leaky: set[str] = field(default_factory=set)
     letters: dict[str, str] = field(default_factory=dict)
-    sweepers: dict[str, str] = field(default_factory=dict)
+    sweepers: dict[str, tuple[str, Given]] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
     clients: list[tuple[str, str, Given]] = field(default_factory=list)
 
     def produce(self, channel: str, *options: str, streams: bool = True, most: int = 2) -> None:
@@ -121,7 +122,7 @@ def topics(sketch: Sketch) -> None:
 
 def transactions(sketch: Sketch) -> None:
     sketch.channels |= {"raw": ("queue", {}), "cooked": ("queue", {})}
-    sketch.sweepers["raw"] = "cook"
+    sketch.sweepers["raw"] = ("cook", {})
     sketch.produce("raw")
     sketch.work("raw", "cook")
     sketch.work("cooked")
@@ -148,6 +149,34 @@ def bounds(sketch: Sketch) -> None:
     sketch.work("narrow")
 
 
+def one_at_a_time(sketch: Sketch) -> None:
+    """The queue says so, or each of its consumers."""
+    exclusive = sketch.chance.random() < 0.5
+    sketch.channels["alone"] = ("queue", {} if exclusive else {"single_active": True})
+    sketch.alone.add("alone")
+    sketch.sweepers["alone"] = ("sweeper", {"exclusive": exclusive})
+    sketch.produce("alone")
+    sketch.work("alone", exclusive=exclusive)
+
+
+def compaction(sketch: Sketch) -> None:
+    """A topic that keeps the last message of each key, which is looked at."""
+    sketch.channels["table"] = ("topic", {"compact": True})
+    sketch.leaky.add("table")
+    sketch.subscriptions["mirror"] = "table"
+    sketch.produce("table", "key")
+    sketch.work("table", subscription="mirror", most=1)
+    sketch.work("table", "looker", most=1)
+
+
+def requests(sketch: Sketch) -> None:
+    sketch.channels["questions"] = ("queue", {})
+    sketch.leaky.add("questions")
+    sketch.sweepers["questions"] = ("answerer", {})
+    sketch.work("questions", "asker")
+    sketch.work("questions", "answerer")
+
+
 FEATURES: tuple[Callable[[Sketch], None], ...] = (
     plain,
     priorities,
@@ -160,6 +189,9 @@ FEATURES: tuple[Callable[[Sketch], None], ...] = (
     transactions,
     exchanges,
     bounds,
+    one_at_a_time,
+    compaction,
+    requests,
 )
 
 

@@ -42,7 +42,8 @@ class Ledger:
         # Of each message: how often something had been lost when it was sent.
         self._sent_after: dict[bytes, int] = {}
         self._newest: dict[tuple[str, str, int], int] = {}
-        self._newest_of_key: dict[tuple[str, str], int] = {}
+        self._newest_of_key: dict[tuple[str, str | None], int] = {}
+        self._latest: dict[str, int] = {}  # the newest offset that was confirmed, by key
         # Which deliveries of a message were acknowledged, and not given back since. The attempt is
         # no name for one: after a loss it is made again.
         self._acked: dict[tuple[str, bytes], set[Any]] = {}
@@ -77,12 +78,17 @@ class Ledger:
         self._next[publisher, stream] = first + count
         for place in self._places.get(stream, [stream]):
             self.history.sent(publisher, place, first, count)
+            if place in self._sketch.leaky:
+                for reader in self._readers[place]:
+                    self.history.let_go(reader, publisher, first, count)
         self._note(f"{publisher} sends {stream} {first}+{count}")
         bodies = [f"{publisher} {stream} {first + n}".encode() for n in range(count)]
         self._sent_after |= dict.fromkeys(bodies, self.losses)
         return bodies
 
-    def confirmed(self, body: bytes, offset: int | None, level: str) -> None:
+    def confirmed(
+        self, body: bytes, offset: int | None, level: str, key: str | None = None
+    ) -> None:
         """A message was confirmed; `offset` is None where it is not known, or not the queue's."""
         publisher, stream, number = parsed(body)
         at = self._now()
@@ -95,9 +101,8 @@ class Ledger:
             self.history.confirmed(
                 publisher, place, number, offset=offset, level=LEVELS[level], at=at
             )
-            if place in self._sketch.leaky:
-                for reader in self._readers[place]:
-                    self.history.let_go(reader, publisher, number)
+        if stream == "table" and key is not None and offset is not None:
+            self._latest[key] = max(offset, self._latest.get(key, 0))
         if stream == "raw":
             self._raw_confirmed.add(body)
 
@@ -137,7 +142,10 @@ class Ledger:
             channel=reader if stream in self._places else stream,
             at=self._now(),
         )
-        if message.attempt == 1 and message.key is not None and subscription == "keyed":
+        is_in_order = subscription in self._sketch.alone or (
+            subscription == "keyed" and message.key is not None
+        )
+        if message.attempt == 1 and is_in_order:
             self._check_key(subscription, message)
         self._note_cooked(stream, publisher, number)
 
@@ -150,6 +158,7 @@ class Ledger:
         return f"{subscription}@{stream}" if stream in self._places else subscription
 
     def _check_key(self, subscription: str, message: Any) -> None:
+        """Whoever has them, first deliveries come in order: of each key, or (key None) of all."""
         key = (subscription, message.key)
         newest = self._newest_of_key.get(key, -1)
         if message.offset < newest:
@@ -198,6 +207,30 @@ class Ledger:
             publisher, stream, number = parsed(message.body)
             what(self._reader(subscription, stream), publisher, number, **more)
 
+    # --- the last of each key, and replies
+
+    def latest(self, key: str) -> int:
+        """The offset that the last message of a key has at least; -1 where nothing is promised."""
+        return self._latest.get(key, -1)
+
+    def looked(self, key: str, latest: int, losses: int, found: Any) -> None:
+        """The last message of a key was looked up, when it was promised to be `latest` or later."""
+        offset = -1 if found is None else found.offset
+        self._note(f"the last of {key} is at {offset}, promised {latest}")
+        if losses == self.losses and offset < latest:
+            self._violated(f"the last of {key} is at {offset}, and {latest} was confirmed")
+
+    def replied(self, question: bytes, reply: bytes) -> None:
+        """A request has its reply."""
+        self._note(f"{question.decode()} has the reply {reply.decode()}")
+        if reply != reply_to(question):
+            self._violated(f"{question.decode()} got the reply {reply.decode()}")
+
+    def unanswered(self, question: bytes, losses: int) -> None:
+        """A request had no reply in time, though nothing went wrong any more."""
+        if losses == self.losses:
+            self._violated(f"{question.decode()} was not replied to")
+
     # --- transactions
 
     def cooks(self, raw: bytes, cooked: bytes) -> None:
@@ -222,7 +255,13 @@ class Ledger:
             self.losses += 1
             self._newest.clear()
             self._newest_of_key.clear()
+            self._latest.clear()
             self._letters.clear()
+
+
+def reply_to(question: bytes) -> bytes:
+    """What is replied to a request."""
+    return b"reply to " + question
 
 
 def parsed(body: bytes) -> tuple[str, str, int]:

@@ -151,6 +151,15 @@ class WatchedBroker(Broker):
         if self._disk.failed and any(type(frame) is f.Confirm for _, frame in effects):
             self._world.violated(f"a confirm after a failed {self._disk.failed}")
         super()._speak(effects)
+        for name in self._world.plan.sketch.alone:
+            self._check_alone(name)
+
+    def _check_alone(self, name: str) -> None:
+        channel = self.engine.state.channels.get(name)
+        consumers = [] if channel is None else channel.subscriptions[""].consumers
+        holders = sum(bool(consumer.leases) for consumer in consumers)
+        if holders > 1:
+            self._world.violated(f"{holders} consumers hold messages of {name}")
 
     def recover(self) -> None:
         super().recover()

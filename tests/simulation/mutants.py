@@ -9,25 +9,45 @@ from __future__ import annotations
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from .plan import Fault, Plan
 
 
 @dataclass(frozen=True)
 class Mutant:
     """In `place`, "module:function" or "module:Class.method", `line` becomes `instead`.
 
-    `seed` is where to begin to look for it, as one that finds it is not far from there; 0: it is
-    found too seldom to look for it each time.
+    `seed` is where to begin to look for it, as one that finds it is not far from there. `plan`:
+    what is made of the plan of a seed, for what comes about too seldom by chance.
     """
 
     name: str
     place: str
     line: str
     instead: str
-    seed: int = 0
+    seed: int
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+
+
+def _left_behind(plan: Plan) -> Plan:
+    """Four times a client is away while the power goes, and while the next process is killed.
+
+    What it held may be lost, and its place be another message's that a third process gives back.
+    """
+    quarter = plan.seconds / 4
+    faults = []
+    for number in range(4):
+        at = (number + 0.2) * quarter
+        faults += [
+            Fault(3 * number, at, "away", {"seconds": 0.75 * quarter}),
+            Fault(3 * number + 1, at + 0.1, "power", {}),
+            Fault(3 * number + 2, at + 0.45 * quarter, "kill", {}),
+        ]
+    return replace(plan, persistence="aof", fsync="everysec", faults=tuple(faults))
 
 
 MUTANTS = (
@@ -86,6 +106,7 @@ MUTANTS = (
         "telpher_broker.engine.apply:_keep",
         "view.keep_channel(number)",
         "pass",
+        seed=1,
     ),
     Mutant(
         "the directory is not synced after a new manifest",
@@ -106,6 +127,8 @@ MUTANTS = (
         "telpher_broker.engine.membership:_delivered_by",
         "return log.recovered if run == turn.run_before else 0",
         "return log.next",
+        seed=30,
+        plan=_left_behind,
     ),
     Mutant(
         "what an acknowledgement has settled is taken from a later delivery",
@@ -119,6 +142,27 @@ MUTANTS = (
         "telpher.session.window:Window.cut",
         "self.waiting.extendleft(reversed(self.flying.values()))",
         "pass",
+        seed=1,
+    ),
+    Mutant(
+        "who stands by is delivered to",
+        "telpher_broker.engine.subscription:Subscription.derive_single",
+        'or bool(config.get("single_active"))',
+        "or False",
+        seed=1,
+    ),
+    Mutant(
+        "the last message of a key is superseded by itself",
+        "telpher_broker.engine.uniqueness.compaction:Compaction.added",
+        "superseded.append(former)",
+        "superseded.append(offset)",
+        seed=1,
+    ),
+    Mutant(
+        "a reply is taken for one to another request",
+        "telpher.requests:Inbox._take",
+        'pending = self._pending.get(str(headers.pop(CORRELATION_ID, "")))',
+        'headers.pop(CORRELATION_ID, ""); pending = next(iter(self._pending.values()), None)',
         seed=1,
     ),
 )

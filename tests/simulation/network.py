@@ -7,7 +7,8 @@ broken, what was under way is lost. It can go silent in one or both directions: 
 then on never arrives, and nobody is told. A reader can stall for a while. When the broker's process
 dies, what it had sent still arrives, and then the end; when its machine loses power, nothing does,
 and the client finds out when it sends to a machine that knows nothing of the connection, or when
-its heartbeat does. A dial takes time, and is refused while nobody listens, or never answered.
+its heartbeat does. A dial takes time, and is refused while nobody listens, or never answered. A
+client can be away: it loses its connections, and its dials are not answered until it is back.
 """
 
 from __future__ import annotations
@@ -258,6 +259,7 @@ class Network:
         self._numbers = 0
         self.accept: Callable[[BrokerEnd], None] | None = None
         self.is_dark = False  # the machine has no power: dials are not answered
+        self._away: dict[str, float] = {}  # until when, by client
         self.wires: list[Wire] = []
 
     def clear_up(self) -> None:
@@ -267,6 +269,7 @@ class Network:
             for way in (wire.up, wire.down):
                 way.weather = self.weather
                 way.stall(0.0)
+        self._away.clear()
 
     def live(self) -> list[Wire]:
         """The connections that stand."""
@@ -276,6 +279,7 @@ class Network:
     async def dial(self, client: str) -> ByteStream:
         """A new connection, or OSError."""
         await trio.sleep(self.weather.delay(self._chance))
+        await trio.sleep_until(self._away.get(client, 0.0))
         if self.is_dark:
             await trio.sleep_forever()  # the dialler gives up by itself
         if self.accept is None:
@@ -285,6 +289,13 @@ class Network:
         self.wires.append(wire)
         self.accept(BrokerEnd(wire, self._trace))
         return ClientEnd(wire, self._trace)
+
+    def part(self, client: str, until: float) -> None:
+        """Let a client be away."""
+        self._away[client] = until
+        for wire in self.live():
+            if wire.client == client:
+                wire.cut()
 
     def process_died(self) -> None:
         """The system closes the sockets of a dead process."""

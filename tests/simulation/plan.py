@@ -153,7 +153,19 @@ def _a_while(chance: random.Random) -> float:
     return chance.choice((0.1, 1.0, 5.0, 20.0))
 
 
-_OFTEN = ("kill", "power", "power_in_call", "power_in_sync", "flaky", "flaky", "snapshot")
+def _a_moment(chance: random.Random) -> float:
+    return chance.choice((0.02, 0.1, 0.3))
+
+
+_OFTEN = (
+    "kill",
+    "power",
+    "power_in_call",
+    "power_in_sync",
+    "flaky",
+    "flaky",
+    "kill_after_snapshot",
+)
 # Each kind of fault, and what has to be drawn for it.
 _KINDS: dict[str, dict[str, Any]] = {
     "kill": {},
@@ -165,6 +177,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "cut": {},
     "flaky": {"seconds": _a_while},
     "silence": {},
+    "away": {"seconds": _a_while},
     "stall": {"seconds": _a_while},
     "sync_fails": {"calls": _few_calls},
     "write_fails": {"calls": _few_calls},
@@ -172,6 +185,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "disk_full": {"seconds": _a_while},
     "drain": {},
     "snapshot": {},
+    "kill_after_snapshot": {"write_seconds": _a_moment},
+    "power_after_snapshot": {"write_seconds": _a_moment},
     "memory_full": {"seconds": _a_while},
     "clock_step": {"days": lambda chance: chance.choice((-3650.0, -1.0, 1.0))},
     "client_dies": {},

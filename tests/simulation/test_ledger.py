@@ -8,7 +8,7 @@ from typing import Any
 
 from .clients import Arrivals
 from .features import Sketch, plain
-from .ledger import Ledger
+from .ledger import Ledger, reply_to
 
 
 class Told:
@@ -84,6 +84,22 @@ def test_a_delivery_is_of_the_broker_that_sent_it_also_where_it_came_after_its_e
     assert not arrivals.is_of_now(message)
     told.ledger.serving = b"second"
     assert not arrivals.is_of_now(message)
+
+
+def test_an_older_last_message_of_a_key_than_was_confirmed_is_a_fault() -> None:
+    told = Told()
+    told.ledger.looked("a", 7, 0, SimpleNamespace(offset=7))
+    assert told.found() == ["lost"]  # of what nobody was given; and nothing else
+    told.ledger.looked("a", 7, 0, None)
+    assert told.violations == ["the last of a is at -1, and 7 was confirmed"]
+
+
+def test_a_reply_to_another_request_is_a_fault() -> None:
+    told = Told()
+    told.ledger.replied(b"one", reply_to(b"one"))
+    assert told.violations == []
+    told.ledger.replied(b"one", reply_to(b"two"))
+    assert told.violations == ["one got the reply reply to two"]
 
 
 def test_what_is_given_back_and_does_not_come_again_is_stuck() -> None:

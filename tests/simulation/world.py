@@ -270,12 +270,15 @@ class World:
     # --- how long calls take
 
     def _cost_seconds(self, call: str) -> float:
-        if not call.startswith("sync"):
+        """A sync takes its time, and so does a snapshot: what is written from a thread."""
+        is_sync = call.startswith("sync")
+        if not is_sync and (call != "write" or self.turns.current is None):
             return 0.00002
         seconds = self.plan.sync_seconds * (0.5 + self._cost_chance.random())
         if self._clock.current_time() < self.slow_until:
             seconds = self.slow_seconds
-        self._longest_sync = max(self._longest_sync, seconds)
+        if is_sync:
+            self._longest_sync = max(self._longest_sync, seconds)
         return seconds
 
     def _pass_time(self, seconds: float) -> None:
@@ -286,13 +289,13 @@ class World:
 
 def _sweepers(sketch: Sketch) -> list[Part]:
     queues = [name for name, (kind, _) in sketch.channels.items() if kind == "queue"]
-    parts = [(sketch.sweepers.get(name, "sweeper"), name, {}) for name in queues]
+    parts = [(name, *sketch.sweepers.get(name, ("sweeper", {}))) for name in queues]
     parts += [
-        ("sweeper", topic, {"subscription": name}) for name, topic in sketch.subscriptions.items()
+        (topic, "sweeper", {"subscription": name}) for name, topic in sketch.subscriptions.items()
     ]
     return [
         Part(SWEEPERS + number, role, channel, {"pace": 0.0, **given})
-        for number, (role, channel, given) in enumerate(parts)
+        for number, (channel, role, given) in enumerate(parts)
     ]
 
 
