@@ -125,6 +125,15 @@ class Files:
             raise NotADirectoryError(20, "not a directory", str(directory))
         return stat.S_IMODE(status.st_mode)
 
+    def owner(self, path: Path) -> tuple[int, int]:
+        """The user and the group of a file or directory."""
+        status = os.stat(path)
+        return status.st_uid, status.st_gid
+
+    def give(self, path: Path, user: int, group: int) -> None:
+        """Make it another's, which root may."""
+        os.chown(path, user, group)
+
     def restrict(self, path: Path, mode: int) -> None:
         os.chmod(path, mode)
 

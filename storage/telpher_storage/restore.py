@@ -4,8 +4,10 @@ What is restored goes on as a history of its own: it has another identity than t
 what the backup was taken from, so no file of these can get among its own by mistake.
 
 A point lies between two blocks: what was written as one (a round's records, so a transaction too)
-is restored whole or not at all. All of the base is read and checked before anything is written,
-and the directory gets its name when all of it is on the disk.
+is restored whole or not at all. All of the base is read and checked before anything is written.
+A new directory gets its name when all of it is on the disk. One that is there keeps its place and
+its owner, as it may be a volume: it is built within, and no broker starts on it before the manifest
+is moved up, which is the last that is.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 from .api import StorageError
 from .backup import Base, base_paths, find_base, load_base, remove_all
+from .directory import remove_names
 from .file_header import parse_name
 from .files import Files
 from .held import View
@@ -51,6 +54,7 @@ class Target(NamedTuple):
 
 
 ALL = Target()
+WITHIN = "restore.partial"
 
 
 class _Point(NamedTuple):
@@ -64,7 +68,8 @@ def restore(
     backup: Path, directory: Path, target: Target = ALL, files: Files | None = None
 ) -> RestoreReport:
     """Make `directory`, which may be there if it is empty, out of a backup root, one base of it,
-    or any data directory. Raises `StorageDamaged`, `StorageError`; nothing is there then.
+    or any data directory. Raises `StorageDamaged`, `StorageError`; no broker starts on what is
+    there then, and the next attempt removes it.
     """
     files = files or Files()
     began = perf_counter()
@@ -75,9 +80,8 @@ def restore(
         _check_files(files, base)
         with View(base.path) as view:
             point, whole = _find(view, base, target)
-            _build(files, view, partial, point)
-        files.rename(partial, directory)
-        files.sync_directory(directory.parent)
+            _build(files, view, partial, directory, point)
+        _put_in_place(files, partial, directory)
     except OSError as error:
         raise StorageError(f"{backup} cannot be restored to {directory}: {error}") from error
     given_up = whole - point.record
@@ -86,11 +90,11 @@ def restore(
 
 def _make_room(files: Files, directory: Path) -> Path:
     """Where to build it; nothing may be there that would be lost."""
-    if files.directory_mode(directory) is not None and files.list(directory):
-        raise StorageError(
-            f"{directory} is not empty; name an empty directory or a new one, or move it away first"
-        )
-    partial = directory.with_name(directory.name + ".partial")
+    if files.directory_mode(directory) is None:
+        partial = directory.with_name(directory.name + ".partial")
+    else:
+        partial = directory / WITHIN
+        _see_empty(files, directory, partial)
     if files.directory_mode(partial) is not None:
         ours = (MANIFEST, MANIFEST_TEMPORARY)
         foreign = [name for name in files.list(partial) if not (parse_name(name) or name in ours)]
@@ -98,6 +102,23 @@ def _make_room(files: Files, directory: Path) -> Path:
             raise StorageError(f"{partial} is in the way, with {foreign[0]} in it; move it away")
         remove_all(files, partial)
     return partial
+
+
+def _see_empty(files: Files, directory: Path, partial: Path) -> None:
+    """But for what an attempt has moved up that ended before it moved the manifest."""
+    names = [name for name in files.list(directory) if name != partial.name]
+    if not names:
+        return
+    is_unfinished = (
+        all(map(parse_name, names))
+        and files.directory_mode(partial) is not None
+        and MANIFEST in files.list(partial)
+    )
+    if not is_unfinished:
+        raise StorageError(
+            f"{directory} is not empty; name an empty directory or a new one, or move it away first"
+        )
+    remove_names(files, directory, names)
 
 
 def _choose(files: Files, backup: Path, target: Target) -> Base:
@@ -196,14 +217,42 @@ def _shown(time_ms: int) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _build(files: Files, view: View, partial: Path, point: _Point) -> None:
+def _build(files: Files, view: View, partial: Path, directory: Path, point: _Point) -> None:
     files.make_directory(partial)
     try:
+        if partial.parent == directory:
+            _own(files, partial, directory)
         _write(files, view, partial, point.record)
+        if partial.parent == directory:
+            for name in files.list(partial):
+                _own(files, partial / name, directory)
     except BaseException:
         with suppress(OSError):  # the first error is the one to tell
             remove_all(files, partial)
         raise
+
+
+def _own(files: Files, path: Path, directory: Path) -> None:
+    """Give it to the owner of the directory, who is to run the broker. Raises OSError."""
+    owner = files.owner(directory)
+    if files.owner(path)[0] != owner[0]:
+        files.give(path, *owner)
+
+
+def _put_in_place(files: Files, partial: Path, directory: Path) -> None:
+    if partial.parent != directory:
+        files.rename(partial, directory)
+        files.sync_directory(directory.parent)
+        return
+    if (files.directory_mode(directory) or 0) & 0o077:
+        files.restrict(directory, 0o700)
+    for name in files.list(partial):
+        if name != MANIFEST:
+            files.rename(partial / name, directory / name)
+    files.sync_directory(directory)
+    files.rename(partial / MANIFEST, directory / MANIFEST)
+    files.sync_directory(directory)
+    files.remove_directory(partial)
 
 
 def _write(files: Files, view: View, partial: Path, record: int) -> None:

@@ -17,7 +17,19 @@ from telpher_storage.restore import ALL, RestoreReport, Target, restore
 
 from .test_backup import FaultyFiles, Killed, length, told
 from .test_format import write_example
-from .worlds import QuickFiles, append, build, copy, flip, number, opened, outcome, state_at
+from .worlds import (
+    QuickFiles,
+    append,
+    build,
+    copy,
+    flip,
+    load,
+    make,
+    number,
+    opened,
+    outcome,
+    state_at,
+)
 
 MINUTE_MS = 60_000
 
@@ -222,22 +234,94 @@ def test_nothing_is_written_where_something_is(root: Path, tmp_path: Path) -> No
     assert not (tmp_path / "more").exists()
 
 
+class MountedFiles(QuickFiles):
+    """A directory which is a mount point, and another user's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.given: set[tuple[str, int, int]] = set()
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target == self._directory:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        super().rename(source, target)
+
+    def owner(self, path: Path) -> tuple[int, int]:
+        return (54321, 54322) if path == self._directory else super().owner(path)
+
+    def give(self, path: Path, user: int, group: int) -> None:
+        self.given.add((path.name, user, group))
+
+
+def test_a_mount_point_stays_and_its_owner_owns_what_is_restored(
+    root: Path, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir(mode=0o755)
+    files = MountedFiles(new)
+    put_back(root, new, files=files)
+    assert length(new, tmp_path / "scratch") == 16
+    names = {path.name for path in new.iterdir()}
+    assert files.given == {(name, 54321, 54322) for name in (*names, "restore.partial")}
+    assert "restore.partial" not in names
+    assert new.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_may_not_give_files_to_the_owner_is_told_before_they_are_written(
+    root: Path, tmp_path: Path
+) -> None:
+    class Files(MountedFiles):
+        def give(self, path: Path, user: int, group: int) -> None:
+            assert path.name == "restore.partial"
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    new = tmp_path / "new"
+    new.mkdir()
+    with pytest.raises(StorageError, match="not permitted"):
+        put_back(root, new, files=Files(new))
+    assert list(new.iterdir()) == []
+
+
+def test_data_that_lost_its_manifest_is_not_taken_for_an_unfinished_restore(
+    root: Path, tmp_path: Path
+) -> None:
+    """The process ended before it removed the place within; the manifest was lost later."""
+    new = tmp_path / "new"
+    new.mkdir()
+    put_back(root, new)
+    (new / "restore.partial").mkdir()
+    for spoil in (lambda: None, (new / "manifest").unlink):
+        spoil()
+        before = sorted(new.iterdir())
+        with pytest.raises(StorageError, match="not empty"):
+            put_back(root, new)
+        assert sorted(new.iterdir()) == before
+
+
+@pytest.mark.parametrize("is_there", [False, True])
 @pytest.mark.parametrize(
     "error", [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O")]
 )
 def test_a_restore_that_ends_at_any_call_leaves_nothing_by_that_name_or_all(
-    root: Path, tmp_path: Path, error: BaseException
+    root: Path, tmp_path: Path, error: BaseException, is_there: bool
 ) -> None:
+    """Where the directory is there, nothing that a broker would start on."""
     for at in range(1, 60):
         directory = tmp_path / f"new-{at}"
+        if is_there:
+            directory.mkdir()
         files = FaultyFiles(at, error)
         with suppress(Killed), told(error):
             put_back(root, directory, Target(record=14), files=files)
         files.die()
-        if directory.exists():
+        if (directory / "manifest" if is_there else directory).exists():
             assert length(directory, tmp_path / "scratch") == 15
         else:
+            if is_there and any(directory.iterdir()):
+                with pytest.raises(StorageError):
+                    load(make(copy(directory, tmp_path / "scratch")))
             assert put_back(root, directory).record == 16
+            assert length(directory, tmp_path / "scratch") == 16
         assert not directory.with_name(f"new-{at}.partial").exists()
         if files.calls < at:
             return

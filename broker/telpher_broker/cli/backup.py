@@ -152,9 +152,10 @@ def restore(
     """Make the data directory DIR out of BACKUP, and say what is given up.
 
     BACKUP is a ROOT of backups, or one base of it, or any data directory. DIR must not be there,
-    or be empty. A point lies between two blocks: what the broker did at one stroke, such as a
-    transaction, is restored whole or not at all. A time is by the broker's clock. What is
-    restored goes on as a history of its own.
+    or be empty; then it may be a mount point, and its owner owns what is restored. A point lies
+    between two blocks: what the broker did at one stroke, such as a transaction, is restored whole
+    or not at all. A time is by the broker's clock. What is restored goes on as a history of its
+    own.
     """
     from telpher_storage.restore import Target
     from telpher_storage.restore import restore as make
