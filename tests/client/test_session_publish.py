@@ -194,3 +194,32 @@ def test_a_publish_that_the_broker_holds_back_is_told_once():
     assert len(told) == 1  # it flies since the last look, for all that is known
     tick(411)
     assert told[1:] == [("jobs", 11)]
+
+
+def test_after_a_reconnect_nothing_has_been_held_back_yet():
+    """The broker was away for two minutes: that is not the same as to hold a publish back."""
+    pair = Pair(window=4)
+    pair.connect()
+    told = []
+    pair.session.on_held = lambda channel, seconds: told.append((channel, seconds))
+
+    def tick(now: float) -> None:
+        pair.now = now
+        pair.session.receive(b"", now)  # the broker is there
+        pair.session.tick(now)
+
+    pair.publish()
+    tick(12)
+    pair.cut()
+    pair.now = 130
+    pair.connect()
+    tick(130.01)
+    tick(140)
+    assert told == []
+    tick(141)
+    assert told == [("jobs", 141 - 130.01)]
+    pair.cut()
+    pair.connect()
+    tick(142)
+    tick(153)
+    assert len(told) == 1  # who was told is not told again so soon

@@ -7,6 +7,7 @@ from before a mark has flown since then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,9 +22,14 @@ class Held:
     """Looks for publishes that fly for long; to be asked now and then."""
 
     def __init__(self) -> None:
-        self._number = 0
-        self._marked_at = 0.0
         self._quiet_until = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """On a new connection everything flies from now on, under the numbers that it had: the
+        broker has held back nothing of it yet."""
+        self._number = 0
+        self._marked_at = -math.inf
 
     def look(self, windows: Iterable[Window], now: float) -> tuple[str, float] | None:
         """What it is published to and for how long, if there is one."""

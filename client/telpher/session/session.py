@@ -394,6 +394,7 @@ class Session:
         self.broker = run if type(run) is bytes and len(run) == 16 else None
         self._opening_due = None
         self.may_ask = True
+        self._held.begin()
         self._resume()
         self.wake()
         self.on_open()
