@@ -29,6 +29,7 @@ BACKLOG: Final = 1024
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 _UNAVAILABLE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _NO_CAPACITY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:192.0.2.1
 _CREDENTIALS: Final = Struct("iII")  # process, user, group: struct ucred
 
 log = get_logger()
@@ -217,7 +218,8 @@ class Peer(NamedTuple):
     """Who is at the other end.
 
     `name` is for logs: `127.0.0.1:40312`, or `unix:pid=123,uid=1000`. `address` is what it comes
-    from, without the port; of IPv6 the network, in which one has as many addresses as one likes.
+    from, without the port; of IPv6 the network (/64), in which one has as many addresses as one
+    likes.
     `uid` is the system's user at a Unix socket, `subject` that of a certificate that was checked.
     """
 
@@ -235,10 +237,19 @@ def peer_of(sock: trio.socket.SocketType) -> Peer:
             process, user, _ = _CREDENTIALS.unpack(data)
             return Peer(f"unix:pid={process},uid={user}", f"unix:uid={user}", user)
         host, port, *_ = sock.getpeername()
-        address = ":".join(host.split(":")[:4]) if ":" in host else host
-        return Peer(str(Address(host, port)), address)
+        return Peer(str(Address(host, port)), _origin(host))
     except OSError:
         return Peer("gone")
+
+
+def _origin(host: str) -> str:
+    """An IPv4 address as it is, of an IPv6 address its network: `2001:db8::/64`."""
+    if ":" not in host:
+        return host
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if packed.startswith(_IPV4_MAPPED):
+        return host
+    return socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8)) + "/64"
 
 
 async def accept(listener: trio.SocketListener, admit: Callable[[trio.SocketStream], None]) -> None:
@@ -252,7 +263,7 @@ async def accept(listener: trio.SocketListener, admit: Callable[[trio.SocketStre
                 raise
             if not short:
                 text = os.strerror(error.errno or 0)
-                log.warning("connections have to wait", reason=text)
+                log.seldom("warning", "connections have to wait", reason=text)
             short = True
             await trio.sleep(ACCEPT_PAUSE_SECONDS)
         else:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from telpher_broker.listeners import ListenError, Listeners, peer_of
+from telpher_broker import logs
+from telpher_broker.listeners import ListenError, Listeners, accept, peer_of
 from telpher_broker.options import Settings
+from telpher_broker.sparing import LINES_MAX
 from telpher_broker.values import Address
 
 ANY_PORT = (Address("127.0.0.1", 0),)
@@ -163,3 +169,57 @@ async def test_connections_come_with_a_name_and_without_delay(tmp_path: Path) ->
             assert served.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         async with await trio.open_unix_socket(str(path)), await unix.accept() as served:
             assert peer_of(served.socket).name == f"unix:pid={os.getpid()},uid={os.getuid()}"
+
+
+class Named:
+    """A socket that is connected to this address."""
+
+    family = socket.AF_INET6
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def getpeername(self) -> tuple[str, int, int, int]:
+        return self._host, 40312, 0, 0
+
+
+@pytest.mark.parametrize("network", ["2001:db8::", "2001:db8:0:1::", "2a01:4f8:0:1::", "fe80::"])
+@given(host=st.integers(0, 2**64 - 1))
+@example(host=1)
+def test_of_ipv6_it_is_the_network_that_counts(network: str, host: int) -> None:
+    """However its text is shortened: in a network of one's own one has every address."""
+    packed = socket.inet_pton(socket.AF_INET6, network)[:8] + host.to_bytes(8, "big")
+    text = socket.inet_ntop(socket.AF_INET6, packed)
+    scoped = f"{text}%eth0" if network == "fe80::" else text
+    assert peer_of(Named(scoped)).address == f"{network}/64"  # type: ignore[arg-type]
+
+
+def test_an_ipv4_address_is_itself_in_whatever_family() -> None:
+    for host in ("192.0.2.1", "::ffff:192.0.2.1"):
+        assert peer_of(Named(host)).address == host  # type: ignore[arg-type]
+
+
+@pytest.mark.trio
+async def test_who_takes_the_last_descriptors_does_not_fill_the_log(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Exhausted:
+        """Has a descriptor for every other connection."""
+
+        calls = 0
+
+        async def accept(self) -> None:
+            self.calls += 1
+            if self.calls % 2:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+    stream = StringIO()
+    logs.configure("info", "json", stream)
+    listener = Exhausted()
+    try:
+        with trio.move_on_after(50):
+            await accept(listener, lambda _: None)  # type: ignore[arg-type]
+    finally:
+        logs.configure("info", "auto")
+    assert listener.calls > 500
+    assert len(stream.getvalue().splitlines()) == LINES_MAX
