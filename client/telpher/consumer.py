@@ -11,7 +11,7 @@ import anyio
 
 from .answer import answer_of
 from .batch import Batch
-from .errors import Closed, LeaseLost
+from .errors import Closed
 from .eventloop import signal_class
 from .message import Message, Settlement
 from .session.consumer import ConsumerState
@@ -87,7 +87,11 @@ class Consumer:
         if self.state.ended is not None:
             self._ready = iter(())
         else:
-            self._ready = iter([message for message in self._ready if not message.is_lost])
+            ready = list(self._ready)
+            self._ready = iter([message for message in ready if not message.is_lost])
+            for message in ready:
+                if message.is_lost:
+                    self.state.passed_over(message.offset, message.offset + 1)
         for message in [message for message in self.opened if message.is_lost]:
             message.lose()
 
@@ -231,7 +235,7 @@ class Consumer:
         if state.lost_acks:
             lost = state.lost_acks.flat()
             state.lost_acks.clear()
-            raise LeaseLost(state.channel, lost)
+            raise state.lease_lost(lost)
         if state.refused is not None:
             refused, state.refused = state.refused, None
             raise refused

@@ -275,12 +275,24 @@ class PublishFailed(TelpherError):
 
 class LeaseLost(TelpherError):
     """The leases of `offsets` (flat ranges, ends exclusive) ended before they were settled: the
-    messages are or will be delivered again. Take a longer `lease_seconds`, or do not block the
-    event loop while you work."""
+    messages are or will be delivered again, unless a limit of their topic has dropped them; then
+    the text says that. Take a longer `lease_seconds`, or do not block the event loop while you
+    work."""
 
-    def __init__(self, channel: str, offsets: tuple[int, ...], text: str | None = None) -> None:
-        lost = f"the lease of {_ranges(offsets)} of {channel!r} was lost"
-        super().__init__(text or f"{lost}; it will be delivered again")
+    def __init__(
+        self,
+        channel: str,
+        offsets: tuple[int, ...],
+        text: str | None = None,
+        *,
+        is_dropped: bool = False,
+    ) -> None:
+        again = (
+            "a limit of the topic has dropped it" if is_dropped else "it will be delivered again"
+        )
+        super().__init__(
+            text or f"the lease of {_ranges(offsets)} of {channel!r} was lost; {again}"
+        )
         self.channel = channel
         self.offsets = offsets
 

@@ -221,7 +221,7 @@ class Message(MessageView):
 
     async def __aenter__(self) -> Message:
         if self._delivery.consumer.fenced and self.is_lost:
-            raise LeaseLost(self.channel, (self.offset, self.offset + 1))
+            raise self._lease_lost()
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
         self._delivery.consumer.owner.opened.add(self)
@@ -238,7 +238,7 @@ class Message(MessageView):
         if exc is None:
             self.ack()
         elif was_cancelled_by_loss:
-            raise LeaseLost(self.channel, (self.offset, self.offset + 1)) from None
+            raise self._lease_lost() from None
         else:
             with suppress(TelpherError):
                 self._give_back(exc)
@@ -254,6 +254,9 @@ class Message(MessageView):
             delivery.consumer.nack(offset, offset + 1, delivery, options)
         else:
             delivery.consumer.requeue(offset, offset + 1, delivery)
+
+    def _lease_lost(self) -> LeaseLost:
+        return self._delivery.consumer.lease_lost((self.offset, self.offset + 1))
 
     def lose(self) -> None:
         """Cancel the block that works on it; called when the lease is lost."""

@@ -119,3 +119,63 @@ async def test_a_topic_that_drops_tells_its_readers(daemon):
                     break
             assert got == [b"0", b"1", b"2", b"3", b"4", b"last"]
             assert messages.missed == 3
+
+
+@pytest.mark.anyio
+async def test_what_a_topic_drops_out_of_a_reader_s_hands_is_missed_too(daemon):
+    """It was delivered and waited here: the application never had it, and never will."""
+    async with telpher.connect(daemon.url) as bus:
+        await bus.declare_topic("prices", limit_count=20)
+        async with bus.subscribe("prices", name="bill") as messages:
+            for n in range(10):
+                await bus.publish("prices", b"%d" % n)
+            first = await anext(messages)
+            for n in range(10, 60):
+                await bus.publish("prices", b"%d" % n)
+            with pytest.raises(telpher.LeaseLost, match="a limit of the topic has dropped it"):
+                async with first:
+                    pass
+            assert messages.gap == (1, messages.missed + 1)
+            seen = 1
+            async for message in messages:
+                async with message:
+                    seen += 1
+                if message.body == b"59":
+                    break
+            assert 20 <= seen < 60
+            assert seen + messages.missed == 60
+            (subscription,) = (await bus.inspect("prices")).subscriptions
+            assert subscription.missed == messages.missed + 1
+
+
+def test_what_a_topic_drops_out_of_a_thread_s_hands_is_missed_too(daemon):
+    with connect_sync(daemon.url) as bus:
+        bus.declare_topic("prices", limit_count=20)
+        with bus.subscribe("prices", name="bill") as messages:
+            for n in range(10):
+                bus.publish("prices", b"%d" % n)
+            first = next(messages)
+            for n in range(10, 60):
+                bus.publish("prices", b"%d" % n)
+            seen = 1
+            for message in messages:
+                seen += 1
+                message.ack()
+                if message.body == b"59":
+                    break
+            assert 20 <= seen < 60
+            assert seen + messages.missed == 60
+            with pytest.raises(telpher.LeaseLost, match="a limit of the topic has dropped it"):
+                first.ack()
+
+
+@pytest.mark.anyio
+async def test_who_is_cut_off_is_told_of_all_that_it_had_not_settled(daemon):
+    async with telpher.connect(daemon.url) as bus:
+        await bus.declare_topic("prices", limit_count=20)
+        async with bus.subscribe("prices", name="bill", lagging="close") as messages:
+            for n in range(60):
+                await bus.publish("prices", b"%d" % n)
+            with pytest.raises(telpher.Lagged, match="between the offsets 0 and"):
+                async for _ in messages:
+                    pass

@@ -86,7 +86,7 @@ def test_one_that_asked_for_it_is_cut_off_before_anything_follows_the_gap() -> N
     assert (closed.request, closed.code) == (consumer, "lagged")
     assert closed.text == (
         "1 messages of 'news' between the offsets 1 and 2 were dropped before this consumer had "
-        "them; consume faster, or keep more"
+        "settled them; consume faster, or keep more"
     )
     assert driver.engine.statistics()["cut_off"] == 1
     assert driver.engine.state.channels["news"].log.start == 11  # nobody needs it any more

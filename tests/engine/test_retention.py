@@ -34,7 +34,7 @@ def test_a_consumer_that_is_away_goes_when_a_limit_takes_its_leases(driver: Driv
     driver.disconnect(session)
     driver.publish(other, "news", b"b")
     (inspected,) = driver.call(other, "inspect", channel="news")["subscriptions"]
-    assert (inspected["consumers"], inspected["missed"], inspected["ready"]) == (0, 0, 1)
+    assert (inspected["consumers"], inspected["missed"], inspected["ready"]) == (0, 1, 1)
 
 
 def test_what_an_unblocked_reader_has_seen_goes_at_once() -> None:
@@ -130,16 +130,17 @@ def test_settled_batches_are_not_waited_for_to_expire(driver: Driver) -> None:
     assert len(driver.engine.state.channels["news"].expiring) == 1
 
 
-def test_what_was_delivered_is_not_missed() -> None:
+def test_of_what_was_delivered_its_consumer_counts_what_it_missed() -> None:
     driver = Driver()
     session = driver.connect()
     driver.call(session, "declare", channel="news", kind="topic", config={"limit_count": 1})
-    driver.consume(session, "news", prefetch=1, acks=True)
+    consumer = driver.consume(session, "news", prefetch=1, acks=True)
     driver.publish(session, "news", b"a")
     request = driver.request()
     batch = driver.engine.state.channels["news"].log.last.batch
     said = driver.send(session, f.Publish(request, "news", None, 0, None, batch))
-    assert [type(frame) for _, frame in said] == [f.Confirm, f.Lost, f.Deliver]
+    assert [type(frame) for _, frame in said] == [f.Confirm, f.Missed, f.Lost, f.Deliver]
+    assert said[1] == (session, f.Missed(consumer, 0, 0, 1))
 
 
 def test_what_only_the_dropped_held_back_goes_too() -> None:

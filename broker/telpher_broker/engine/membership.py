@@ -117,7 +117,12 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     if prefetch:
         consumer.credit -= sum(span.end - span.first for span in consumer.leases.values())
     turn.enlist(consumer)
-    told = {"subscription": subscription.name, "next": subscription.cursor, "lost": lost}
+    told = {
+        "subscription": subscription.name,
+        "next": subscription.cursor,
+        "start": channel.log.start,
+        "lost": lost,
+    }
     turn.reply(session, f.Reply(frame.request, told))
 
 
@@ -219,18 +224,32 @@ def leave(turn: Turn, consumer: Consumer) -> None:
         turn.loosened[subscription.channel] = None
 
 
-def take_away(turn: Turn, subscription: Subscription, before: int) -> None:
-    """What is leased before an offset is about to go: tell who has it, and give credit back."""
+def take_away(
+    turn: Turn, subscription: Subscription, before: int, dropped_from: int | None = None
+) -> int:
+    """What is leased before an offset is about to go: tell who has it, and give credit back.
+
+    `dropped_from`: it is dropped from there on and will not come again. Only its client knows what
+    of it nobody has worked on, so that counts what is missed. Returns how many were leased.
+    """
+    taken = 0
     for consumer in list(subscription.consumers):
         leased = leases(consumer)
         held = [(first, min(end, before)) for first, end, _ in leased if first < before]
         if not held:
             continue
+        count = sum(end - first for first, end in held)
+        taken += count
         if consumer.session is not None:
+            if dropped_from is not None and consumer.closes_when_lagging:
+                turn.note_gap(consumer, count, dropped_from, before)
+            elif dropped_from is not None:
+                turn.reply(consumer.session, f.Missed(consumer.request, 0, dropped_from, before))
             turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
         elif leased[-1][1] <= before:
             leave(turn, consumer)
-        turn.top_up(consumer, sum(end - first for first, end in held))
+        turn.top_up(consumer, count)
+    return taken
 
 
 def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:

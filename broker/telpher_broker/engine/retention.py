@@ -73,9 +73,7 @@ def _trim(turn: Turn, channel: Channel, target: int) -> None:
     stored = channel.log.find(target)
     start = channel.log.next if stored is None else stored.first
     behind = [one for one in channel.subscriptions.values() if one.low < start]
-    before = [(one, one.low, one.missed) for one in behind]
-    for subscription in behind:
-        take_away(turn, subscription, start)
+    before = [(one, one.low, one.missed + take_away(turn, one, start, one.low)) for one in behind]
     turn.commit(r.Trimmed(channel.number, start))
     for subscription, low, missed in before:
         if subscription.missed > missed:

@@ -352,13 +352,11 @@ class Subscription:
         self._advance(self.cursor)
 
     def forget(self, offset: int, gone: Sequence[Stored]) -> None:
-        """The log has dropped what is before `offset`: what was never delivered of it is missed."""
+        """The log has dropped what is before `offset`: what was not settled of it is missed."""
         if self.passed:
             self.passed.keep(offset, self.channel.log.next)
         if len(self.ranges):
-            for span in self.ranges.carve(0, offset):
-                if not span.attempt:
-                    self.missed += span.end - span.first
+            self.missed += sum(span.end - span.first for span in self.ranges.carve(0, offset))
         if self.cursor < offset:
             self.missed += sum(max(s.end - max(s.first, self.cursor), 0) for s in gone)
             self.cursor = offset

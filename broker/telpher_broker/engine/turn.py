@@ -265,11 +265,15 @@ class Turn:
         consumers are to be told."""
         self.counters["missed"] += messages
         for consumer in subscription.consumers:
-            consumer.missed += messages
-            former = consumer.gap or (first, end)
-            consumer.gap = min(first, former[0]), max(end, former[1])
-            self.lagging[consumer] = None
-        self.wakeful[subscription] = None
+            self.note_gap(consumer, messages, first, end)
+
+    def note_gap(self, consumer: Consumer, messages: int, first: int, end: int) -> None:
+        """So many messages of `first` to `end` were dropped before this consumer had them."""
+        consumer.missed += messages
+        former = consumer.gap or (first, end)
+        consumer.gap = min(first, former[0]), max(end, former[1])
+        self.lagging[consumer] = None
+        self.wakeful[consumer.subscription] = None
 
     def use(self, channel: Channel) -> None:
         """The channel is in use: where it is deleted when it is idle, that begins anew."""

@@ -112,6 +112,7 @@ class ConsumerState:
         self.fenced = automatic
         self._serial = 0
         self._came_again = False  # there may be two deliveries here of one message
+        self._dropped_below = 0  # what is before it does not come again
         self._next: int | None = None
         self._unnamed_from: int | None = None
         self._broker: bytes | None = None  # which run of the broker has delivered what is held
@@ -177,6 +178,9 @@ class ConsumerState:
         place = result.get("next")
         if type(place) is int and (self._next is None or place < self._next):
             self._next = place  # below it after the broker lost the end of the log
+        start = result.get("start")
+        if type(start) is int:
+            self._dropped_below = start
         lost = result.get("lost") or ()
         if lost:
             self.lost(_checked_offsets(lost))
@@ -243,9 +247,22 @@ class ConsumerState:
         return True
 
     def miss(self, messages: int, first: int, end: int) -> None:
-        """So many messages between these offsets will not come."""
-        self.missed += messages
-        self.gap = (first, end)
+        """So many messages between these offsets will not come, and what is lost of those that did
+        will not come again."""
+        if first < end:  # a quota's drops have no offsets
+            self._dropped_below = max(self._dropped_below, end)
+        if messages:
+            self.missed += messages
+            self.gap = (first, end)
+
+    def passed_over(self, first: int, end: int) -> None:
+        """The application was not given these, and they are lost: what does not come again of them
+        is missed."""
+        end = min(end, self._dropped_below)
+        if first < end and self.ended is None:
+            self.missed += end - first
+            is_next = self.gap is not None and self.gap[1] == first
+            self.gap = (self.gap[0] if self.gap is not None and is_next else first, end)
 
     def _end_for_gap(self, first: int, end: int) -> None:
         self.session.leave(self, lambda _: None)
@@ -440,9 +457,12 @@ class ConsumerState:
         """What has come of these until now is not to be worked on any more."""
         self.losses.append((self._serial, gone))
         self.fenced = True
-        kept = [part for delivery in self.deliveries for part in delivery.without(gone)]
-        self.deliveries = deque(kept)
         self.on_lost()
+        deliveries, self.deliveries = self.deliveries, deque()
+        for delivery in deliveries:
+            for first, end in gone.intersection((delivery.first, delivery.end)):
+                self.passed_over(first, end)
+            self.deliveries += delivery.without(gone)
 
     def is_lost(self, offset: int, serial: int) -> bool:
         """Whether this delivery of `offset` has lost its lease."""
@@ -460,8 +480,12 @@ class ConsumerState:
             if delivery.serial <= until:
                 gone.add_all(offsets.intersection((first, end)).flat())
         if gone:
-            raise LeaseLost(self.channel, gone.flat())
+            raise self.lease_lost(gone.flat())
         return True
+
+    def lease_lost(self, offsets: f.Offsets) -> LeaseLost:
+        """What is raised for the loss of these leases."""
+        return LeaseLost(self.channel, offsets, is_dropped=offsets[-1] <= self._dropped_below)
 
     # --- time
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from .. import consumer, message
 from ..driver import Driver
-from ..errors import LeaseLost
 from ..handoff import Handoff
 from ..session.delivery import Delivery
 from .message import Batch, Message
@@ -41,7 +40,7 @@ class Consumer:
         if state.ended is not None and not state.automatic:
             raise state.ended
         if state.losses and one.is_lost:
-            raise LeaseLost(one.channel, (one.offset, one.offset + 1))
+            raise state.lease_lost((one.offset, one.offset + 1))
 
     @property
     def missed(self) -> int:
@@ -99,6 +98,7 @@ class Consumer:
             else:
                 if not (self._inner.state.losses and one.is_lost):
                     return one
+                self._inner.state.passed_over(one.offset, one.offset + 1)
 
     def __enter__(self) -> Consumer:
         self._driver.call(self._inner.join)

@@ -75,6 +75,7 @@ class Partitions:
             else:
                 if not one.is_lost:
                     return one
+                one.delivery.consumer.passed_over(one.offset, one.offset + 1)
 
     def __enter__(self) -> Partitions:
         self._driver.call(self._inner.join)

@@ -248,12 +248,16 @@ class Model(Publishing):
         delivered: dict[Sub, list[int]] = {sub: [] for sub in in_line}
         heard: list[Expected] = []
         lost: dict[tuple[int, int], set[int]] = {}
+        robbed: dict[tuple[int, int], int] = {}
         effects = [*taken.effects, *taken.synced_effects]
         served = {(session, e.request) for session, e in effects if isinstance(e, f.Deliver)}
         beside: dict[int, int] = {}
         for session, frame in effects:
             if isinstance(frame, f.Deliver):
                 self._delivered(session, frame, delivered)
+            elif isinstance(frame, f.Missed) and not frame.messages:
+                assert (session, frame.request) not in robbed.keys() | lost.keys()
+                robbed[session, frame.request] = frame.end
             elif isinstance(frame, f.Missed):
                 consumer = self.consumer(session, frame.request)
                 assert frame.messages == consumer.missed > 0
@@ -268,6 +272,8 @@ class Model(Publishing):
             elif isinstance(frame, f.Lost):
                 assert (session, frame.request) not in lost, "one LOST a round"
                 lost[session, frame.request] = offsets_of(frame.offsets)
+                end = robbed.get((session, frame.request), math.inf)
+                assert max(lost[session, frame.request]) < end
             elif not self._fetched(session, frame):
                 heard.append((session, *plain(frame)))
         for sub, offsets in delivered.items():
@@ -279,8 +285,8 @@ class Model(Publishing):
         self.largest.clear()
         self._follow(engine)
         assert sorted(map(repr, heard)) == sorted(map(repr, self.expected))
-        assert lost == self.lost
-        self.expected, self.lost = [], {}
+        assert (lost, robbed.keys()) == (self.lost, self.robbed)
+        self.expected, self.lost, self.robbed = [], {}, set()
 
     def _delivered(self, session: int, frame: f.Deliver, delivered: dict[Sub, list[int]]) -> None:
         consumer = self.consumer(session, frame.request)
@@ -380,7 +386,7 @@ class Model(Publishing):
                 place = sub.places[offset]
                 if place.message.expires_ms <= self.now_ms and place.consumer is None:
                     del sub.places[offset]
-                    sub.may_be_missed += offset < seen.log.start and not place.attempt
+                    sub.may_be_missed += offset < seen.log.start
 
     def _retain(self, channel: Channel) -> None:
         boundaries = [*channel.firsts, channel.next]
@@ -400,18 +406,20 @@ class Model(Publishing):
         for sub in channel.subs.values():
             gone = [o for o in sub.places if o < channel.start]
             holders = {c: {o for o in gone if sub.places[o].consumer is c} for c in sub.consumers}
-            self._miss(sub, sum(not sub.places[offset].attempt for offset in gone))
+            self._miss(sub, len(gone), len(gone) - sum(map(len, holders.values())))
             for offset in gone:
                 del sub.places[offset]
             for consumer, held in holders.items():
                 if held:
                     self._lose(consumer, held)
+                if held and consumer.session is not None:
+                    self.robbed.add((consumer.session, consumer.request))
 
-    def _miss(self, sub: Sub, count: int) -> None:
-        """Its consumers are to be told, each of them."""
+    def _miss(self, sub: Sub, count: int, told: int) -> None:
+        """Its consumers are to be told, each of them, of what none of them held."""
         sub.missed += count
         for consumer in sub.consumers:
-            consumer.missed += count
+            consumer.missed += told
 
     def _follow_sub(self, sub: Sub, seen: Any) -> None:
         stands = standing(seen)
@@ -423,7 +431,7 @@ class Model(Publishing):
             self._drop_excess(sub)
         assert stands.keys() == sub.places.keys()
         assert sub.missed <= seen.missed <= sub.missed + sub.may_be_missed
-        self._miss(sub, seen.missed - sub.missed)
+        self._miss(sub, seen.missed - sub.missed, seen.missed - sub.missed)
         sub.may_be_missed = 0
         for offset, (leased_by, deadline_ms, delivery, attempt, due_ms) in stands.items():
             place = sub.places[offset]

@@ -57,6 +57,8 @@ class Publishing:
         self.is_full = False
         self.expected: list[Expected] = []
         self.lost: dict[tuple[int, int], set[int]] = {}
+        # Of whom a limit took some: they are told that before.
+        self.robbed: set[tuple[int, int]] = set()
         self.largest: dict[int, int] = {}
 
     def publish(self, session: int, frame: f.Publish) -> None:

@@ -23,8 +23,8 @@ def cut_off(turn: Turn) -> None:
         first, end = consumer.gap
         text = (
             f"{consumer.missed} messages of {consumer.subscription.channel.name!r:.80} between the "
-            f"offsets {first} and {end} were dropped before this consumer had them; consume "
-            "faster, or keep more"
+            f"offsets {first} and {end} were dropped before this consumer had settled them; "
+            "consume faster, or keep more"
         )
         expel(turn, consumer, "lagged", text)
 
