@@ -366,13 +366,13 @@ async def test_leases_survive_a_broken_connection_and_a_restart() -> None:
         await peer.stream.aclose()
         peer = await place.peer()
         reply = await peer.ask(f.Consume(9, "jobs", None, {**consume, "held": (0, 2)}))
-        assert reply == f.Reply(9, {"subscription": "", "next": 2, "lost": ()})
+        assert reply == f.Reply(9, {"subscription": "", "next": 2, "start": 0, "lost": ()})
         assert await peer.ask(f.Settle(10, 9, 0, (0, 1), 0)) == f.Settled(10, ())
     storage.close(clean=False)
     async with house(storage) as place:
         peer = await place.peer()
         reply = await peer.ask(f.Consume(1, "jobs", None, {**consume, "held": (0, 2)}))
-        assert reply == f.Reply(1, {"subscription": "", "next": 2, "lost": (0, 1)})
+        assert reply == f.Reply(1, {"subscription": "", "next": 2, "start": 1, "lost": (0, 1)})
         assert await peer.ask(f.Settle(2, 1, 0, (1, 2), 0)) == f.Settled(2, ())
 
 
@@ -476,7 +476,7 @@ async def test_after_a_restart_what_was_delivered_waits_for_its_consumer(
         await other.ask(f.Consume(1, "jobs", None, {"prefetch": 10}))
         assert await said_nothing(other)
         reply = await late.ask(f.Consume(3, "jobs", None, {**consume, "held": (0, 1)}))
-        assert reply == f.Reply(3, {"subscription": "", "next": 2, "lost": ()})
+        assert reply == f.Reply(3, {"subscription": "", "next": 2, "start": 0, "lost": ()})
         began = trio.current_time()
         delivery = await other.hear()
         assert isinstance(delivery, f.Deliver)

@@ -135,6 +135,8 @@ ENGINE_ORDER = [
     "routing.filters",
     "routing.partitions",
     "transact",
+    "leaving",
+    "resuming",
     "membership",
     "deletion",
     "schedules.delays",

@@ -32,6 +32,7 @@ def test_a_token_that_comes_back_ends_the_consumer_that_still_had_it(driver: Dri
     assert answer_of(said, second, 7).result == {
         "subscription": "",
         "next": 0,
+        "start": 0,
         "lost": (),
     }
 

@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "what another run has delivered is kept",
-        "telpher_broker.engine.membership:_delivered_by",
+        "telpher_broker.engine.resuming:delivered_by",
         "return log.recovered if run == turn.run_before else 0",
         "return log.next",
         seed=30,

@@ -25,9 +25,10 @@ from .decide import channel_of, joined, make_channel, position, subscription_of
 from .deletion import delete
 from .failure import letters, moving
 from .failure.dead_letters import check_target
+from .leaving import close, take_away
 from .limits import metering
 from .limits.lines import inspect_waiting
-from .membership import close, durable_subscription, take_away
+from .membership import durable_subscription
 from .order import keys
 from .parting import end_parting
 from .ranges import DELAYED, LEASED, READY

@@ -8,8 +8,8 @@ durable: after a start it begins anew.
 from __future__ import annotations
 
 from . import records as r
+from .leaving import close
 from .limits.lines import refuse_to
-from .membership import close
 from .state import Channel
 from .turn import Turn
 

@@ -34,12 +34,12 @@ from .membership import (
     disconnect,
     end_waits,
     fetch,
-    hold_for_resume,
     renew,
 )
 from .memory import Memory, Place
 from .ports import Ports
 from .publish import open_gates, publish
+from .resuming import hold_for_resume
 from .retention import retain
 from .schemas.invalid import bury_invalid
 from .security.access import administers

@@ -1,4 +1,4 @@
-"""Who consumes: joining and leaving, credit, leases, and coming back after a broken connection."""
+"""Who consumes: connections, joining a subscription, asking for messages, keeping what is held."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from typing import Any
 
 from telpher.protocol import frames as f
 from telpher.protocol.channel_options import QUEUE
-from telpher.protocol.frames import Offsets
 from telpher.protocol.names import is_pattern
 
 from . import records as r
 from .apply import new_subscription
 from .arguments import Arguments
 from .decide import (
-    Held,
     channel_for_use,
     check_name,
     consumer_of,
     position,
-    requeue,
     row,
     split_held,
 )
 from .failure.failures import CONSUMER_LOST, lose
+from .leaving import detach, leases, leave
 from .limits.lines import drop
 from .limits.quotas import CONNECTION
-from .log import Log
-from .ranges import READY
+from .resuming import delivered_by, resume
 from .routing.feeds import durable_feed, ephemeral_feed
 from .routing.filters import check_filtered, filter_of, set_filter
 from .security.access import consumable
@@ -61,7 +58,7 @@ def disconnect(turn: Turn, number: int, orderly: bool) -> None:
             lose(turn, consumer, leases(consumer), CONSUMER_LOST)
             leave(turn, consumer)
         else:
-            _detach(turn, consumer)
+            detach(turn, consumer)
 
 
 def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
@@ -108,7 +105,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
-    lost = _resume(turn, consumer, former, held, _delivered_by(turn, channel.log, run))
+    lost = resume(turn, consumer, former, held, delivered_by(turn, channel.log, run))
     if fenced and not turn.fences:
         turn.begin_fences()
     session.consumers[frame.request] = consumer
@@ -213,135 +210,6 @@ def cancel(turn: Turn, session: Session, frame: f.Cancel) -> None:
     turn.reply(session, f.Reply(frame.request, {}))
 
 
-def leave(turn: Turn, consumer: Consumer) -> None:
-    """The consumer is no more; what it held is ready again, an ephemeral subscription ends."""
-    requeue(turn, consumer, leases(consumer), 0)
-    _remove(turn, consumer)
-    subscription = consumer.subscription
-    if not subscription.durable:
-        subscription.channel.subscriptions.pop(subscription.name, None)
-        turn.wakeful.pop(subscription, None)
-        turn.loosened[subscription.channel] = None
-
-
-def take_away(
-    turn: Turn, subscription: Subscription, before: int, dropped_from: int | None = None
-) -> int:
-    """What is leased before an offset is about to go: tell who has it, and give credit back.
-
-    `dropped_from`: it is dropped from there on and will not come again. Only its client knows what
-    of it nobody has worked on, so that counts what is missed. Returns how many were leased.
-    """
-    taken = 0
-    for consumer in list(subscription.consumers):
-        leased = leases(consumer)
-        held = [(first, min(end, before)) for first, end, _ in leased if first < before]
-        if not held:
-            continue
-        count = sum(end - first for first, end in held)
-        taken += count
-        if consumer.session is not None:
-            if dropped_from is not None and consumer.closes_when_lagging:
-                turn.note_gap(consumer, count, dropped_from, before)
-            elif dropped_from is not None:
-                turn.reply(consumer.session, f.Missed(consumer.request, 0, dropped_from, before))
-            turn.reply(consumer.session, f.Lost(consumer.request, f.flatten(held)))
-        elif leased[-1][1] <= before:
-            leave(turn, consumer)
-        turn.top_up(consumer, count)
-    return taken
-
-
-def close(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
-    """End a consumer whose channel or subscription is going, and tell its client."""
-    if consumer.session is not None:
-        _tell_closed(turn, consumer, consumer.session, code, text)
-    _remove(turn, consumer)
-
-
-def expel(turn: Turn, consumer: Consumer, code: str, text: str) -> None:
-    """End a consumer whose channel stays: what it holds goes back; its client is told."""
-    if consumer.session is not None:
-        _tell_closed(turn, consumer, consumer.session, code, text)
-        consumer.fetch = None
-    leave(turn, consumer)
-
-
-def _tell_closed(turn: Turn, consumer: Consumer, session: Session, code: str, text: str) -> None:
-    if consumer.fetch is not None:
-        turn.reply(session, f.Refused(consumer.fetch.request, code, text))
-    turn.reply(session, f.Closed(consumer.request, code, text))
-
-
-def leases(consumer: Consumer) -> Held:
-    """What the consumer holds, in order."""
-    return sorted((span.first, span.end, span.delivery) for span in consumer.leases.values())
-
-
-def _remove(turn: Turn, consumer: Consumer) -> None:
-    turn.lagging.pop(consumer, None)
-    consumer.alarm_ms = 0
-    if consumer.session is not None:
-        consumer.session.consumers.pop(consumer.request, None)
-        consumer.session.blocked.pop(consumer, None)
-    consumer.session = None
-    consumer.fetch = None
-    consumer.credit = 0
-    subscription = consumer.subscription
-    if consumer.waiting:
-        subscription.waiting.remove(consumer)
-        consumer.waiting = False
-    if subscription.single:
-        turn.wakeful[subscription] = None
-    subscription.part(consumer)
-    turn.use(subscription.channel)
-    if subscription.keyed is not None:
-        subscription.keyed.order.leave(consumer)
-    if subscription.former_run is consumer:
-        subscription.former_run = None
-    if consumer.token is not None and turn.state.tokens.get(consumer.token) is consumer:
-        del turn.state.tokens[consumer.token]
-
-
-def hold_for_resume(turn: Turn) -> None:
-    """After a restart: what was delivered before waits a moment for its consumers to come back.
-
-    Who held it is not known any more: one consumer for each subscription stands for them all.
-    Nothing else is delivered meanwhile, for what comes back has its place before it.
-    """
-    deadline_ms = turn.now_ms + turn.settings.resume_ms
-    for channel in turn.state.numbered.values():
-        for subscription in channel.subscriptions.values():
-            ranges = subscription.ranges
-            if subscription.keyed is not None:
-                subscription.keyed.begin(turn.now_ms)
-            started = [span for span in ranges if span.attempt and span.state == READY]
-            if not started:
-                continue
-            former_run = Consumer(0, None, subscription, 0, 0, None)
-            subscription.consumers.append(former_run)
-            subscription.former_run = former_run
-            for span in started:
-                ranges.lease(span, span.end, former_run, deadline_ms).delivery = span.attempt
-            turn.set_alarm(subscription, deadline_ms)
-
-
-def _detach(turn: Turn, consumer: Consumer) -> None:
-    """Keep the leases for a short while, for the consumer to come back to."""
-    if not consumer.leases:
-        leave(turn, consumer)
-        return
-    consumer.session = None
-    consumer.fetch = None
-    consumer.credit = 0
-    consumer.subscription.derive_single()
-    deadline_ms = turn.now_ms + turn.settings.resume_ms
-    for span in list(consumer.leases.values()):
-        if span.deadline_ms > deadline_ms:
-            consumer.subscription.ranges.renew(span, span.first, span.end, deadline_ms)
-    turn.set_alarm(consumer.subscription, deadline_ms)
-
-
 def _subscription(
     turn: Turn, channel: Channel, name: str | None, start: Any, acks: bool, ephemeral: str
 ) -> Subscription:
@@ -399,113 +267,3 @@ def check_subscriptions(turn: Turn, channel: Channel) -> None:
     bound = turn.settings.subscriptions_per_channel_max
     if len(channel.subscriptions) >= bound:
         raise Refusal("limit_reached", f"subscriptions_per_channel_max = {bound}")
-
-
-def _delivered_by(turn: Turn, log: Log, run: bytes | None) -> int:
-    """Up to which offset what a run of the broker has delivered is what the log has now.
-
-    A loss of power may have taken the end of the log, and others be published there since.
-    """
-    if run is None or run == turn.run:
-        return log.next
-    return log.recovered if run == turn.run_before else 0
-
-
-def _resume(
-    turn: Turn,
-    consumer: Consumer,
-    former: Consumer | None,
-    held: list[tuple[int, int]],
-    bound: int,
-) -> Offsets:
-    """Take over from the consumer of the same token; what of `held` is someone else's now.
-
-    From the offset `bound` on nothing is what it was when it was delivered.
-    """
-    if consumer.token is None:
-        return f.flatten(held)
-    lost: list[tuple[int, int]] = []
-    if consumer.subscription.durable and _may_hold(consumer, former):
-        for first, end in held:
-            lost += _reclaim(turn, consumer, former, first, end, bound)
-    else:
-        lost = held
-    if former is not None:
-        if former.subscription is consumer.subscription and former.gap is not None:
-            consumer.missed, consumer.gap = former.missed, former.gap
-            turn.lagging[consumer] = None
-        expel(turn, former, "resumed_elsewhere", "the consumer's token came with a later CONSUME")
-    former_run = consumer.subscription.former_run
-    is_single = consumer.subscription.single or consumer.exclusive
-    if former_run is not None and consumer.leases and is_single:
-        # Whatever was held before the restart was held by one consumer, and this is it.
-        leave(turn, former_run)
-    turn.state.tokens[consumer.token] = consumer
-    return f.flatten(lost)
-
-
-def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
-    """Whether nobody else holds leases, where one at a time may."""
-    subscription = consumer.subscription
-    if not (subscription.single or consumer.exclusive):
-        return True
-    allowed = (former, subscription.former_run)
-    return not any(other.leases for other in subscription.consumers if other not in allowed)
-
-
-def _reclaim(
-    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int, bound: int
-) -> list[tuple[int, int]]:
-    """Lease `first` to `end` to the consumer as far as nobody else has it; what it cannot have.
-
-    What was never delivered cannot be held by anybody: it is another message than the consumer
-    has, in the place of one that was lost with the power or deleted with its channel.
-    """
-    subscription = consumer.subscription
-    claimed, end = end, min(end, bound)
-    if end <= first:
-        return [(first, claimed)]
-    lost: list[tuple[int, int]] = []
-    keyed = subscription.keyed
-    if keyed is not None:
-        keyed.catch_up()
-    deadline_ms = turn.now_ms + consumer.lease_ms
-    reached = first
-    for span in subscription.ranges.over(first, end):
-        start, stop = max(span.first, first), min(span.end, end)
-        if reached < start:
-            lost.append((reached, start))
-        reached = stop
-        holder = span.consumer
-        if holder is not None and holder in (former, subscription.former_run):
-            delivery = span.delivery
-        elif span.state == READY and span.attempt:
-            delivery = span.attempt
-        else:
-            lost.append((start, stop))
-            continue
-        runs = [(start, stop)]
-        if keyed is not None:
-            runs = keyed.claim(consumer, holder, start, stop)
-            lost += _without((start, stop), runs)
-        for low, high in runs:
-            subscription.ranges.seize(low, high, consumer, deadline_ms, delivery)
-        if holder is not None and holder is subscription.former_run and not holder.leases:
-            leave(turn, holder)
-    if reached < claimed:
-        lost.append((reached, claimed))
-    turn.set_alarm(subscription, deadline_ms)
-    return lost
-
-
-def _without(whole: tuple[int, int], runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What of `whole` is in none of the runs, which are in order."""
-    left = []
-    reached, stop = whole
-    for first, end in runs:
-        if reached < first:
-            left.append((reached, first))
-        reached = end
-    if reached < stop:
-        left.append((reached, stop))
-    return left

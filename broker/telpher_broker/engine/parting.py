@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from telpher.protocol.frames import Goaway
 
-from .membership import leave
+from .leaving import leave
 from .sessions import Session
 from .turn import Turn
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from telpher.protocol.channel_options import FEED, MAKE_ROOM, QUEUE
 
 from . import records as r
+from .leaving import take_away
 from .limits.bounds import needed_from
 from .limits.overflow import bound_queue
-from .membership import take_away
 from .state import Channel
 from .turn import Turn
 from .uniqueness.compact import compact

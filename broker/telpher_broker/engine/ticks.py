@@ -16,8 +16,8 @@ from .failure.dead_letters import expire
 from .failure.failures import CONSUMER_LOST, LEASE_ENDED, lose
 from .failure.moving import step
 from .failure.transfer import Transfer
+from .leaving import leave
 from .limits.overflow import drop_old
-from .membership import leave
 from .parting import expire_session
 from .ranges import LEASED
 from .retention import retain

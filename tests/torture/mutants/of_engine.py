@@ -9,6 +9,8 @@ _APPLY = f"{_ENGINE}/apply.py"
 _DECIDE = f"{_ENGINE}/decide.py"
 _DUMP = f"{_ENGINE}/dump.py"
 _MEMBERSHIP = f"{_ENGINE}/membership.py"
+_LEAVING = f"{_ENGINE}/leaving.py"
+_RESUMING = f"{_ENGINE}/resuming.py"
 _TRANSACT = f"{_ENGINE}/transact.py"
 _PUBLISH = f"{_ENGINE}/publish.py"
 _DISPATCH = f"{_ENGINE}/dispatch.py"
@@ -177,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "who is away to resume keeps its leases for as long as they last",
-        _MEMBERSHIP,
+        _LEAVING,
         """        if span.deadline_ms > deadline_ms:
             consumer.subscription""",
         """        if span.deadline_ms > deadline_ms + (1 << 40):
@@ -186,7 +188,7 @@ MUTANTS = (
     ),
     Mutant(
         "who leaves keeps what it holds",
-        _MEMBERSHIP,
+        _LEAVING,
         "    requeue(turn, consumer, leases(consumer), 0)\n",
         "",
         "tests/engine/test_membership.py::test_what_somebody_held_who_leaves_goes_to_another",
@@ -214,14 +216,14 @@ MUTANTS = (
     ),
     Mutant(
         "after a restart what was delivered goes to whoever comes first",
-        _MEMBERSHIP,
+        _RESUMING,
         "            subscription.former_run = former_run\n",
         "",
         _TEST_CORE,
     ),
     Mutant(
         "who resumes takes what somebody else has",
-        _MEMBERSHIP,
+        _RESUMING,
         """        else:
             lost.append((start, stop))
             continue

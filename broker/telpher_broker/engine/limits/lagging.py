@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from telpher.protocol.frames import Missed
 
-from ..membership import expel
+from ..leaving import expel
 from ..sessions import Consumer, Session
 from ..turn import PART_BYTES, Turn
 

@@ -16,7 +16,7 @@ from telpher.protocol.scram import LANES, MEMORY_KIB, PASSES, SALT_BYTES, Deriva
 
 from .. import records as r
 from ..arguments import Arguments, Verb
-from ..membership import expel
+from ..leaving import expel
 from ..parting import end_session, end_sessions, part
 from ..routing.patterns import MANY, ONE
 from ..sessions import DEFAULT_NAMESPACE, PASSWORD, SUBJECT, Session
