@@ -155,6 +155,7 @@ class Broker:
         self.engine.loaded()
         for record, position in recovery.records:
             self.engine.replay(record, position)
+        self.engine.at(recovery.report.time_ms)
         self._run, before = _run_of(self.storage)
         self.engine.recovered(self._run, before)
         unchecked = self.engine.unchecked_channels

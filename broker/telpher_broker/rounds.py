@@ -160,7 +160,7 @@ class Rounds:
         wall_ms, newest_ms = time.time_ns() // 1_000_000, self._engine.now_ms
         if newest_ms > wall_ms + _BEHIND_MS:
             log.warning(
-                "the wall clock is behind the newest message in the log; time goes on from that",
+                "the wall clock is behind the end of the log; time goes on from that",
                 behind_seconds=(newest_ms - wall_ms) // 1000,
             )
         return max(wall_ms, newest_ms)

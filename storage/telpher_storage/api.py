@@ -81,7 +81,10 @@ Entry = tuple[bytes, Position | None]
 
 @dataclass(slots=True)
 class RecoveryReport:
-    """What was found at open. It is complete when both iterators of `Recovery` are exhausted."""
+    """What was found at open. It is complete when both iterators of `Recovery` are exhausted.
+
+    `time_ms` is what the last `append` that was found gave, 0 if it gave none.
+    """
 
     snapshot_chunks: int = 0
     snapshot_upto: int = 0
@@ -92,6 +95,7 @@ class RecoveryReport:
     cut_offset: int | None = None
     cut_reason: str | None = None
     clean: bool = False
+    time_ms: int = 0
     seconds: float = 0.0
     files: tuple[str, ...] = ()
 
@@ -216,7 +220,8 @@ class Storage(Protocol):
         """Write the records as one block; it has reached the system on return. Blocks, no sync.
 
         `time_ms` is kept with the block, so that a point in time can be found again: ms since
-        1970 by the caller's clock, never less than the last time; 0 if it has none.
+        1970 by the caller's clock, never less than the last time, also that of
+        `RecoveryReport`; 0 if it has none.
         Returns where each lies: an empty list if `keeps_records` is False. After a crash either
         all records of a block are recovered or none. Raises ValueError when a block of 4 GiB or
         more is asked for.

@@ -58,6 +58,24 @@ class StorageConformance:
         _, records = self._reopened(storage)
         assert records == ([b"record"] * 3 if storage.keeps_records else [])
 
+    def test_the_time_of_the_last_block_is_told_by_the_next_open(self) -> None:
+        storage, *_ = self._open()
+        storage.append([b"a"], 1000)
+        storage.append([b"b"], 2000)
+        storage.close(clean=False)
+        again, _, _, report = self._open()
+        assert report.time_ms == (2000 if again.keeps_records else 0)
+        trio.run(self._snapshot_of_all, again)
+        again.close(clean=True)
+        last, _, _, report = self._open()
+        assert report.time_ms == (2000 if last.keeps_records else 0)
+        last.close(clean=True)
+
+    @staticmethod
+    async def _snapshot_of_all(storage: Storage) -> None:
+        await storage.prepare_snapshot()
+        await storage.write_snapshot(storage.cut(), [b"state"])
+
     def test_the_epoch_rises_at_each_open(self) -> None:
         first, *_ = self._open()
         epoch = first.epoch

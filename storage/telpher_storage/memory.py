@@ -152,6 +152,7 @@ class MemoryRecordsStorage(_Counting):
         self._log: list[bytes] = []
         self._chunks: list[bytes] = []
         self._clean = False
+        self._time_ms = 0
         self._files: dict[int, bytearray] = {1: bytearray()}
         self._snapshot_file = 1
 
@@ -174,6 +175,7 @@ class MemoryRecordsStorage(_Counting):
         for record in self._log:
             report.records += 1
             yield record, self._keep(1, record)
+        report.time_ms = self._time_ms
         self.next_record = self.synced_record = self._first + len(self._log)
         self._open = True
 
@@ -182,8 +184,9 @@ class MemoryRecordsStorage(_Counting):
         kept += data
         return Position(file, len(kept) - len(data), len(data), crc32c(data))
 
-    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:  # noqa: ARG002
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
         self._check()
+        self._time_ms = time_ms
         self._log += records
         self.next_record += len(records)
         self._blocks += 1

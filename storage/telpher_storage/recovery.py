@@ -124,9 +124,8 @@ class LogRecovery:
     def check_header(self, fd: int, name: str, kind: bytes, generation: int) -> int:
         """The version of the file, which begins with just the header it should.
 
-        Raises `StorageDamaged` if it does not.
-
-        And `StorageError` for a version that is newer than all that are read.
+        Raises `StorageDamaged` if it does not, `StorageError` for a version that is newer than
+        all that are read.
         """
         upto = self.manifest.upto if kind == SNAPSHOT else 0
         header = decode_file_header(self._files.read(fd, FILE_HEADER_BYTES, 0))
@@ -168,6 +167,7 @@ class LogRecovery:
                     break
                 end = (generation, reader.size)
         self._check_end(end)
+        self.report.time_ms = self.time_ms
         self.report.seconds = perf_counter() - self._started
 
     def _judge(self, index: int, reader: BlockReader, damage: Damage) -> None:
@@ -272,9 +272,9 @@ def describe(header: FileHeader) -> str:
 
 
 def load_manifest(files: Files, directory: Path) -> Manifest | None:
-    """The manifest, None in a directory that has none and no data. Raises `StorageDamaged`.
+    """The manifest, None in a directory that has none and no data.
 
-    And `StorageError` for one of a newer format.
+    Raises `StorageDamaged`, `StorageError` for one of a newer format, OSError.
     """
     data = read_small(files, directory / MANIFEST)
     if data is None:

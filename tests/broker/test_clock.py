@@ -6,7 +6,7 @@ Time is virtual, and the wall clock is what `rounds.py` reads. A broker reads it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from telpher.protocol import frames as f
 from telpher_broker import rounds
-from telpher_storage import MemoryRecordsStorage
+from telpher_storage import MemoryRecordsStorage, Position
 
 from .harness import House, Peer, batch, house
 
@@ -108,6 +108,36 @@ async def test_a_step_drops_no_peer_that_speaks_and_keeps_none_that_does_not(
         assert isinstance(goaway := await silent.hear(), f.Goaway)
         assert goaway.code == "heartbeat_missed"
         assert trio.current_time() == pytest.approx(10, abs=0.1)
+
+
+class TellingStorage(MemoryRecordsStorage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.times_ms: list[int] = []
+
+    def append(self, records: Sequence[bytes], time_ms: int = 0) -> list[Position]:
+        self.times_ms.append(time_ms)
+        return super().append(records, time_ms)
+
+
+@pytest.mark.trio
+async def test_no_block_is_earlier_than_the_one_before_it_though_the_clock_was_set_back(
+    autojump_clock: MockClock, set_clock: SetClock
+) -> None:
+    """Not even one that published nothing: a point in time would give up what came before it."""
+    storage = TellingStorage()
+    async with house(storage) as place:
+        peer = await place.peer(heartbeat_ms=120_000)
+        await say_publish(peer, 1, "jobs")
+        await trio.sleep(100)
+        consumer = await consuming(place, "jobs")
+        await first_published_ms(consumer)
+    storage.close(clean=False)
+    set_clock(-50_000)
+    async with house(storage) as place:
+        await say_publish(await place.peer(), 1, "jobs")
+    assert storage.times_ms == sorted(storage.times_ms)
+    assert storage.times_ms[-1] - storage.times_ms[0] >= 100_000
 
 
 @pytest.mark.trio
