@@ -362,6 +362,21 @@ def test_a_topic_that_nothing_outlives_drops_and_tells_its_readers(driver: Drive
     assert send(driver, session, "jobs", 2)[1][0].code == "quota_exceeded"
 
 
+def test_what_is_published_to_an_exchange_is_not_dropped_for_one_topic_of_it(
+    driver: Driver,
+) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="ticks", kind="topic")
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    driver.call(session, "declare_exchange", exchange="x", kind="fanout")
+    for name in ("ticks", "jobs"):
+        driver.call(session, "bind", exchange="x", target=name)
+    quota(driver, session, "calm", "channel:ticks", limit=2, window_ms=60_000, at_limit="drop")
+    send(driver, session, "x", 2)
+    assert send(driver, session, "x", 3)[1][0].code == "quota_exceeded"
+    assert driver.engine.statistics()["dropped"] == 0
+
+
 def test_an_exchange_counts_once_for_its_publisher_and_for_each_channel(driver: Driver) -> None:
     session = driver.connect()
     for name in ("a", "b"):

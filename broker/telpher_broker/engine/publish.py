@@ -74,7 +74,7 @@ def _publish(turn: Turn, session: Session, frame: f.Publish) -> None:
             try:
                 publication = _chosen(turn, session, name, frame.batch, summary)
             except Dropped as dropped:
-                if frame.confirm:
+                if frame.confirm or dropped.channel is not channel:
                     raise
                 place, level = drop(turn, dropped), Level.RECEIVED
             else:
