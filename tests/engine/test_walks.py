@@ -16,6 +16,7 @@ from .machine.base import CHANNELS
 from .machine.partitions import PARTITIONED
 from .machine.publishing import Rows
 from .machine.routing import EXCHANGES, By
+from .model import Quota
 
 STARTS: list[Any] = ["earliest", "latest", 0, 2, 5, 1000]
 
@@ -47,6 +48,19 @@ def _by(random: Random) -> By:
         random.choice(["#", "eu.*", "*.paid", "*"]),
         random.choice([{"a": "1"}, {"a": "1", "b": "2"}]),
         random.choice(["all", "any"]),
+    )
+
+
+def _quota(random: Random) -> Quota:
+    return Quota(
+        random.choice(["fair", "tight"]),
+        random.choice(["connection", "channel:#"]),
+        random.choice(["token_bucket", "leaky_bucket", "fixed_window", "sliding_window"]),
+        random.choice([3, 7, 150]),
+        random.choice([300, 1000]),
+        random.choice([3, 10]),
+        random.choice(["messages", "bytes"]),
+        random.choice(["refuse", "drop"]),
     )
 
 
@@ -113,6 +127,11 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
             machine.bind(which, name, random.choice(machine.sources), _by(random))
     elif kind == "partition":
         machine.partition(which, random.choice(list(PARTITIONED)), random.randint(1, 5))
+    elif kind == "set_quota":
+        machine.set_quota(which, _quota(random))
+    elif kind == "delete_quota":
+        if machine.model.quotas:
+            machine.delete_quota(which)
     elif kind == "join":
         machine.join(which, random.choice(list(PARTITIONED)), random.choice([b"m", b"n"]) * 16)
     elif kind == "unbind":
@@ -147,6 +166,8 @@ _WEIGHTS = {
     "unbind": 1,
     "partition": 1,
     "join": 1,
+    "set_quota": 1,
+    "delete_quota": 1,
     "administer": 3,
     "change_scheduled": 5,
     "restart": 1,

@@ -8,15 +8,16 @@ from hypothesis.stateful import initialize
 
 from .base import CHANNELS, pick
 from .base import PRODUCER_WINDOW as PRODUCER_WINDOW
-from .consuming import Consuming, prefetches, subscriptions
+from .consuming import prefetches, subscriptions
 from .partitions import PARTITIONED
+from .quotas import Quotas
 from .routing import EXCHANGES, By, bindings
 
 some_channels = st.permutations(list(CHANNELS)).map(lambda names: names[:4])
 some_exchanges = st.permutations([*PARTITIONED, *EXCHANGES]).map(lambda names: names[:2])
 
 
-class EngineAgainstModel(Consuming):
+class EngineAgainstModel(Quotas):
     """All rules."""
 
     @initialize(

@@ -7,6 +7,7 @@ have it, that it was next in line, and that nobody who could have had more went 
 
 from .broker import Model as Model
 from .channels import Consumer as Consumer
+from .limits import Quota as Quota
 from .publishing import Refused as Refused
 from .routing import Binding as Binding
 from .routing import Exchange as Exchange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from typing import Any
 
 from telpher.protocol import batch as batches
@@ -146,6 +147,7 @@ class Model(Publishing):
 
     def disconnect(self, session: int, orderly: bool) -> None:
         del self.windows[session]
+        self.forget_used("connection", str(session))
         for consumer in [c for c in self.consumers() if c.session == session]:
             held = consumer.sub.held(consumer)
             if orderly or consumer.token is None or not consumer.sub.durable or not held:
@@ -222,6 +224,7 @@ class Model(Publishing):
                 self._closed(consumer, "channel_deleted")
         del self.channels[channel.name]
         self.unbind_all(channel.name)
+        self.forget_used("channel", channel.name)
 
     def _closed(self, consumer: Consumer, code: str) -> None:
         if consumer.session is None:
@@ -232,6 +235,8 @@ class Model(Publishing):
 
     def restart(self) -> None:
         self.windows.clear()
+        for quota in self.quotas.values():
+            quota.passed.clear()
         for channel in self.channels.values():
             for name, sub in list(channel.subs.items()):
                 sub.consumers.clear()
@@ -261,7 +266,10 @@ class Model(Publishing):
             elif isinstance(frame, f.Missed):
                 consumer = self.consumer(session, frame.request)
                 assert frame.messages == consumer.missed > 0
-                assert frame.first < frame.end <= consumer.sub.channel.start
+                channel = consumer.sub.channel
+                # What a quota dropped has no offsets: it would have begun where the log ends.
+                assert frame.first <= frame.end <= channel.next
+                assert self.quotas or frame.first < frame.end <= channel.start
                 consumer.missed = 0
                 self.windows[session] -= PART_BYTES
                 if (session, frame.request) in served:
@@ -346,6 +354,8 @@ class Model(Publishing):
         """Compare with the engine's state, and take over what it was free to choose."""
         assert sorted(engine.state.channels) == sorted(self.channels)
         self._follow_exchanges(engine.state.exchanges)
+        quotas = [astuple(quota)[:-1] for _, quota in sorted(self.quotas.items())]
+        assert list(engine.state.quotas.named.values()) == quotas
         for channel in self.channels.values():
             seen = engine.state.channels[channel.name]
             assert seen.log.next == channel.next
@@ -406,7 +416,7 @@ class Model(Publishing):
         for sub in channel.subs.values():
             gone = [o for o in sub.places if o < channel.start]
             holders = {c: {o for o in gone if sub.places[o].consumer is c} for c in sub.consumers}
-            self._miss(sub, len(gone), len(gone) - sum(map(len, holders.values())))
+            self.miss(sub, len(gone), len(gone) - sum(map(len, holders.values())))
             for offset in gone:
                 del sub.places[offset]
             for consumer, held in holders.items():
@@ -415,7 +425,7 @@ class Model(Publishing):
                 if held and consumer.session is not None:
                     self.robbed.add((consumer.session, consumer.request))
 
-    def _miss(self, sub: Sub, count: int, told: int) -> None:
+    def miss(self, sub: Sub, count: int, told: int) -> None:
         """Its consumers are to be told, each of them, of what none of them held."""
         sub.missed += count
         for consumer in sub.consumers:
@@ -431,7 +441,7 @@ class Model(Publishing):
             self._drop_excess(sub)
         assert stands.keys() == sub.places.keys()
         assert sub.missed <= seen.missed <= sub.missed + sub.may_be_missed
-        self._miss(sub, seen.missed - sub.missed, seen.missed - sub.missed)
+        self.miss(sub, seen.missed - sub.missed, seen.missed - sub.missed)
         sub.may_be_missed = 0
         for offset, (leased_by, deadline_ms, delivery, attempt, due_ms) in stands.items():
             place = sub.places[offset]

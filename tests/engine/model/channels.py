@@ -149,6 +149,12 @@ class Channel:
         return bool(limits) and (self.kind == "queue" or not self.makes_room)
 
     @property
+    def is_ephemeral(self) -> bool:
+        """Whether nothing of it outlives its readers."""
+        is_kept = self.kind == "queue" or any(name.startswith("retain_") for name in self.config)
+        return not is_kept and not any(sub.durable for sub in self.subs.values())
+
+    @property
     def batches(self) -> list[tuple[int, int, int]]:
         """First, end and bytes of each that was ever published."""
         return list(zip(self.firsts, [*self.firsts, self.next][1:], self.sizes, strict=True))

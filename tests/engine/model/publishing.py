@@ -10,6 +10,7 @@ from telpher.protocol import frames as f
 from telpher.protocol.frames import Level
 
 from .channels import Channel, Consumer, Message
+from .limits import Quota
 from .routing import Binding, Exchange, grouped, route
 from .said import Expected, plain
 
@@ -18,6 +19,10 @@ class Refused(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Dropped(Exception):
+    """A quota lets a topic drop it."""
 
 
 class Portion(NamedTuple):
@@ -35,8 +40,9 @@ class Publication(NamedTuple):
     portions: list[Portion]
 
 
-# Messages and bytes of each channel.
-Promised = dict[Channel, tuple[int, int]]
+# What of one request has room and is not stored yet: messages and bytes of a channel; how much it
+# takes of a quota, by the quota's name and its subject.
+Promised = dict[Any, Any]
 
 
 class Publishing:
@@ -54,6 +60,7 @@ class Publishing:
         self.windows: dict[int, int] = {}
         self.producers: dict[bytes, tuple[Channel | Exchange, dict[int, int]]] = {}
         self.transacted: dict[bytes, dict[int, tuple[int, ...]]] = {}
+        self.quotas: dict[str, Quota] = {}
         self.is_full = False
         self.expected: list[Expected] = []
         self.lost: dict[tuple[int, int], set[int]] = {}
@@ -68,7 +75,16 @@ class Publishing:
             recent = self._recent(frame, source)
             first = recent.get(frame.sequence)
             if first is None:
-                first = self._store(self._prepare(frame.channel, frame.batch, {}))
+                promised: Promised = {}
+                publication = self._prepare(session, frame.channel, frame.batch, promised)
+                self._take(promised)
+                first = self._store(publication)
+        except Dropped:
+            if frame.confirm:
+                self.refuse(session, frame.request, "quota_exceeded")
+            else:
+                self._drop(session, frame)
+            return
         except Refused as refused:
             self.refuse(session, frame.request, refused.code)
             return
@@ -100,15 +116,26 @@ class Publishing:
         """What has that name."""
         return self.exchanges.get(name) or self.channels[name]
 
-    def _prepare(self, name: str, batch: bytes, promised: Promised) -> Publication:
+    def _drop(self, session: int, frame: f.Publish) -> None:
+        """Its readers are told how many they missed; it is confirmed as no more than received."""
+        channel = self.channels[frame.channel]
+        for sub in channel.subs.values():
+            count = len(batches.decode(frame.batch).bodies)
+            self.miss(sub, count, count)
+        self.expect(session, f.Confirm(frame.request, channel.next, Level.RECEIVED))
+
+    def _prepare(self, session: int, name: str, batch: bytes, promised: Promised) -> Publication:
         """Where it goes, or a refusal; `promised` is what of the same request is not stored yet."""
         if self.is_full:
             raise Refused("disk_full")
         columns = batches.decode(batch)
         count = len(columns.bodies)
         source = self.source(name)
+        topic = source if isinstance(source, Channel) else None
+        self._meter("connection", str(session), count, len(batch), promised, topic)
         if isinstance(source, Channel):
             self._check_room(source, count, len(batch), promised)
+            self._meter("channel", name, count, len(batch), promised, topic)
             return Publication(source, count, [Portion([source], batch)])
         rows = zip(columns.keys or [None] * count, columns.headers or [None] * count, strict=True)
         routes = [
@@ -125,6 +152,7 @@ class Publishing:
             channels = [channel for channel in self.channels.values() if channel.name in to]
             for channel in channels:
                 self._check_room(channel, len(picked), len(part), promised)
+                self._meter("channel", channel.name, len(picked), len(part), promised, None)
             portions.append(Portion(channels, part))
         return Publication(source, count, portions)
 
@@ -142,6 +170,41 @@ class Publishing:
         promised[channel] = messages + count, body_bytes + size
         if held + messages + count > most or held_bytes + body_bytes + size > most_bytes:
             raise Refused("channel_full")
+
+    def _meter(
+        self,
+        kind: str,
+        subject: str,
+        count: int,
+        size: int,
+        promised: Promised,
+        topic: Channel | None,
+    ) -> None:
+        """Stop what a quota has no room for. A `topic` may drop it, if nothing outlives that."""
+        for name, quota in sorted(self.quotas.items()):
+            if not quota.is_for(kind, subject):
+                continue
+            amount = promised.get((name, subject), 0)
+            amount += count if quota.unit == "messages" else size
+            if not quota.has_room(subject, amount, self.now_ms):
+                if quota.at_limit == "drop" and topic is not None and topic.is_ephemeral:
+                    raise Dropped
+                raise Refused("quota_exceeded")
+            promised[name, subject] = amount
+
+    def _take(self, promised: Promised) -> None:
+        """What had room is stored now."""
+        for claimed, amount in promised.items():
+            if isinstance(claimed, tuple):
+                name, subject = claimed
+                passed = self.quotas[name].passed.setdefault(subject, [])
+                passed.append((self.now_ms, amount))
+
+    def forget_used(self, kind: str, subject: str) -> None:
+        """A connection or a channel is gone."""
+        for quota in self.quotas.values():
+            if quota.is_for(kind, subject):
+                quota.passed.pop(subject, None)
 
     def _store(self, publication: Publication) -> int:
         """Where the first message is, or its number among those of the exchange."""
@@ -176,18 +239,26 @@ class Publishing:
             self._check_age(frame.sequence, recent)
             firsts = recent.get(frame.sequence)
             if firsts is None:
-                firsts = self._transacted(frame, settles)
+                firsts = self._transacted(session, frame, settles)
         except Refused as refused:
             self.refuse(session, frame.request, refused.code)
+            return
+        except Dropped:
+            self.refuse(session, frame.request, "quota_exceeded")
             return
         self.transacted[frame.producer] = self._latest({**recent, frame.sequence: firsts})
         self.expect(session, f.Reply(frame.request, {"level": level, "firsts": firsts}))
 
-    def _transacted(self, frame: f.Transact, settles: dict[Consumer, set[int]]) -> tuple[int, ...]:
+    def _transacted(
+        self, session: int, frame: f.Transact, settles: dict[Consumer, set[int]]
+    ) -> tuple[int, ...]:
         if any(offsets - set(c.sub.held(c)) for c, offsets in settles.items()):
             raise Refused("lease_lost")
         promised: Promised = {}
-        prepared = [self._prepare(name, batch, promised) for name, batch in frame.publishes]
+        prepared = [
+            self._prepare(session, name, batch, promised) for name, batch in frame.publishes
+        ]
+        self._take(promised)
         for consumer, offsets in settles.items():
             for offset in offsets:
                 del consumer.sub.places[offset]

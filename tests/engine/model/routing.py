@@ -23,7 +23,7 @@ class Binding:
         if kind == "direct":
             return self.key == (key or "")
         if kind == "topic":
-            return matches(_words(self.key), _words(key or ""))
+            return matches(words(self.key), words(key or ""))
         if kind == "headers":
             have = [(headers or {}).get(name) == value for name, value in self.headers]
             return all(have) if self.match == "all" else any(have)
@@ -93,14 +93,14 @@ def grouped(routes: Iterable[frozenset[str]]) -> list[Group]:
     return groups
 
 
-def matches(pattern: list[str], words: list[str]) -> bool:
+def matches(pattern: list[str], key: list[str]) -> bool:
     """`*` is one word, `#` any number of them."""
     if not pattern:
-        return not words
+        return not key
     if pattern[0] == "#":
-        return matches(pattern[1:], words) or (bool(words) and matches(pattern, words[1:]))
-    return bool(words) and pattern[0] in ("*", words[0]) and matches(pattern[1:], words[1:])
+        return matches(pattern[1:], key) or (bool(key) and matches(pattern, key[1:]))
+    return bool(key) and pattern[0] in ("*", key[0]) and matches(pattern[1:], key[1:])
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     return text.split(".") if text else []

@@ -53,4 +53,7 @@ def plain(frame: Any) -> Expected:
         return (name, frame.request, sorted(offsets_of(frame.lost)))
     if isinstance(frame, f.Reply) and "lost" in frame.result:
         return (name, frame.request, "joined")
+    if isinstance(frame, f.Reply) and "levels" in frame.result:
+        told = {key: frame.result[key] for key in frame.result.keys() - {"levels", "subjects"}}
+        return (name, frame.request, sorted(told.items()))
     return (name, *(int(v) if isinstance(v, int) else v for v in frame))

@@ -382,6 +382,35 @@ MUTANTS = (
         "    if lack is not None and not channel.kind:",
         _MODEL,
     ),
+    # -- quotas
+    Mutant(
+        "each batch of a transaction has all of a quota to itself",
+        f"{_ENGINE}/limits/metering.py",
+        "        promised, _ = turn.promised.get(meter, (0, 0))\n",
+        "        promised = 0\n",
+        _MODEL,
+    ),
+    Mutant(
+        "a channel goes by the quotas that there were when it was first published to",
+        f"{_ENGINE}/state.py",
+        "        if channel.seen != self.changes:\n",
+        "        if channel.seen < 1:\n",
+        _MODEL,
+    ),
+    Mutant(
+        "what goes to several channels is dropped for one topic's quota",
+        _PUBLISH,
+        "                if frame.confirm or dropped.channel is not channel:",
+        "                if frame.confirm:",
+        "tests/engine/test_quotas.py",
+    ),
+    Mutant(
+        "a quota is gone after a restart",
+        f"{_ENGINE}/limits/metering.py",
+        "        turn.commit(r.QuotaSet(*quota))",
+        "        turn.commit(r.QuotaSet(*quota), False)",
+        _MODEL,
+    ),
     # -- snapshots
     Mutant(
         "what changes while a snapshot is written shows in it",

@@ -79,5 +79,5 @@ PROGRAMME = Programme(
     short=60,
     long=15_000,
     run=run,
-    promises=("G3", "G4", "G5", "G6", "G7", "G19", "G22", "G34", "G40", "G44"),
+    promises=("G3", "G4", "G5", "G6", "G7", "G19", "G22", "G34", "G39", "G40", "G44"),
 )
