@@ -79,7 +79,8 @@ async def test_the_block_acks_at_its_end_and_nacks_with_a_growing_delay():
         ack, nack = await broker.settled(), await broker.nacked()
         assert (ack.outcome, ack.offsets) == (0, (0, 1))
         assert nack.offsets == (1, 2)
-        assert nack.options == {"error": "KeyError: 'bad'", "default_delay_ms": 8000}
+        failed = {"error": "KeyError: 'bad'", "default_delay_ms": 8000, "attempt": 4}
+        assert nack.options == failed
 
 
 async def test_a_nack_says_what_it_was_told():
@@ -92,10 +93,11 @@ async def test_a_nack_says_what_it_was_told():
         with pytest.raises(ValueError, match="delay=-1; it is 0 seconds or more"):
             (await anext(messages)).nack(-1)
         one, two, three = [await broker.nacked() for _ in range(3)]
-        assert one.options == {"error": "ValueError: " + "x" * (f.ERROR_CHARACTERS_MAX - 12)}
-        rejected = {"delay_ms": 0, "error": "no such customer", "dead_letter": True}
+        error = "ValueError: " + "x" * (f.ERROR_CHARACTERS_MAX - 12)
+        assert one.options == {"error": error, "attempt": 1}
+        rejected = {"delay_ms": 0, "error": "no such customer", "dead_letter": True, "attempt": 1}
         assert (two.offsets, two.options) == ((1, 2), rejected)
-        assert (three.offsets, three.options) == ((2, 3), {})
+        assert (three.offsets, three.options) == ((2, 3), {"attempt": 1})
 
 
 async def test_a_refused_nack_is_told_to_who_waits_for_it():
@@ -172,7 +174,7 @@ async def test_what_the_block_settled_itself_is_settled_once():
             message.ack()
             message.nack()
         nack = await broker.nacked()
-        assert (nack.offsets, nack.options) == ((0, 1), {"delay_ms": 2500})
+        assert (nack.offsets, nack.options) == ((0, 1), {"delay_ms": 2500, "attempt": 1})
         ack = await broker.settled()
         assert (ack.outcome, ack.offsets) == (0, (1, 2))
 

@@ -121,6 +121,21 @@ def test_what_an_ack_settles_is_lost_to_who_works_on_a_later_delivery():
         pair.state.ack(0, again)
 
 
+def test_what_is_given_back_late_is_lost_to_who_works_on_a_later_delivery():
+    """The broker has taken the later one, too: it goes to others."""
+    pair = Pair()
+    pair.deliver(0, 2)
+    pair.state.requeue(0, 2, pair.state.take())
+    (settle,) = pair.heard()
+    pair.say(f.Lost(pair.state.number, (0, 2)))
+    pair.deliver(0, 2, attempt=2)
+    again = pair.state.take()
+    pair.say(f.Settled(settle.request, (1, 2)))
+    assert pair.state.is_lost(0, again.serial)
+    assert list(pair.state.held) == [(1, 2)]
+    assert not pair.state.lost_acks
+
+
 def test_what_an_ack_settles_is_dropped_where_it_came_twice_before():
     """A failure arrives after its lease has ended, and fails the delivery that came after it."""
     pair = Pair()

@@ -403,6 +403,7 @@ class Nonsense:
             "default_delay_ms": VALUES["delay_ms"],
             "error": ("", "ValueError: 17 of 23", "e" * 2000),
             "dead_letter": (True, False),
+            "attempt": (1, 2, 2**62),
         }
         options = {}
         for name, values in choices.items():

@@ -359,6 +359,22 @@ def test_the_wait_grows_with_the_attempts(driver: Driver) -> None:
         assert delivered(driver.pass_time(1)) == [(0, attempt, b"a")]
 
 
+def test_a_failure_that_is_told_late_is_not_that_of_the_next_delivery(driver: Driver) -> None:
+    """The lease had ended, which was the failure; what came of the next one is not known yet."""
+    session, consumer = begun(driver, max_attempts=3, dead_letter="dead")
+    driver.publish(session, "jobs", b"a")
+    driver.publish(session, "jobs", b"b")
+    assert [(offset, attempt) for offset, attempt, _ in delivered(driver.pass_time(60_000))] == [
+        (0, 2),
+        (1, 2),
+    ]
+    said = nack(driver, session, consumer, (0, 2), attempt=1, dead_letter=True)
+    assert said[0][1].lost == (0, 1, 1, 2)
+    driver.settle_offsets(session, consumer, f.Outcome.ACK, (0, 1))
+    assert nack(driver, session, consumer, (0, 2), attempt=2)[0][1].lost == (0, 1)
+    assert driver.engine.statistics()["failed"] == 3
+
+
 def test_a_lease_that_ends_and_a_lost_consumer_are_failures(driver: Driver) -> None:
     session, _ = begun(driver, max_attempts=2, dead_letter="dead")
     driver.publish(session, "jobs", b"a")

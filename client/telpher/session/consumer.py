@@ -316,6 +316,7 @@ class ConsumerState:
         held = self.unsettled(first, end, delivery)
         if held:
             number = self.session.next_number()
+            options = options | {"attempt": delivery.attempt}
             self._ask(Nacking(number, self._settled, self.number, held.flat(), options))
 
     def requeue(self, first: int, end: int, delivery: Delivery) -> None:
@@ -417,17 +418,17 @@ class ConsumerState:
         elif isinstance(settling, Nacking):
             # That the broker does not know a consumer which has ended says nothing to anybody.
             self.refused = self.refused or self.ended or settling.error
-        elif settling.outcome is Outcome.ACK and not self.automatic:
+        elif not self.automatic:
             lost = settling.offsets if settling.error is not None else settling.answer.lost
-            if lost:
+            if lost and settling.outcome is Outcome.ACK:
                 self.lost_acks.add_all(lost)
             self._forget_settled(settling.offsets, lost)
         if not self.settling:
             self.on_settled()
 
     def _forget_settled(self, offsets: f.Offsets, lost: f.Offsets) -> None:
-        """An acknowledgement that came after the end of its lease settled a later delivery, which
-        came before the answer: that one is not to be taken any more.
+        """What was acknowledged or given back after the end of its lease was a later delivery,
+        which came before the answer: that one is not to be taken any more.
         """
         if not self._came_again:
             return

@@ -43,7 +43,10 @@ def nack(turn: Turn, session: Session, frame: f.Nack) -> None:
     default_delay_ms = options.integer("default_delay_ms", 0, DELAY_MS_MAX, default=0)
     error = options.optional_text("error")
     dead_letter = options.flag("dead_letter")
+    attempt = options.optional_integer("attempt", 1, 2**62)
     options.done()
+    if attempt is not None:
+        held, lost = _of_attempt(held, lost, attempt)
     if error is not None:
         error = error[: f.ERROR_CHARACTERS_MAX]
     if dead_letter:
@@ -52,6 +55,17 @@ def nack(turn: Turn, session: Session, frame: f.Nack) -> None:
         fail(turn, consumer, held, error, delay_ms, default_delay_ms)
     turn.top_up(consumer, count_of(held))
     turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
+
+
+def _of_attempt(
+    held: Held, lost: list[tuple[int, int]], attempt: int
+) -> tuple[Held, list[tuple[int, int]]]:
+    """`held` without later deliveries: of these nothing is known yet, and the one that failed has
+    ended before."""
+    later = [(first, end) for first, end, delivery in held if delivery > attempt]
+    if not later:
+        return held, lost
+    return [one for one in held if one[2] <= attempt], sorted(lost + later)
 
 
 def _reject(turn: Turn, consumer: Consumer, held: Held, error: str | None) -> None:
