@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .options import BY_NAME, FRAME_OVERHEAD_BYTES, OPTIONS, Option, Settings
+from .options import BY_NAME, FRAME_OVERHEAD_BYTES, MIB, OPTIONS, Option, Settings
+from .resident import default_high_bytes
 
 PREFIX: Final = "TELPHER_"
 # Variables of ours that are not options: they name the file, and the broker for the client.
@@ -161,14 +162,7 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
         value = option.kind.show(settings.message_bytes_max)
         reason = f"does not fit into a frame with its envelope; frame_bytes_max is {limit}"
         yield Fault(option.name, sources[option.name], value, reason)
-    for low, high in (
-        ("memory_low_bytes", "memory_high_bytes"),
-        ("disk_free_low_bytes", "disk_free_high_bytes"),
-    ):
-        floor, ceiling = getattr(settings, low), getattr(settings, high)
-        if floor and ceiling and floor >= ceiling:
-            show = BY_NAME[low].kind.show
-            yield Fault(low, sources[low], show(floor), f"is not below {high}, {show(ceiling)}")
+    yield from _wrong_marks(settings, sources)
     for address in settings.listen:
         if not (settings.may_be_reached or address.is_loopback):
             yield Fault(
@@ -185,13 +179,37 @@ def _contradictions(configuration: Configuration) -> Iterator[Fault]:
         ("tls_client_crl", "tls_client_ca"),
     ):
         if getattr(settings, name) is not None and getattr(settings, needed) is None:
-            yield Fault(name, sources[name], None, f"is of no use without {needed}")
+            yield _useless(name, needed, sources)
     if settings.audit_log is not None and _is_within(settings.audit_log, settings.data_dir):
         reason = "lies in data_dir, which holds the data and nothing else; give it another place"
         yield Fault("audit_log", sources["audit_log"], str(settings.audit_log), reason)
     if settings.trust_unix_socket and settings.unix_socket is None:
-        source = sources["trust_unix_socket"]
-        yield Fault("trust_unix_socket", source, None, "is of no use without unix_socket")
+        yield _useless("trust_unix_socket", "unix_socket", sources)
+
+
+def _wrong_marks(settings: Settings, sources: Mapping[str, str]) -> Iterator[Fault]:
+    """Marks that an alarm could not go by."""
+    low, high = settings.memory_low_bytes, settings.memory_high_bytes or default_high_bytes()
+    if low and high is None:
+        yield _useless("memory_low_bytes", "memory_high_bytes", sources)
+    elif low and high is not None and low >= high:
+        shown = _size(high) if settings.memory_high_bytes else f"{high // MIB}MiB by default"
+        reason = f"is not below memory_high_bytes, {shown}"
+        yield Fault("memory_low_bytes", sources["memory_low_bytes"], _size(low), reason)
+    low, high = settings.disk_free_low_bytes, settings.disk_free_high_bytes
+    if high and not low:
+        yield _useless("disk_free_high_bytes", "disk_free_low_bytes", sources)
+    elif high and low >= high:
+        reason = f"is not below disk_free_high_bytes, {_size(high)}"
+        yield Fault("disk_free_low_bytes", sources["disk_free_low_bytes"], _size(low), reason)
+
+
+def _useless(name: str, needed: str, sources: Mapping[str, str]) -> Fault:
+    return Fault(name, sources[name], None, f"is of no use without {needed}")
+
+
+def _size(figure: int) -> str:
+    return BY_NAME["memory_high_bytes"].kind.show(figure)
 
 
 def _is_within(file: Path, directory: Path) -> bool:

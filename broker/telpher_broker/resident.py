@@ -12,6 +12,7 @@ from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _GROUPS: Final = Path("/sys/fs/cgroup")
+_OF_THE_MACHINE: Final = 0.6
 
 
 def resident_bytes() -> int | None:
@@ -29,6 +30,12 @@ def machine_bytes() -> int | None:
     with suppress(ValueError, OSError):
         found.append(os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES)
     return min((limit for limit in found if limit > 0), default=None)
+
+
+def default_high_bytes() -> int | None:
+    """At how much an alarm is raised where nobody has said it."""
+    machine = machine_bytes()
+    return None if machine is None else int(machine * _OF_THE_MACHINE)
 
 
 def _group_limits() -> list[int]:

@@ -24,7 +24,7 @@ from .engine.engine import Engine
 from .engine.limits.shortage import DISK_FULL, MEMORY_FULL
 from .logs import get_logger
 from .options import MIB, Settings
-from .resident import machine_bytes, resident_bytes
+from .resident import default_high_bytes, resident_bytes
 
 log = get_logger()
 
@@ -36,7 +36,6 @@ _WORTH_BYTES: Final = 64 * MIB
 _UNUSED_LOOKS: Final = 10
 # To give back takes at most this part of the time.
 _ONE_PART_IN: Final = 50
-_OF_THE_MACHINE: Final = 0.6
 _LOW_OF_HIGH: Final = 0.8
 
 
@@ -59,14 +58,10 @@ class Watermark:
 
 def memory_marks(settings: Settings) -> tuple[int, int] | None:
     """Where the alarm of memory is raised and cleared; None where there is nothing to go by."""
-    high = settings.memory_high_bytes
-    if not high:
-        machine = machine_bytes()
-        if machine is None:
-            return None
-        high = int(machine * _OF_THE_MACHINE)
-    low = settings.memory_low_bytes
-    return high, low if 0 < low < high else int(high * _LOW_OF_HIGH)
+    high = settings.memory_high_bytes or default_high_bytes()
+    if high is None:
+        return None
+    return high, settings.memory_low_bytes or int(high * _LOW_OF_HIGH)
 
 
 class _Alarm:

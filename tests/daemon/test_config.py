@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telpher_broker import values
+from telpher_broker import resident, values
 from telpher_broker.config import ConfigError, load
 from telpher_broker.options import OPTIONS, Option, Settings
 from telpher_broker.values import Address
@@ -37,6 +37,23 @@ def test_marks_that_are_the_wrong_way_round_are_a_fault() -> None:
     assert "is not below memory_high_bytes, 1GiB" in fault
     assert faults(disk_free_low_bytes="1GiB", disk_free_high_bytes="1GiB")
     assert load(flags={"memory_high_bytes": "1GiB"}).settings.memory_low_bytes == 0
+
+
+def test_a_mark_that_the_other_one_makes_useless_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was passed over without a word, and another one held."""
+    monkeypatch.setattr(resident, "machine_bytes", lambda: 10 << 30)
+    (fault,) = faults(memory_low_bytes="6GiB")
+    assert fault.endswith("is not below memory_high_bytes, 6144MiB by default")
+    assert load(flags={"memory_low_bytes": "5GiB"}).settings.memory_low_bytes == 5 << 30
+    monkeypatch.setattr(resident, "machine_bytes", lambda: None)
+    (fault,) = faults(memory_low_bytes="1GiB")
+    assert fault.endswith("is of no use without memory_high_bytes")
+    (fault,) = faults(disk_free_high_bytes="5GiB")
+    assert "disk_free_high_bytes" in fault
+    assert fault.endswith("is of no use without disk_free_low_bytes")
+    assert load(flags={"disk_free_high_bytes": "5GiB", "disk_free_low_bytes": "4GiB"})
 
 
 def test_nothing_given_is_the_defaults() -> None:
