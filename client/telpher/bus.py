@@ -23,8 +23,8 @@ from .answer import answer_of
 from .consumer import Consumer
 from .consuming import Consuming
 from .credentials import Credentials
-from .dial import HOST_SECONDS, Dialer, dialers
-from .errors import Broken, CannotConnect, Closed, TelpherError
+from .dial import HOST_SECONDS, Dialer, NotTls, dialers, reason_of
+from .errors import Broken, CannotConnect, Closed, TelpherError, UnusableFile
 from .eventloop import Signal, clock, signal_class
 from .lane import Lane
 from .link import Link
@@ -33,10 +33,13 @@ from .requests import Requesting
 from .session import Session
 from .session.backoff import reconnect_seconds
 from .session.session import SETTLE_SECONDS
+from .troubles import Trouble, Troubles
 from .url import parse_url
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 CLOSE_SECONDS: Final = 5.0
+# To derive a password may take longer than a broker waits: it is kept for the next connection.
+LOGIN_SECONDS: Final = 15.0
 _NO_EXCEPTION: Final = (None, None, None)
 
 
@@ -85,7 +88,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         self._wanted = anyio.Event()
         self._derivation = Derivation(b"")
         self._tasks: TaskGroup | None = None
-        self._troubles: dict[str, str] = {}
+        self._troubles = Troubles(len(hosts))
         self._lanes: dict[str, Lane] = {}
         self._pullers: dict[tuple[str, str | None], list[Consumer]] = {}
         self.reconnects = -1
@@ -191,6 +194,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         attempt = 0
         since = self._now()
         while self._session.ending is None:
+            was_open = False
             for name, dial in self._hosts:
                 stream = await self._dial(name, dial, self._left(since))
                 if stream is None:
@@ -202,11 +206,13 @@ class Bus(Publishing, Consuming, Requesting, Administration):
                 if self._session.ending is not None:
                     return
                 if self.reconnects > was:
-                    attempt, since = 0, self._now()
+                    attempt, since, was_open = 0, self._now(), True
             left = self._left(since)
-            if left <= 0:
+            if left <= 0 or (self.reconnects < 0 and self._troubles.are_final):
                 self._give_up(self._now() - since)
                 return
+            if was_open:
+                self._troubles.forget()
             wait = reconnect_seconds(attempt, random.random())  # noqa: S311  # nosec B311
             await anyio.sleep(min(left, wait))
             attempt += 1
@@ -217,12 +223,8 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         return inf if allowed is None else since + allowed - self._now()
 
     def _give_up(self, seconds: float) -> None:
-        is_first = self.reconnects < 0
-        reasons = "; ".join(f"{name}: {trouble}" for name, trouble in self._troubles.items())
-        kind: type[TelpherError] = CannotConnect if is_first else Broken
-        self._end(
-            kind(f"no broker answered within {seconds:.3g} s ({reasons}); is one running there?")
-        )
+        kind: type[TelpherError] = CannotConnect if self.reconnects < 0 else Broken
+        self._end(kind(self._troubles.told(seconds)))
 
     async def _dial(self, name: str, dial: Dialer, left: float) -> ByteStream | None:
         seconds = min(HOST_SECONDS, max(left, 0.1))
@@ -230,14 +232,21 @@ class Bus(Publishing, Consuming, Requesting, Administration):
             with anyio.fail_after(seconds):
                 return await dial()
         except TimeoutError:
-            self._troubles[name] = f"no connection within {seconds:.3g} s"
+            self._troubles.note_timeout(name, seconds, is_cut_short=seconds < HOST_SECONDS)
+        except UnusableFile as error:
+            if self.reconnects < 0:
+                self._end(error)
+            # Later it may be a file that is being renewed.
+            self._troubles.note(name, Trouble(str(error), is_answer=True))
+        except NotTls as error:
+            self._troubles.note(name, Trouble(str(error), is_answer=True, is_final=error.is_final))
         except (
             OSError,
             UnicodeError,  # a name that no host can have
             anyio.EndOfStream,
             anyio.BrokenResourceError,
         ) as error:
-            self._troubles[name] = str(error.__cause__ or error) or type(error).__name__
+            self._troubles.note(name, Trouble(reason_of(error)))
         return None
 
     async def _serve(self, name: str, stream: ByteStream) -> None:
@@ -259,7 +268,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
             closed += " at once; it may not accept the certificate: its log says why"
         elif not self._session.server:
             closed += " at once; if it speaks TLS, the URL needs ?tls=verify"
-        self._troubles[name] = str(self._session.fault or closed)
+        self._troubles.note(name, Trouble(str(self._session.fault or closed), is_answer=True))
 
     # --- for who drives the event loop, and may go past it
 
@@ -310,6 +319,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
         self._opened.set()
 
     def _on_derive(self, derivation: Derivation) -> None:
+        self._connect_seconds = max(self._connect_seconds, LOGIN_SECONDS)
         self._derivation = derivation
         self._wanted.set()
 
@@ -393,8 +403,11 @@ def connect(
     """A bus to the broker at `url`, at $TELPHER_URL, or on this machine; enter it to connect.
 
     `name` shows in the broker's logs. `connect_seconds`: how long the first connection may take
-    before CannotConnect is raised. `reconnect_seconds`: how long a lost connection is tried anew
-    before everything raises Broken; None is for ever. Raises ValueError for a bad URL.
+    before CannotConnect is raised; at once where another try would be no use (a certificate that
+    cannot be verified), and not before 15 s once a broker has asked for a password, which takes
+    time. `reconnect_seconds`: how long a lost connection is tried anew before everything raises
+    Broken; None is for ever. Raises ValueError for a bad URL, UnusableFile on entering for a file
+    that it names.
 
     `user` and `password`, or `token`, are who to authenticate as, and `namespace` where to work;
     all of them may stand in the URL instead. The broker never gets a secret: both sides prove to

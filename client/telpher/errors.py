@@ -3,6 +3,7 @@
     TelpherError
       Refused                 the broker answered no; one subclass for each code to decide by
       CannotConnect           no host answered in time
+        UnusableFile          or one that the URL names as ca, cert or key is no good
       Broken                  the connection was lost (by them) and this could not be resumed
       Closed                  it was closed (by you)
       Timeout                 a deadline of yours passed
@@ -239,6 +240,10 @@ class UnknownNamespace(Refused, LookupError):
 
 class CannotConnect(TelpherError):
     """No host answered in time; the text lists each with its reason."""
+
+
+class UnusableFile(CannotConnect, ValueError):
+    """A file that the URL names as ca, cert or key cannot be used; the text says which and why."""
 
 
 class Broken(TelpherError):

@@ -24,7 +24,8 @@ def warn_of_held(channel: str, seconds: float) -> None:
 
     getLogger("telpher").warning(
         "a publish to %r has waited for %.0f s: the broker holds it back for room in the channel, "
-        "for a quota, or for the end of an alarm; `telpher inspect` and `telpher stats` tell which",
+        "for a quota, or for the end of an alarm; `telpher channels --json`, `telpher quotas` and "
+        "`telpher stats` tell which",
         channel,
         seconds,
     )

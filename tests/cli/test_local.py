@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,7 +21,20 @@ from tests.daemon.process import environment
 
 from .conftest import Command
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+_NAMED = re.compile("`telpher ([a-z]+)")
+_NO_COMMAND = {("manifest", "storage.md")}  # how that file begins
+
+
+def test_a_command_that_a_text_names_is_there() -> None:
+    sources = [
+        path for part in ("client", "broker", "storage") for path in (ROOT / part).rglob("*.py")
+    ]
+    texts = {path: path.read_text("utf-8") for path in [*sources, *DOCS.glob("*.md")]}
+    named = {(name, path.name) for path, text in texts.items() for name in _NAMED.findall(text)}
+    assert len(named) > 20
+    assert {row for row in named if row[0] not in COMMANDS} == _NO_COMMAND
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
 import telpher
 from telpher.bus import Bus
+from telpher.dial import NotTls
 from telpher.protocol import frames as f
 from telpher.protocol.batch import decode
 
@@ -187,6 +191,62 @@ async def test_each_host_is_tried_and_named_when_none_answers():
         async with bus:
             pytest.fail("there is nobody to connect to")
     assert first.dialled == second.dialled == 1
+
+
+class Failing:
+    """Dials like a scripted broker, but for errors that come first."""
+
+    def __init__(self, *errors: Exception, then: Callable[[], Awaitable[ByteStream]]) -> None:
+        self.errors = list(errors)
+        self.dialled = 0
+        self._then = then
+
+    async def dial(self) -> ByteStream:
+        self.dialled += 1
+        await anyio.lowlevel.checkpoint()
+        if self.errors:
+            raise self.errors.pop(0)
+        return await self._then()
+
+
+async def test_a_last_try_that_is_cut_short_does_not_hide_what_came_before():
+    failing = Failing(NotTls("no good", is_final=False), then=anyio.sleep_forever)
+    with pytest.raises(telpher.CannotConnect, match=r"^no broker took the .* \(a: no good\)$"):
+        async with Bus([("a", failing.dial)], connect_seconds=0.1):
+            pytest.fail("there is nobody to connect to")
+    assert failing.dialled == 2
+
+
+async def test_what_is_no_use_is_tried_once_unless_another_host_may_mend_it():
+    errors = [NotTls("no good", is_final=True) for _ in range(10)]
+    failing, scripted = Failing(*errors, then=anyio.sleep_forever), Scripted()
+    with pytest.raises(telpher.CannotConnect, match=r"^cannot connect: a: no good$"):
+        async with Bus([("a", failing.dial)]):
+            pytest.fail("there is nobody to connect to")
+    assert failing.dialled == 1
+    scripted.refuse = 1
+    async with anyio.create_task_group() as tasks:
+
+        async def welcome() -> None:
+            await (await scripted.accept()).welcome()
+
+        tasks.start_soon(welcome)
+        async with Bus([("a", failing.dial), ("b", scripted.dial)]) as bus:
+            assert bus.is_connected
+    assert (failing.dialled, scripted.dialled) == (3, 2)
+
+
+async def test_who_was_connected_tries_on_whatever_comes():
+    """A certificate may be in the middle of being renewed, here or there."""
+    opened = Opened()
+    failing = Failing(then=opened.scripted.dial)
+    opened.bus = Bus([("a", failing.dial)])
+    async with opened as (bus, broker, scripted):
+        failing.errors = [telpher.UnusableFile("half a file"), NotTls("no good", is_final=True)]
+        await broker.cut()
+        await (await scripted.accept()).welcome()
+        await anyio.wait_all_tasks_blocked()
+        assert (bus.reconnects, failing.errors) == (1, [])
 
 
 async def test_the_next_host_is_taken_when_the_first_does_not_answer():

@@ -19,8 +19,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONNECT_SECONDS: Final = 1.0
-# A password takes a moment to be derived, and after failures the broker takes a few seconds.
-LOGIN_SECONDS: Final = 15.0
 RECONNECT_SECONDS: Final = 5.0
 
 url_option: Callable[[F], F] = click.option(
@@ -47,21 +45,21 @@ def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]]) -> T:
             url,
             password=password,
             name="telpher command line",
-            connect_seconds=CONNECT_SECONDS if secret is None else LOGIN_SECONDS,
+            connect_seconds=CONNECT_SECONDS,
             reconnect_seconds=RECONNECT_SECONDS,
         )
         async with bus:
             return await work(bus)
 
     try:
-        password, secret = _secrets(url)
+        password = _password(url)
         return trio.run(connected)
     except BaseException as error:  # noqa: BLE001 - told apart below, and raised again
         _end(_cause(error))
 
 
-def _secrets(url: str | None) -> tuple[str | None, str | None]:
-    """The password, where it had to be asked for; and the secret, wherever it comes from."""
+def _password(url: str | None) -> str | None:
+    """The password, where it has to be asked for."""
     from telpher.url import parse_url
 
     address = parse_url(url)
@@ -74,9 +72,8 @@ def _secrets(url: str | None) -> tuple[str | None, str | None]:
             err=True,
         )
     if address.user is None or address.secret is not None:
-        return None, address.secret
-    password = _ask_terminal(f"Password of {address.user}: ")
-    return password, password
+        return None
+    return _ask_terminal(f"Password of {address.user}: ")
 
 
 def _ask_terminal(prompt: str) -> str:
@@ -110,8 +107,18 @@ def ask_new_password(name: str) -> str:
 
 
 def _end(error: BaseException) -> NoReturn:
-    from telpher import Broken, CannotConnect, PublishFailed, Refused, TelpherError, Timeout
+    from telpher import (
+        Broken,
+        CannotConnect,
+        PublishFailed,
+        Refused,
+        TelpherError,
+        Timeout,
+        UnusableFile,
+    )
 
+    if isinstance(error, UnusableFile):
+        raise CommandError(ExitCode.USAGE, str(error)) from None
     if isinstance(error, (CannotConnect, Broken)):
         raise CommandError(ExitCode.UNREACHABLE, str(error)) from None
     if isinstance(error, PublishFailed):
