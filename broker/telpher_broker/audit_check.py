@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .audit import FIRST_CHAIN, parse
 
+# Where there is more amiss, what is told first tells most.
+_FAULTS_MAX: Final = 10
+
 
 class AuditReport(NamedTuple):
-    """The numbers of the first and the last line, the end of the chain, and what is amiss."""
+    """The numbers of the first and the last line (0: there is none), the end of the chain, and what
+    is amiss."""
 
     first: int
     last: int
@@ -30,6 +34,8 @@ def check(files: Iterable[Path]) -> AuditReport:
         for at, line in enumerate(_lines(file), 1):
             found, claimed = parse(line)
             place = f"{file}:{at}"
+            if found is None and not first:
+                return AuditReport(0, 0, "", (f"{file} is no audit log, by its first line",))
             if found is None:
                 faults.append(f"{place}: no line of an audit log")
                 chain = ""
@@ -42,6 +48,8 @@ def check(files: Iterable[Path]) -> AuditReport:
             elif chain and claimed != chain:
                 faults.append(f"{place}: the line before was changed, or this one does not belong")
             number, chain = found, sha256(line).hexdigest()
+    if len(faults) > _FAULTS_MAX:
+        faults[_FAULTS_MAX:] = [f"and {len(faults) - _FAULTS_MAX} more"]
     return AuditReport(first, number, chain, tuple(faults))
 
 

@@ -65,6 +65,7 @@ def test_the_help_lists_every_command_without_loading_one() -> None:
 
 def test_version(command: Command) -> None:
     assert command("version").out.startswith("telpher ")
+    assert command("--version").out == command("version").out
     assert set(command("version", "--json").rows[0]) == {"telpher", "python"}
 
 

@@ -92,11 +92,13 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "repair": ("storage", "Cut the damage out of a data directory."),
         "dump": ("storage", "Show a data directory in readable form."),
     },
-    "An audit log": {
-        "audit": ("audit", "Check that nothing was changed in an audit log or taken out of it."),
+    "Backups": {
         "backup": ("backup", "Back up a data directory, while a broker runs on it."),
         "backups": ("backup", "List what was backed up, and to which points it can be restored."),
         "restore": ("backup", "Make a data directory out of a backup, as of any point in it."),
+    },
+    "An audit log": {
+        "audit": ("audit", "Check that nothing was changed in an audit log or taken out of it."),
     },
 }
 COMMANDS: Final = {name: row for rows in SECTIONS.values() for name, row in rows.items()}
@@ -133,7 +135,23 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, text) for name, (_, text) in rows.items()])
 
 
+def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted and not context.resilient_parsing:
+        from .version import version
+
+        context.exit(context.invoke(version))
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    hidden=True,
+    callback=_show_version,
+    help="As telpher version.",
+)
 def telpher() -> None:
     """Telpher, a durable message broker.
 

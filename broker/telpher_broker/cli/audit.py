@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from telpher_broker.exit_codes import ExitCode
 
 from .network import json_option
 from .output import print_json
+
+if TYPE_CHECKING:
+    from telpher_broker.audit_check import AuditReport
 
 
 @click.group()
@@ -30,9 +35,9 @@ def audit() -> None:
 def audit_check(files: tuple[Path, ...], as_json: bool) -> int:
     """Read FILE, or several of one log with the oldest first, and follow the chain of lines.
 
-    The exit code is 6 if a line was changed, taken out or put in. Lines that were taken from the
-    end do not show by themselves: compare the number and the chain with what the broker's log says
-    at its start and its end.
+    The exit code is 6 if a line was changed, taken out or put in. At the ends that does not show by
+    itself: compare the number and the chain of the last line with what the broker's log says at its
+    start and its end, and look for the file that the first line follows.
     """
     from telpher_broker.audit_check import check
 
@@ -42,7 +47,18 @@ def audit_check(files: tuple[Path, ...], as_json: bool) -> int:
     else:
         for fault in report.faults:
             click.echo(escape(fault))
-        verdict = "is broken" if report.faults else "is whole"
-        click.echo(f"lines {report.first} to {report.last}: the chain {verdict}")
-        click.echo(f"it ends with {report.chain}" if report.chain else "it ends in nothing of ours")
+        for line in _verdict(report):
+            click.echo(line)
     return ExitCode.DAMAGED if report.faults else ExitCode.OK
+
+
+def _verdict(report: AuditReport) -> Iterator[str]:
+    if not report.first:
+        if not report.faults:
+            yield "there is no line: nothing can be said of it"
+        return
+    verdict = "is broken" if report.faults else "is whole"
+    yield f"lines {report.first} to {report.last}: the chain {verdict}"
+    if report.first > 1:
+        yield f"lines 1 to {report.first - 1} are missing: give the older files before these"
+    yield f"it ends with {report.chain}" if report.chain else "it ends in nothing of ours"

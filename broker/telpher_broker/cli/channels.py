@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from telpher.admin import ChannelInfo
 
 CHANNEL_TITLES = ("name", "kind", "messages", "bytes", "ready", "leased", "subscriptions")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option(
+    "--yes", is_flag=True, help="Do not ask. Where there is no terminal nobody is asked."
+)
 
 
 @click.command()

@@ -190,7 +190,11 @@ def channel_of(turn: Turn, name: str) -> Channel:
     if channel is None:
         check_full_name(turn, name)
         if name in turn.state.exchanges.named:
-            raise Refusal("wrong_kind", f"{name!r} is an exchange; it keeps no messages")
+            raise Refusal(
+                "wrong_kind",
+                f"{name!r} is an exchange; it keeps no messages, but the channels do that it leads "
+                "to: the exchange's bindings name them, or its partitions",
+            )
         raise Refusal("unknown_channel", f"there is no channel {name!r}; declare it first")
     return channel
 
