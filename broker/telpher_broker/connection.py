@@ -82,14 +82,14 @@ class ClientConnection:
         self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else -1
         self._on_drained = on_drained
         self._output = output
-        # Since when something waits that was said, and how much of it is no delivery.
+        # Since when something waits that was said; of that, deliveries and what is none.
         self.waits_since = self.heard_at
+        self.unsent_body_bytes = 0
         self.unsent_answer_bytes = 0
         self._buffer = _FEW
         self._said: list[bytes] = []
         self._said_bodies = 0
         self._unsent: list[memoryview] = []
-        self._unsent_bodies = 0
         self._sendable = trio.Event()
         self._emptied = trio.Event()
         self.is_member = False
@@ -150,7 +150,7 @@ class ClientConnection:
             if not self._unsent:
                 self.waits_since = self.spoke_at
             self._unsent += map(memoryview, rest)
-            self._unsent_bodies += bodies
+            self.unsent_body_bytes += bodies
             self._count(max(sum(map(len, rest)) - bodies, 0))
             self._sendable.set()
         elif bodies:
@@ -172,7 +172,7 @@ class ClientConnection:
                         self.heard_at = self.spoke_at
                 del self._unsent[0]
             self._count(-self.unsent_answer_bytes)
-            bodies, self._unsent_bodies = self._unsent_bodies, 0
+            bodies, self.unsent_body_bytes = self.unsent_body_bytes, 0
             self._on_drained(self, bodies)
             self._emptied.set()
 

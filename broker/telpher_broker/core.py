@@ -35,7 +35,7 @@ from .engine_settings import ANSWERS_PART, engine_settings
 from .listeners import Peer
 from .logs import get_logger, say_withheld
 from .options import Settings
-from .output import Output
+from .output import PATIENCE_SECONDS, Output
 from .persist import Persistence
 from .rounds import Gone, Rounds
 from .schemas import schema_compiler
@@ -442,7 +442,8 @@ class Broker:
     def _with_each_look(self) -> None:
         say_withheld()
         self.audit.note_repeats(trio.current_time())
-        self._output.make_room(self._connections.values())
+        impatient_ms = self._rounds.now_ms() - int(PATIENCE_SECONDS * 1000)
+        self._output.make_room(self._connections.values(), self.engine.output_excess(impatient_ms))
 
     def _note_acts(self, acts: list[Act]) -> None:
         note_acts(self.audit, acts, self._connections)

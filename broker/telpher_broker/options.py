@@ -297,7 +297,8 @@ class Settings:
         256 * MIB,
         "What may wait to be sent to all connections together, a quarter of it answers. Above half "
         "of what is for deliveries, they pause to those that have more waiting than their share of "
-        "what is left; beyond it, who has nothing waiting gets 16 KiB, or one message, at a time.",
+        "what is left; beyond it, who has nothing waiting gets 16 KiB at a time; what is larger "
+        "waits for room in turns.",
     )
     input_bytes_max: int = _option(
         "Limits",

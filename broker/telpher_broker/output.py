@@ -1,10 +1,10 @@
 """What was said and has not left, over all connections, and who goes for it.
 
-Deliveries keep within their part of `output_bytes_total` by themselves (`Turn.may_send`). Answers
-to CALLs do not, and may be large: a quarter of it is theirs, and while that is spent no CALL is
-taken. Nobody can be made to read. So while others are held up, those are closed that have had the
-most bytes waiting for the longest, as it is with unfinished frames: to take a little now and then
-makes no difference.
+Deliveries keep within their part of `output_bytes_total` by themselves, by shares
+(`Turn.may_send`); beyond it, large messages wait. Answers to CALLs do not, and may be large: a
+quarter of it is theirs, and while that is spent no CALL is taken. Nobody can be made to read. So
+while others are held up, those are closed that have had the most bytes waiting for the longest, as
+it is with unfinished frames: to take a little now and then makes no difference.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class Output:
             await self._waiting.park()
         self._waiting.unpark()
 
-    def make_room(self, connections: Collection[ClientConnection]) -> None:
-        """Close who holds up those that wait for room. To be called about once a second."""
+    def make_room(self, connections: Collection[ClientConnection], excess: int) -> None:
+        """Close who holds up the CALLs that wait for room, and who has so much of deliveries that
+        others are held up by. To be called about once a second."""
+        _close(connections, excess, lambda one: one.unsent_body_bytes)
         if self._waiting:
             _close(connections, self.bytes - self.bytes_max, lambda one: one.unsent_answer_bytes)
 
@@ -63,6 +65,8 @@ def _close(
     held: Callable[[ClientConnection], int],
 ) -> None:
     """Close connections until so much less is held."""
+    if excess <= 0:
+        return
     now = trio.current_time()
     waits = [one for one in connections if held(one) and now - one.waits_since >= PATIENCE_SECONDS]
     waits.sort(key=lambda one: held(one) * (now - one.waits_since), reverse=True)

@@ -15,6 +15,7 @@ from .harness import House, Peer, batch, house
 
 pytestmark = pytest.mark.trio
 TOTAL = 64 * 1024
+LARGE = 20_000
 UNIX = Origin("unix", uid=os.geteuid())
 
 
@@ -96,6 +97,28 @@ async def test_deliveries_that_are_taken_slowly_hold_up_no_call() -> None:
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(1):
             assert isinstance(await peer.ask(f.Call(99, "stats", {})), f.Reply)
+
+
+async def test_who_holds_up_large_deliveries_to_others_goes(
+    autojump_clock: trio.abc.Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with house(output_bytes_total=TOTAL) as place:
+        peer, reader = await place.peer(), await place.peer()
+        for number in range(3):
+            deaf = place.stranger(lockstep=True)
+            await deaf.open()
+            await deaf.say(f.Consume(number, "jobs", None, {"prefetch": 1}))
+            assert isinstance(await deaf.hear(), f.Reply)
+            assert isinstance(await peer.ask(publish(number, LARGE)), f.Confirm)
+        await trio.testing.wait_all_tasks_blocked()
+        consume = f.Consume(1, "mine", None, {"prefetch": 1})
+        assert isinstance(await reader.ask(consume), f.Reply)
+        began = trio.current_time()
+        assert isinstance(await peer.ask(publish(9, LARGE)._replace(channel="mine")), f.Confirm)
+        assert isinstance(await reader.hear(), f.Deliver)
+        assert PATIENCE_SECONDS <= trio.current_time() - began <= PATIENCE_SECONDS + 2
+        assert place.broker.statistics()["connections"] == 4  # one was enough
+    assert "peer takes too little" in capfd.readouterr().err
 
 
 async def test_who_administers_by_the_unix_socket_is_not_held_up(

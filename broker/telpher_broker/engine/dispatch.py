@@ -7,6 +7,8 @@ gets in a round goes out in as few frames as `FRAME_BYTES` allows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from telpher.protocol.channel_options import FEED
@@ -31,7 +33,7 @@ from .subscription import Subscription
 from .turn import PART_BYTES, Turn
 
 FRAME_BYTES: Final = 1024 * 1024
-# What is delivered at a time while too much has not left.
+# What is delivered at a time while too much has not left. Larger messages wait for room.
 _LITTLE_BYTES: Final = 16 * 1024
 
 
@@ -46,6 +48,11 @@ def dispatch(turn: Turn) -> None:
     turn.published.clear()
     if turn.lagging:
         cut_off(turn)
+    while turn.may_go_on and turn.budget_bytes > 0:
+        # Before the others, who would take the room again.
+        subscription, _ = turn.held_up.popitem(last=False)
+        if subscription.waiting:
+            _serve(turn, subscription)
     wakeful, turn.wakeful = turn.wakeful, {}
     for subscription in wakeful:
         # Nobody waits and nothing is due: all that there is is a tail.
@@ -133,12 +140,27 @@ def _deliver(turn: Turn, subscription: Subscription, consumer: Consumer, session
         return False
     end = min(end, stored.end, first + consumer.credit)
     if turn.is_output_full:
-        end = min(end, first + max(_LITTLE_BYTES // max(stored.message_bytes, 1), 1))
+        end = _little(turn, stored, first, end)
+        if end == first:
+            turn.hold_up(subscription)
+            return False
     if subscription.breaker is not None:
         end = _granted(subscription.breaker, turn.now_ms, first, end)
     attempt = _take(turn, subscription, consumer, span, first, end)
     _add_part(turn, consumer, session, stored, first, end, attempt)
     return True
+
+
+def _little(turn: Turn, stored: Stored, first: int, end: int) -> int:
+    """Up to where no more than `_LITTLE_BYTES` are delivered; `first`, if its message is larger."""
+    message_bytes = max(stored.message_bytes, 1)
+    if message_bytes > _LITTLE_BYTES:
+        return first
+    # That was about: some may be much larger than others.
+    end = min(end, first + _LITTLE_BYTES // message_bytes)
+    while end > first and len(turn.cut(stored, first, end)) > _LITTLE_BYTES:
+        end = first + (end - first) // 2
+    return end
 
 
 def _passes_over(
@@ -228,8 +250,9 @@ def _pick(
     order, log = keyed.order, subscription.channel.log
     others = len(subscription.waiting)
     room = min(session.window_bytes, turn.budget_bytes)
+    may_go: Callable[[int], bool] | None = None
     if turn.is_output_full:
-        room = min(room, _LITTLE_BYTES)
+        room, may_go = min(room, _LITTLE_BYTES), partial(_may_go, turn, subscription)
     # Alone, it may have all; else the others are to have as many of the keys.
     shares = -(-order.shares // (others + 1)) if others else ANY_NUMBER
     limit, breaker = consumer.credit, subscription.breaker
@@ -240,7 +263,7 @@ def _pick(
     expired: list[int] = []
     unwanted: list[int] = []
     stored: Stored | None = None
-    for offset in order.picks(consumer, turn.now_ms * 1000, shares):
+    for offset in order.picks(consumer, turn.now_ms * 1000, shares, may_go):
         if stored is None or not stored.first <= offset < stored.end:
             stored = log.find(offset)
             assert stored is not None
@@ -257,6 +280,20 @@ def _pick(
     if breaker is not None and allowance is not None:
         breaker.grant(len(picked))
     return picked, expired, unwanted
+
+
+def _may_go(turn: Turn, subscription: Subscription, offset: int) -> bool:
+    """Whether a message may go though there is no room, or will not go anyway; else it waits."""
+    stored = subscription.channel.log.find(offset)
+    assert stored is not None
+    may_go = (
+        _little(turn, stored, offset, offset + 1) > offset
+        or (stored.properties is not None and _expired(turn, stored))
+        or is_unwanted(turn, subscription, stored, offset)
+    )
+    if not may_go:
+        turn.hold_up(subscription)
+    return may_go
 
 
 def _pieces(subscription: Subscription, offsets: list[int]) -> list[tuple[Stored, int, int, int]]:

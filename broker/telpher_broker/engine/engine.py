@@ -160,6 +160,11 @@ class Engine:
             for consumer in blocked:
                 turn.enlist(consumer)
 
+    def output_excess(self, before_ms: int) -> int:
+        """How much less should be on its way to clients, where somebody has been held up by that
+        since before a time, in ms since 1970."""
+        return self._turn.output_excess(before_ms)
+
     def tick(self) -> None:
         """Do what is due at the time told."""
         tick(self._turn)
@@ -172,7 +177,14 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether `take_round` would have nothing to do."""
         turn = self._turn
-        return not (turn.wakeful or turn.published or turn.loosened or turn.gates or turn.effects)
+        return not (
+            turn.wakeful
+            or turn.published
+            or turn.loosened
+            or turn.gates
+            or turn.effects
+            or turn.may_go_on
+        )
 
     def take_round(self) -> Round:
         """Dispatch what is ready, drop what may go, and hand over what this round decided."""
@@ -195,7 +207,7 @@ class Engine:
             for channel in list(turn.published):
                 if channel.bounds is not None:
                     retain(turn, channel)
-        more = bool(turn.wakeful or turn.published)
+        more = bool(turn.wakeful or turn.published) or turn.may_go_on
         taken = Round(turn.records, turn.effects, turn.synced_effects, more, turn.acts)
         turn.records, turn.effects, turn.synced_effects, turn.acts = [], [], [], []
         return taken

@@ -8,6 +8,7 @@ something to drop, and the alarms.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
@@ -75,6 +76,8 @@ ROUND_BYTES: Final = 64 * 1024 * 1024
 DUE_MAX: Final = 2000
 # What a delivery costs on the wire beside its batch, about.
 PART_BYTES: Final = 32
+# Down to so much of what may be on its way to clients, when some of them are closed for it.
+_KEPT_EIGHTHS: Final = 7
 _CUTS_MAX: Final = 8
 _LOOKED_AT_MAX: Final = 64
 # So many leases may be numbered in one run: the higher bits are the run's.
@@ -123,6 +126,9 @@ class Turn:
         self.due_left = DUE_MAX
         # What was delivered over all sessions and has not left.
         self.output_bytes = 0
+        # Where what is next in line is too large to go before there is room, in turns, and since
+        # when, in ms since 1970.
+        self.held_up: OrderedDict[Subscription, int] = OrderedDict()
         self.wakeful: dict[Subscription, None] = {}
         self.published: dict[Channel, None] = {}
         self.loosened: dict[Channel, None] = {}
@@ -235,8 +241,29 @@ class Turn:
 
     @property
     def is_output_full(self) -> bool:
-        """Whether nothing is left for all: who has read everything gets little at a time."""
+        """Whether nothing is left for all: who has read everything gets little at a time, and what
+        is large waits."""
         return self.output_bytes >= self.settings.output_bytes_total
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there is room for what is held up for want of it."""
+        return bool(self.held_up) and not self.is_output_full
+
+    def hold_up(self, subscription: Subscription) -> None:
+        """What is next in line of a subscription is large: it has its turn when there is room."""
+        self.held_up.setdefault(subscription, self.now_ms)
+
+    def output_excess(self, before_ms: int) -> int:
+        """How much less should be on its way to clients, where somebody has been held up since
+        before that time, in ms since 1970."""
+        while self.held_up:
+            subscription, since_ms = next(iter(self.held_up.items()))
+            if subscription.waiting and subscription.has_ready:
+                kept = self.settings.output_bytes_total * _KEPT_EIGHTHS // 8
+                return self.output_bytes - kept if since_ms <= before_ms else 0
+            del self.held_up[subscription]
+        return 0
 
     def mature(self, subscription: Subscription) -> bool:
         """Make ready what is due, as far as this round may; whether that is all of it."""

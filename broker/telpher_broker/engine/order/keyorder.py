@@ -23,7 +23,7 @@ offsets, names, owners (anything hashable) and times in microseconds come in, of
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -153,11 +153,18 @@ class KeyOrder:
         key = self._keys.get(None)
         return self.able + (len(key.waiting) if key is not None else 0)
 
-    def picks(self, owner: Hashable, now_us: int, shares: int = ANY_NUMBER) -> Iterator[int]:
+    def picks(
+        self,
+        owner: Hashable,
+        now_us: int,
+        shares: int = ANY_NUMBER,
+        may_go: Callable[[int], bool] | None = None,
+    ) -> Iterator[int]:
         """The offsets that are to go to `owner`, each in flight as it comes.
 
         It ends when nothing may go, or when it is the turn of a key or a message without one that
-        would be more of them than `shares`, beside the keys that the owner has.
+        would be more of them than `shares`, beside the keys that the owner has; or of one that
+        `may_go` says no to.
         """
         is_limited = self.rules.interval_us > 0
         while True:
@@ -165,6 +172,8 @@ class KeyOrder:
             if key is None:
                 return
             if key.owner is None and not shares:
+                return
+            if may_go is not None and not may_go(key.waiting[0]):
                 return
             assert key.ring is not None
             heappop(key.ring)
