@@ -78,14 +78,17 @@ class Audit:
             self.lines_lost += 1
             self._unsaid_losses += 1
 
-    def note_seldom(self, event: str, what: Mapping[str, Any], now: float, **fields: Any) -> None:
+    def note_seldom(
+        self, event: str, what: Mapping[str, str | None], now: float, **fields: Any
+    ) -> None:
         """A line for what others bring about as often as they like: the same `what` again within a
-        minute is counted, and told in one line when the minute is over."""
+        minute is counted, and told in one line when the minute is over. `fields` are of the first
+        only; what a client chooses freely belongs there."""
         if self._file is None:
             return
-        what = {name: _told(value) for name, value in what.items() if value is not None}
-        if self._repeats.is_new(event, what, now):
-            self.note(event, **what, **fields)
+        told = {name: value for name, value in what.items() if value is not None}
+        if self._repeats.is_new(event, told, now):
+            self.note(event, **told, **fields)
 
     def note_repeats(self, now: float = math.inf) -> None:
         """Tell what was counted in minutes that are over, to be called often; or all of it."""

@@ -26,7 +26,7 @@ class Repeat:
     __slots__ = ("began", "event", "times", "what", "who")
 
     def __init__(
-        self, event: str, what: Mapping[str, Any], who: tuple[str, ...], began: float
+        self, event: str, what: Mapping[str, str], who: tuple[str, ...], began: float
     ) -> None:
         self.event = event
         self.what = what
@@ -34,7 +34,7 @@ class Repeat:
         self.began = began
         self.times = 0
 
-    def again(self, what: Mapping[str, Any]) -> None:
+    def again(self, what: Mapping[str, str]) -> None:
         """Count one more; `what` keeps what they have in common."""
         self.times += 1
         if what != self.what:
@@ -52,9 +52,8 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._all)
 
-    def is_new(self, event: str, what: Mapping[str, Any], now: float) -> bool:
-        """Whether it is to be told; if not, it is counted. `what` holds nothing that a client may
-        choose freely."""
+    def is_new(self, event: str, what: Mapping[str, str], now: float) -> bool:
+        """Whether it is to be told; if not, it is counted."""
         kind = "user" if "user" in what else "address"
         who = (event, kind, str(what.get(kind)))
         key = self._key(who, what)
@@ -66,7 +65,7 @@ class Repeats:
         self._sizes[who[:2]] += 1
         return True
 
-    def _key(self, who: tuple[str, ...], what: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _key(self, who: tuple[str, ...], what: Mapping[str, str]) -> tuple[Any, ...]:
         """By what it is counted: all of it, or who it was, or that somebody did it."""
         whole = (*who, *sorted(what.items()))
         has_room = self._sizes[who[:2]] < OF_ALL_MAX

@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
 from hypothesis import example, given
@@ -184,6 +185,7 @@ class Named:
 
 
 @pytest.mark.parametrize("network", ["2001:db8::", "2001:db8:0:1::", "2a01:4f8:0:1::", "fe80::"])
+@hypothesis.settings(deadline=None, derandomize=True)
 @given(host=st.integers(0, 2**64 - 1))
 @example(host=1)
 def test_of_ipv6_it_is_the_network_that_counts(network: str, host: int) -> None:
