@@ -95,14 +95,16 @@ def read_certificates(settings: Settings) -> Certificates | None:
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
-        # An empty password, so that a key that has one is an error and not a question.
-        context.load_cert_chain(cert, key, password="")  # nosec B106
-    except ssl.SSLError as error:
-        reason = _why_no_pair(error, cert, key)
-        raise TlsError(f"tls_cert and tls_key cannot be used: {reason}") from None
-    except OSError as error:
+        try:
+            # An empty password, so that a key that has one is an error and not a question.
+            context.load_cert_chain(cert, key, password="")  # nosec B106
+        except ssl.SSLError as error:
+            reason = _why_no_pair(error, cert, key)
+            raise TlsError(f"tls_cert and tls_key cannot be used: {reason}") from None
+        mode = key.stat().st_mode
+    except OSError as error:  # also for what is replaced or removed meanwhile
         raise TlsError(f"tls_cert and tls_key cannot be used: {_system_reason(error)}") from None
-    if key.stat().st_mode & stat.S_IROTH:
+    if mode & stat.S_IROTH:
         log.warning("everybody may read the broker's key", file=str(key), next=f"chmod o= {key}")
 
 

@@ -209,6 +209,26 @@ def log() -> Iterator[StringIO]:
     logs.configure("info", "auto")
 
 
+@pytest.mark.parametrize("content", [None, "no PEM"])
+def test_files_that_go_while_they_are_read_are_said_too(
+    server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    """On SIGHUP that ended the broker: who renews a certificate may be at it just then."""
+    file = tmp_path / "file.pem"
+    file.write_text(server.read_text() if content is None else content)
+    load = ssl.SSLContext.load_cert_chain
+
+    def load_and_lose(context: ssl.SSLContext, *files: Path, **options: Any) -> None:
+        try:
+            load(context, *files, **options)
+        finally:
+            file.unlink()
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_lose)
+    with pytest.raises(TlsError, match=r"cannot be used: .*file\.pem: No such file"):
+        read_certificates(Settings(tls_cert=file))
+
+
 def test_a_key_that_everybody_may_read_is_said(server: Path, log: StringIO) -> None:
     certificates(tls_cert=server)
     assert not log.getvalue()
