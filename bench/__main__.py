@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -138,4 +139,7 @@ def watch(runs: int, is_recorded: bool) -> None:
 
 
 if __name__ == "__main__":
+    # Ended by SIGTERM it ends as by Ctrl-C, and takes the servers with it that it has started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     main()

@@ -70,6 +70,14 @@ class Daemon:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It does not outlive the demo, however that ends."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
     def stop(self) -> int:
         """SIGTERM: an orderly stop; the exit code."""
         assert self._process is not None
@@ -232,8 +240,10 @@ async def main() -> None:
         TextColumn("{task.fields[rate]:>12}"),
         TimeElapsedColumn(),
     )
-    with tempfile.TemporaryDirectory(prefix="telpher-demo-") as directory:
-        daemon = Daemon(directory)
+    with (
+        tempfile.TemporaryDirectory(prefix="telpher-demo-") as directory,
+        Daemon(directory) as daemon,
+    ):
         console.print(f"daemon ready in {daemon.start():.2f} s, data in {directory}")
         with Progress(*columns, console=console) as progress:
             demo = Demo(daemon, progress)
@@ -257,4 +267,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # Ended by SIGTERM it ends as by Ctrl-C, and takes the daemon with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     trio.run(main)

@@ -3,6 +3,7 @@
 python examples/security.py       (starts a broker of its own, in a temporary directory)
 """
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,9 @@ def broker() -> Iterator[str]:
                 process.terminate()
 
 
+# Ended by SIGTERM it ends as by Ctrl-C, and takes the broker with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 with broker() as url:
     with connect(url) as bus:  # nobody has to authenticate yet
         bus.add_user("root", "correct horse battery staple", first=True)

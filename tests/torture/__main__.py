@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from bench.process import family
 from telpher_broker import logs
 
 from .book import record
 from .programme import Outcome, Programme, all_programmes, carry_out
+
+
+@contextmanager
+def alone_at_the_end() -> Iterator[None]:
+    """End what was started, daemons above all, however this process ends: by SIGTERM as by
+    Ctrl-C."""
+    # A shell's background job comes with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for pid in family(os.getpid())[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,4 +88,5 @@ def _one(programme: Programme, options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     # A broker in this process has much to say of what is done to it: one line is for the figures.
     logs.configure("error", "json", io.StringIO())
-    sys.exit(main())
+    with alone_at_the_end():
+        sys.exit(main())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from . import __main__ as command
 from . import book
+from .ledger import ROOT
 from .programme import Figures, Outcome, Programme, all_programmes, carry_out
 
 
@@ -118,3 +121,20 @@ def _is_in_tests(root: Path, name: str) -> bool:
     if name.startswith("make "):
         return f"\n{name[5:]}:" in (root / "Makefile").read_text("utf-8")
     return (root / name).exists() or any(root.glob(f"tests/*/{name}"))
+
+
+def test_one_that_is_ended_takes_its_daemons_with_it() -> None:
+    program = (
+        "import subprocess, time\n"
+        "from tests.torture.__main__ import alone_at_the_end\n"
+        "with alone_at_the_end():\n"
+        "    print(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline().strip().isdigit()
+        one.terminate()
+        one.communicate(timeout=30)  # what it has started holds its end of the pipe while it lives
+        assert one.returncode != 0
