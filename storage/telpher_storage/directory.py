@@ -44,11 +44,15 @@ def sync_name(files: Files, path: Path) -> None:
 def refuse_foreign(files: Files, path: Path) -> None:
     """Raise `StorageError` for a directory with other things in it and nothing of ours."""
     names = files.list(path)
-    if names and not any(name in _OURS or parse_name(name) for name in names):
-        raise StorageError(
-            f"{path} holds other files ({names[0]}, ...) and no manifest of ours; "
-            "name an empty directory or a new one"
-        )
+    if not names or any(name in _OURS or parse_name(name) for name in names):
+        return
+    bases = sorted(name for name in names if name.startswith("base-"))
+    if bases:
+        raise StorageError(f"{path} holds backups: name one of them, such as {path / bases[-1]}")
+    raise StorageError(
+        f"{path} holds other files ({names[0]}, ...) and no manifest of ours: it is no data "
+        "directory; a new one begins in an empty directory, or where there is none"
+    )
 
 
 def remove_names(files: Files, path: Path, names: Iterable[str]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .api import Entry, RecoveryReport
+from .api import Entry, RecoveryReport, StorageError
+from .directory import refuse_foreign
 from .file_header import increment_name, snapshot_name
 from .files import Files
 from .recovery import LogRecovery, load_clean, load_manifest
@@ -25,9 +26,14 @@ class StoredEntry(NamedTuple):
 def entries(directory: Path, files: Files | None = None) -> Iterator[StoredEntry]:
     """The snapshot's chunks, then the records after it, as opening would give them.
 
-    Stops where opening would cut a torn tail. Raises `StorageDamaged` where it would refuse.
+    Stops where opening would cut a torn tail. Raises `StorageDamaged` where it would refuse, and
+    `StorageError` for a directory that is somebody else's or cannot be read.
     """
     files = files or Files()
+    try:
+        refuse_foreign(files, directory)
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be read: {error}") from error
     manifest = load_manifest(files, directory)
     if manifest is None:
         return

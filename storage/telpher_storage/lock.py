@@ -25,7 +25,10 @@ class DirectoryLock:
         if not files.try_lock(self._fd):
             owner = files.read(self._fd, 32, 0).decode("ascii", "replace").strip()
             files.close(self._fd)
-            raise StorageLocked(f"{directory} is in use by process {owner or 'unknown'}")
+            raise StorageLocked(
+                f"{directory} is in use by process {owner or 'unknown'}: stop it, or name another "
+                "directory"
+            )
         try:
             files.truncate(self._fd, 0)
             self._write_pid()

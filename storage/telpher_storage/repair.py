@@ -92,14 +92,28 @@ def repair(directory: Path, files: Files | None = None) -> RepairReport:
         try:
             if _opens(files, directory):
                 return RepairReport(directory)
-            plans = [_Repair(files, directory, by_files) for by_files in (False, True)]
-            best = max(plans, key=lambda plan: plan.report.lost_from)
+            best = _best_plan(files, directory)
             best.carry_out()
             return best.report
         finally:
             lock.release()
     except OSError as error:
         raise StorageError(f"{directory} cannot be repaired: {error}") from error
+
+
+def foresee(directory: Path, files: Files | None = None) -> RepairReport:
+    """What `repair` would report of a damaged directory. Changes nothing. Raises `StorageError` if
+    files cannot be read."""
+    try:
+        return _best_plan(files or Files(), directory).report
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be read: {error}") from error
+
+
+def _best_plan(files: Files, directory: Path) -> _Repair:
+    """The one that keeps more: by the manifest that is there, or by one made from the files."""
+    plans = [_Repair(files, directory, by_files) for by_files in (False, True)]
+    return max(plans, key=lambda plan: plan.report.lost_from)
 
 
 def _opens(files: Files, directory: Path) -> bool:

@@ -73,8 +73,12 @@ def test_a_damaged_directory_is_found_repaired_and_served_again(
     assert command("check", str(data), "--json").rows[0]["verdict"] == "damaged"
     assert command("dump", str(data)).code == ExitCode.DAMAGED
 
+    foreseen = [line for line in result.out.splitlines() if line.startswith("if it is repaired: ")]
+
     (report,) = command("repair", str(data), "--json").rows
     assert report["lost_to"] > report["lost_from"]
+    lost = f"records {report['lost_from']} to {report['lost_to'] - 1} are lost"
+    assert foreseen == [f"if it is repaired: {lost}"]
     assert Path(report["folder"]).is_dir()
     with serving(tmp_path, "--persistence", "aof") as daemon:
         left = command("consume", "jobs", "--url", daemon.unix_url).out.splitlines()
@@ -133,3 +137,26 @@ def test_a_torn_tail_is_cut_at_the_start_and_reported(data: Path, tmp_path: Path
         warning = daemon.event("the log had a torn tail, which was cut")
         assert warning["bytes_cut"] > 0
         assert daemon.events()[-1]["event"] == "ready"
+
+
+def test_before_a_repair_that_loses_nothing_that_is_said(data: Path, command: Command) -> None:
+    manifest = data / "manifest"
+    manifest.write_bytes(manifest.read_bytes().replace(b"epoch", b"epocH"))
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+    result = command("check", str(data))
+    assert result.code == ExitCode.DAMAGED
+    assert "if it is repaired, nothing is lost: " in result.out
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before
+    (report,) = command("repair", str(data), "--json").rows
+    assert report["lost_from"] == report["lost_to"] > 5
+
+
+@pytest.mark.parametrize("name", ["check", "dump", "repair"])
+def test_a_directory_that_is_none_of_ours(name: str, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "thesis.txt").write_text("Of brokers")
+    result = command(name, str(tmp_path))
+    assert result.code == ExitCode.DATA_DIR
+    assert "it is no data directory" in result.err
+    (tmp_path / "base-1").mkdir()
+    (tmp_path / "base-2").mkdir()
+    assert f"name one of them, such as {tmp_path}/base-2" in command(name, str(tmp_path)).err

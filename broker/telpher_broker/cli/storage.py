@@ -62,10 +62,24 @@ def _print_check(report: CheckReport) -> None:
         )
     if report.locked_by is not None:
         click.echo(f"a broker has it open: {escape(report.locked_by)}")
-    click.echo(f"{read.snapshot_chunks} chunks of a snapshot, {read.records} records after it")
+    if report.verdict != "damaged":
+        click.echo(f"{read.snapshot_chunks} chunks of a snapshot, {read.records} records after it")
     click.echo(f"{report.directory} is {_VERDICTS[report.verdict]}")
     if report.verdict == "damaged":
+        _print_foreseen(report.directory)
         click.echo(f"keep a copy, then run: telpher repair {report.directory}")
+
+
+def _print_foreseen(directory: Path) -> None:
+    from telpher_storage.repair import foresee
+
+    with storage_errors():
+        report = foresee(directory)
+    lost = list(_lost(report))
+    for line in lost:
+        click.echo(f"if it is repaired: {line}")
+    if not lost:
+        click.echo(f"if it is repaired, nothing is lost: {report.lost_from} records stay")
 
 
 @click.command()
@@ -98,15 +112,20 @@ def _print_repair(report: RepairReport) -> None:
             f"{escape(piece.file)} from byte {piece.offset}: {piece.bytes} bytes moved aside: "
             f"{escape(piece.reason)}"
         )
-    for name in report.missing:
-        click.echo(f"{escape(name)} is missing: what was in it is lost")
-    if report.snapshot_lost:
-        click.echo("the snapshot is lost, and with it everything before it")
-    if report.lost_to > report.lost_from:
-        click.echo(f"records {report.lost_from} to {report.lost_to - 1} are lost")
+    for line in _lost(report):
+        click.echo(line)
     if report.dropped:
         click.echo(f"what was moved aside is in {report.folder}")
     click.echo(f"{report.directory} is repaired: a broker can start")
+
+
+def _lost(report: RepairReport) -> Iterator[str]:
+    for name in report.missing:
+        yield f"{escape(name)} is missing: what was in it is lost"
+    if report.snapshot_lost:
+        yield "the snapshot is lost, and with it everything before it"
+    if report.lost_to > report.lost_from:
+        yield f"records {report.lost_from} to {report.lost_to - 1} are lost"
 
 
 @click.command()
