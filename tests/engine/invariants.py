@@ -39,6 +39,10 @@ def check_output(engine: Engine) -> None:
     sessions = engine.state.sessions.values()
     assert turn.output_bytes == sum(most - session.window_bytes for session in sessions)
     assert all(consumer.gap is not None for consumer in turn.lagging)
+    for session in sessions:
+        for consumer in session.consumers.values():
+            is_waiting = consumer in turn.lagging or consumer in session.blocked
+            assert is_waiting or consumer.gap is None
 
 
 def check_security(engine: Engine) -> None:

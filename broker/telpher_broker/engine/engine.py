@@ -153,12 +153,12 @@ class Engine:
         turn = self._turn
         sender.window_bytes += body_bytes
         turn.output_bytes -= body_bytes
-        for consumer in [one for one in turn.lagging if one.session is sender]:
-            turn.wakeful[consumer.subscription] = None
         if sender.blocked and sender.window_bytes > 0:
             blocked, sender.blocked = sender.blocked, {}
             for consumer in blocked:
                 turn.enlist(consumer)
+                if consumer.gap is not None:
+                    turn.lagging[consumer] = None
 
     def output_excess(self, before_ms: int) -> int:
         """How much less should be on its way to clients, where somebody has been held up by that

@@ -40,12 +40,12 @@ class Session:
     """One connection.
 
     `window_bytes` is how much may still be delivered before what was sent has left the broker;
-    `blocked` are its consumers that wait for that. `user` is who has authenticated, or None;
-    `namespace` is the one that all its channels are in, and `prefix` what their full names begin
-    with. `allowed` leads from a name to the full name of a channel that it may publish to; None:
-    it may do everything, and names are full. `is_ended`: it may do nothing any more. `lines` has
-    what of it waits to be stored, by what it was published to: `waiting_bytes` in all. `meters`
-    are the quotas on its publishes.
+    `blocked` are its consumers that wait for that, to be delivered or told something. `user` is who
+    has authenticated, or None; `namespace` is the one that all its channels are in, and `prefix`
+    what their full names begin with. `allowed` leads from a name to the full name of a channel that
+    it may publish to; None: it may do everything, and names are full. `is_ended`: it may do nothing
+    any more. `lines` has what of it waits to be stored, by what it was published to:
+    `waiting_bytes` in all. `meters` are the quotas on its publishes.
     """
 
     __slots__ = (

@@ -141,7 +141,7 @@ class Turn:
         # What was stored and breaks its schema, to be dead letters: channel, offset, why.
         self.invalid: list[tuple[Channel, int, str]] = []
         self.delivering: list[Consumer] = []
-        # Those that are still to be told what they missed.
+        # Those that are to be told what they missed, now or when they listen again (`blocked`).
         self.lagging: dict[Consumer, None] = {}
         self.polls: list[Consumer] = []
         # Gates that may have opened; how many publishes wait, and whose turn it is of those.

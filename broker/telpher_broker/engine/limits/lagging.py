@@ -2,7 +2,8 @@
 
 `Turn.lag` notes it. A consumer is told before what comes after the gap, and as soon as it listens
 when nothing comes. That takes of its window as a delivery does: so nothing piles up for one that
-does not read, and several gaps become one.
+does not read, and several gaps become one. Who does not listen is looked at again when it does, and
+not in every round.
 """
 
 from __future__ import annotations
@@ -32,15 +33,20 @@ def cut_off(turn: Turn) -> None:
 def tell(turn: Turn, consumer: Consumer, session: Session) -> None:
     """Say what the consumer missed."""
     assert consumer.gap is not None
-    del turn.lagging[consumer]
+    turn.lagging.pop(consumer, None)
     turn.reply(session, Missed(consumer.request, consumer.missed, *consumer.gap))
     turn.send(session, PART_BYTES)
     consumer.missed, consumer.gap = 0, None
 
 
 def tell_all(turn: Turn) -> None:
-    """Say what was missed to everybody who listens now."""
-    for consumer in list(turn.lagging):
+    """Say what was missed to everybody who listens now; the others wait for what is on its way."""
+    lagging, turn.lagging = turn.lagging, {}
+    for consumer in lagging:
         session = consumer.session
-        if session is not None and turn.may_send(session):
+        if session is None:
+            continue
+        if turn.may_send(session):
             tell(turn, consumer, session)
+        else:
+            session.blocked[consumer] = None
