@@ -47,9 +47,10 @@ class Run:
     `synced` is what was claimed, `after_failure` counts the calls that succeeded after one.
     """
 
-    def __init__(self, disk: Disk, mode: str) -> None:
+    def __init__(self, disk: Disk, mode: str, keep_bytes: int = 0) -> None:
         self.disk = disk
         self.mode = mode
+        self.keep_bytes = keep_bytes
         self.appended = self.synced = self.after_failure = 0
 
     def note(self, storage: FileStorage) -> None:
@@ -58,7 +59,7 @@ class Run:
 
     async def script(self) -> None:
         for closing in (False, True):
-            storage = make(HOME, self.mode, self.disk)
+            storage = make(HOME, self.mode, self.disk, retired_log_bytes=self.keep_bytes)
             try:
                 load(storage)
                 await self._steps(storage)
@@ -117,8 +118,8 @@ class Run:
                 pass
 
 
-def attempt(disk: Disk, mode: str) -> tuple[Run, str]:
-    run = Run(disk, mode)
+def attempt(disk: Disk, mode: str, keep_bytes: int = 0) -> tuple[Run, str]:
+    run = Run(disk, mode, keep_bytes)
     try:
         trio.run(run.script)
     except StorageFailed:
@@ -137,12 +138,12 @@ def recovered(disk: Disk, mode: str) -> int:
         storage.close(clean=False)
 
 
-@pytest.mark.parametrize("mode", ["aof", "rdb"])
+@pytest.mark.parametrize(("mode", "keep_bytes"), [("aof", 0), ("aof", 1 << 20), ("rdb", 0)])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("once", [True, False])
-def test_the_kth_call_fails(mode: str, code: int, once: bool) -> None:
+def test_the_kth_call_fails(mode: str, keep_bytes: int, code: int, once: bool) -> None:
     disk = new_disk()
-    attempt(disk, mode)
+    attempt(disk, mode, keep_bytes)
     outcomes: Counter[str] = Counter()
     for index in range(len(disk.calls)):
         failing = new_disk()
@@ -150,7 +151,7 @@ def test_the_kth_call_fails(mode: str, code: int, once: bool) -> None:
             failing.fail_at = {index: code}
         else:
             failing.fail_from = (index, code)
-        run, outcome = attempt(failing, mode)
+        run, outcome = attempt(failing, mode, keep_bytes)
         outcomes[outcome] += 1
         assert run.after_failure == 0
         assert failing.open_files == {}, failing.calls[index]
