@@ -126,12 +126,16 @@ class Driver:
 
     def advance(self, ms: int) -> Said:
         """Let time pass in one step."""
+        self.tick(ms)
+        return self.settle()
+
+    def tick(self, ms: int) -> None:
+        """Let time pass, and do what is due then; nothing is said of it yet."""
         self.now_ms += ms
         self.engine.at(self.now_ms)
         alarm_ms = self.engine.next_alarm_ms()
         if alarm_ms is not None and alarm_ms <= self.now_ms:
             self.engine.tick()
-        return self.settle()
 
     def pass_time(self, ms: int) -> Said:
         """Let time pass as the daemon does: stopping at every alarm."""
@@ -162,8 +166,10 @@ class Driver:
         self.engine.handle(session, frame)
         return self.settle()
 
-    def restart(self, frozen_at: int = 0) -> None:
-        """Kill the engine and recover it from a snapshot at record `frozen_at` and the rest."""
+    def restart(self, frozen_at: int = 0, down_ms: int = 0) -> None:
+        """Kill the engine and recover it, later, from a snapshot at record `frozen_at` and the
+        rest."""
+        self.now_ms += down_ms
         chunks = list(self.frozen_after(frozen_at)) if frozen_at else ()
         self.engine, self.shelf = recovering(
             self.journal[frozen_at:], self.settings, chunks, self.ports

@@ -142,8 +142,24 @@ def _step(random: Random, machine: EngineAgainstModel) -> None:
             machine.connect()
     elif kind == "snapshot":
         machine.snapshot()
-    elif kind in ("restart", "replay"):
-        getattr(machine, kind)(random.random())
+    elif kind == "restart":
+        machine.restart(random.random(), random.choice([0, 900, 3000]))
+    elif kind == "replay":
+        machine.replay(random.random())
+    elif kind == "set_schedule":
+        machine.set_schedule(
+            which,
+            random.choice(["often", "daily"]),
+            source,
+            random.choice([700, 1500, 7000]),
+            random.choice(["skip", "once", "all"]),
+            random.random() < 0.2,
+            _rows(random),
+        )
+    elif kind == "change_schedule":
+        if machine.model.schedules:
+            verb = random.choice(["pause", "resume", "resume", "delete"])
+            machine.change_schedule(which, random.randrange(10), verb)
     else:
         getattr(machine, kind)(which)
 
@@ -167,6 +183,8 @@ _WEIGHTS = {
     "partition": 1,
     "join": 1,
     "set_quota": 1,
+    "set_schedule": 1,
+    "change_schedule": 1,
     "delete_quota": 1,
     "administer": 3,
     "change_scheduled": 5,

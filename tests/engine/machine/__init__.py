@@ -10,14 +10,14 @@ from .base import CHANNELS, pick
 from .base import PRODUCER_WINDOW as PRODUCER_WINDOW
 from .consuming import prefetches, subscriptions
 from .partitions import PARTITIONED
-from .quotas import Quotas
 from .routing import EXCHANGES, By, bindings
+from .schedules import Schedules
 
 some_channels = st.permutations(list(CHANNELS)).map(lambda names: names[:4])
 some_exchanges = st.permutations([*PARTITIONED, *EXCHANGES]).map(lambda names: names[:2])
 
 
-class EngineAgainstModel(Quotas):
+class EngineAgainstModel(Schedules):
     """All rules."""
 
     @initialize(

@@ -122,7 +122,9 @@ class Machine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1, 100, 200, 300, 500, 700, 1000, 2000, 10_000]))
     def advance(self, ms: int) -> None:
         self.model.advance(ms)
-        self.done(self.driver.advance(ms))
+        self.driver.tick(ms)
+        self.model.fire()
+        self.done(self.driver.settle())
 
     def sub(self, name: str, subscription: str) -> Any:
         channel = self.model.channels[name]
@@ -133,15 +135,15 @@ class Machine(RuleBasedStateMachine):
         self.model.expect(session, f.Reply(request, result))
         self.done(self.driver.send(session, f.Call(request, verb, arguments)))
 
-    @rule(snapshot_at=st.floats(0, 1))
-    def restart(self, snapshot_at: float) -> None:
+    @rule(snapshot_at=st.floats(0, 1), down_ms=st.sampled_from([0, 0, 0, 900, 3000]))
+    def restart(self, snapshot_at: float, down_ms: int) -> None:
         self.restarts += 1
         before = dump(self.driver.engine.state)
         self.frozen = None
-        self.driver.restart(int(snapshot_at * len(self.driver.journal)))
+        self.driver.restart(int(snapshot_at * len(self.driver.journal)), down_ms)
         assert dump(self.driver.engine.state) == before
         self.outstanding.clear()
-        self.model.restart()
+        self.model.restart(down_ms)
         self.done(self.driver.settle())
 
     @rule()

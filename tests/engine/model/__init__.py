@@ -13,3 +13,4 @@ from .routing import Binding as Binding
 from .routing import Exchange as Exchange
 from .said import offsets_of as offsets_of
 from .said import row_of as row_of
+from .schedules import Schedule as Schedule

@@ -12,11 +12,11 @@ from telpher_broker.engine.engine import Engine, Round
 from telpher_broker.engine.turn import PART_BYTES
 
 from .channels import Channel, Consumer, Place, Sub
-from .publishing import Publishing
 from .said import Expected, offsets_of, plain, standing
+from .schedules import Scheduling
 
 
-class Model(Publishing):
+class Model(Scheduling):
     """What the broker should be doing."""
 
     # -- commands ------------------------------------------------------------------------------
@@ -233,7 +233,9 @@ class Model(Publishing):
             self.refuse(consumer.session, consumer.fetch[0], code)
         self.expected.append((consumer.session, "Closed", consumer.request, code))
 
-    def restart(self) -> None:
+    def restart(self, down_ms: int) -> None:
+        self.now_ms += down_ms
+        self.started_ms = self.now_ms
         self.windows.clear()
         for quota in self.quotas.values():
             quota.passed.clear()
@@ -302,7 +304,7 @@ class Model(Publishing):
         assert not consumer.missed, "what was missed is told first"
         assert sub.may_serve(consumer)
         lines = []
-        for first, attempt, published_ms, batch in frame.parts:
+        for first, attempt, published_ms, batch, *about in frame.parts:
             columns = batches.decode(batch)
             size = len(batch) + PART_BYTES
             self.windows[session] -= size
@@ -314,6 +316,7 @@ class Model(Publishing):
                 assert _at(columns.keys, offset - first) == message.key
                 assert _at(columns.headers, offset - first) == message.headers
                 assert published_ms == message.published_ms
+                assert (about or [None]) == [message.about]
                 lines.append(sub.line_key(message))
                 self._deliver(consumer, place, attempt)
                 delivered[sub].append(offset)
@@ -354,6 +357,7 @@ class Model(Publishing):
         """Compare with the engine's state, and take over what it was free to choose."""
         assert sorted(engine.state.channels) == sorted(self.channels)
         self._follow_exchanges(engine.state.exchanges)
+        self._follow_schedules(engine.state.calendar.schedules)
         quotas = [astuple(quota)[:-1] for _, quota in sorted(self.quotas.items())]
         assert list(engine.state.quotas.named.values()) == quotas
         for channel in self.channels.values():
@@ -367,6 +371,15 @@ class Model(Publishing):
                 assert seen.log.start == channel.start
             for sub in channel.subs.values():
                 self._follow_sub(sub, seen.subscriptions[sub.name])
+
+    def _follow_schedules(self, seen: Any) -> None:
+        assert sorted(seen) == sorted(self.schedules)
+        for name, schedule in self.schedules.items():
+            found = seen[name]
+            assert (found.channel, found.is_paused) == (schedule.channel, schedule.is_paused)
+            assert (found.due_ms, found.catch_up) == (schedule.due_ms, schedule.catch_up)
+            assert (found.fired, found.fired_ms) == (schedule.fired, schedule.fired_ms)
+            assert (found.failure is not None) == schedule.has_failed
 
     def _follow_log(self, channel: Channel, log: Any, memory: Any) -> None:
         """What was stored since the last look, and is there still."""

@@ -15,6 +15,7 @@ class Message:
     channel_ttl_ms: float = float("inf")
     key: str | None = None
     headers: dict[str, Any] | None = None
+    about: dict[str, Any] | None = None  # what the broker says of it
 
     @property
     def priority(self) -> int:

@@ -124,7 +124,9 @@ class Publishing:
             self.miss(sub, count, count)
         self.expect(session, f.Confirm(frame.request, channel.next, Level.RECEIVED))
 
-    def _prepare(self, session: int, name: str, batch: bytes, promised: Promised) -> Publication:
+    def _prepare(
+        self, session: int | None, name: str, batch: bytes, promised: Promised
+    ) -> Publication:
         """Where it goes, or a refusal; `promised` is what of the same request is not stored yet."""
         if self.is_full:
             raise Refused("disk_full")
@@ -132,7 +134,8 @@ class Publishing:
         count = len(columns.bodies)
         source = self.source(name)
         topic = source if isinstance(source, Channel) else None
-        self._meter("connection", str(session), count, len(batch), promised, topic)
+        if session is not None:
+            self._meter("connection", str(session), count, len(batch), promised, topic)
         if isinstance(source, Channel):
             self._check_room(source, count, len(batch), promised)
             self._meter("channel", name, count, len(batch), promised, topic)
@@ -206,18 +209,18 @@ class Publishing:
             if quota.is_for(kind, subject):
                 quota.passed.pop(subject, None)
 
-    def _store(self, publication: Publication) -> int:
+    def _store(self, publication: Publication, about: dict[str, Any] | None = None) -> int:
         """Where the first message is, or its number among those of the exchange."""
         source = publication.source
         first = source.next
         for portion in publication.portions:
             for channel in portion.channels:
-                self._append(channel, portion.batch)
+                self._append(channel, portion.batch, about)
         if isinstance(source, Exchange):
             source.next += publication.messages
         return first
 
-    def _append(self, channel: Channel, batch: bytes) -> None:
+    def _append(self, channel: Channel, batch: bytes, about: dict[str, Any] | None) -> None:
         columns = batches.decode(batch)
         channel.firsts.append(channel.next)
         channel.sizes.append(len(batch))
@@ -226,7 +229,7 @@ class Publishing:
         keys, headers = columns.keys or [None] * count, columns.headers or [None] * count
         for body, key, one in zip(columns.bodies, keys, headers, strict=True):
             at = channel.next
-            message = Message(at, body, columns.properties, self.now_ms, ttl_ms, key, one)
+            message = Message(at, body, columns.properties, self.now_ms, ttl_ms, key, one, about)
             channel.messages.append(message)
             for sub in channel.subs.values():
                 sub.add(message)

@@ -411,6 +411,21 @@ MUTANTS = (
         "        turn.commit(r.QuotaSet(*quota), False)",
         _MODEL,
     ),
+    # -- schedules
+    Mutant(
+        "for all that a schedule missed each time has its message, not one in all",
+        f"{_ENGINE}/schedules/scheduling.py",
+        "    is_each = not is_missed or schedule.catch_up == ALL\n",
+        "    is_each = True\n",
+        _MODEL,
+    ),
+    Mutant(
+        "what a schedule could not store counts for what is published next",
+        f"{_ENGINE}/schedules/scheduling.py",
+        "        turn.forget_prepared()\n        return str(refused)",
+        "        return str(refused)",
+        _MODEL,
+    ),
     # -- snapshots
     Mutant(
         "what changes while a snapshot is written shows in it",
