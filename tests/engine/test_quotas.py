@@ -448,6 +448,17 @@ def test_quotas_are_durable_and_equal_ones_give_equal_bytes(driver: Driver) -> N
     assert driver.now_ms == START_MS
 
 
+@pytest.mark.parametrize("is_from_snapshot", [False, True])
+def test_a_quota_holds_after_a_restart(driver: Driver, is_from_snapshot: bool) -> None:
+    session = driver.connect()
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    quota(driver, session, "tight", "channel:#", limit=2, window_ms=60_000, at_limit="refuse")
+    driver.restart(len(driver.journal) if is_from_snapshot else 0)
+    session = driver.connect()
+    send(driver, session, "jobs", 2)
+    assert send(driver, session, "jobs", 1)[1][0].code == "quota_exceeded"
+
+
 def test_a_small_publish_does_not_pass_a_large_one_that_waits(driver: Driver) -> None:
     ann, bob = driver.connect(), driver.connect()
     quota(driver, ann, "q", "channel:jobs", limit=10, window_ms=1000)

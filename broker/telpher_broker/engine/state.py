@@ -128,7 +128,7 @@ class Channel:
         self.schemas: Schemas | None = None
         self.namespace = namespace
         self.feeds: tuple[int, ...] = ()
-        self.seen = 0
+        self.seen = -1  # it has not looked yet, however little has changed
         self.log = Log(memory, None if namespace is None else namespace.account)
         self.subscriptions: dict[str, Subscription] = {}
         # (expires at, first, end) of the batches that have a ttl; rebuilt from them, so not state.
