@@ -106,9 +106,30 @@ def test_of_too_many_producers_those_that_published_last_are_remembered() -> Non
     driver.publish(session, "jobs", b"again", producer=names[0], sequence=2)
     driver.engine.at(driver.now_ms + 1000)
     driver.engine.tick()
-    driver.settle()
+    driver.pass_time(1100)
     known = driver.engine.state.producers
     assert list(known) == [*names[-999:], names[0]]
     again = driver.publish(session, "jobs", b"x", producer=names[-1], sequence=1)
     assert again.first == len(names) - 1
     driver.check_replay([1500, len(driver.journal) - 1])
+
+
+def test_many_producers_are_forgotten_a_thousand_at_a_time() -> None:
+    """Half a million at once were one tick of three seconds, and one record of seven megabytes."""
+    driver = Driver(producers_max=100, producer_expiry_ms=60_000)
+    session = driver.connect()
+    for number in range(3500):
+        name = number.to_bytes(16, "big")
+        publish = f.Publish(driver.request(), "jobs", name, 1, None, make_batch([b"x"]))
+        driver.engine.handle(session, publish)
+    driver.settle()
+    left = []
+    driver.on_round = lambda _: left.append(len(driver.engine.state.producers))
+    driver.engine.tick()
+    driver.settle()
+    driver.pass_time(100)  # nothing else happens
+    assert left[:4] == [2500, 1500, 500, 100]
+    assert driver.engine.next_alarm_ms() is None
+    driver.engine.at(driver.now_ms + 61_000)
+    driver.engine.tick()
+    assert not driver.engine.state.producers

@@ -30,6 +30,7 @@ from .turn import Turn
 
 _FORGET_MAX: Final = 1000
 _FORGET_EVERY_MS: Final = 1000
+_FORGET_ON_MS: Final = 10
 _LEASED_RETRY_MS: Final = 1000
 
 
@@ -52,8 +53,8 @@ def tick(turn: Turn) -> None:
             _ring_fetch(turn, target)
     # Not at every tick: what was taken out at a dict's front is walked over each time.
     if turn.now_ms >= turn.forget_ms:
-        turn.forget_ms = turn.now_ms + _FORGET_EVERY_MS
-        _forget_producers(turn)
+        turn.forgets_on = _forget_producers(turn)
+        turn.forget_ms = turn.now_ms + (_FORGET_ON_MS if turn.forgets_on else _FORGET_EVERY_MS)
 
 
 def _ring_subscription(turn: Turn, subscription: Subscription) -> None:
@@ -147,14 +148,18 @@ def _ring_fetch(turn: Turn, consumer: Consumer) -> None:
         turn.set_alarm(consumer, consumer.fetch.deadline_ms)
 
 
-def _forget_producers(turn: Turn) -> None:
-    """Forget producers that have not published for long, or are too many; those stand first."""
+def _forget_producers(turn: Turn) -> bool:
+    """Forget producers that have not published for long, or are too many; those stand first. As
+    many as may be at a time: whether there may be more."""
     horizon_ms = turn.now_ms - turn.settings.producer_expiry_ms
     excess = len(turn.state.producers) - turn.settings.producers_max
     stale: list[bytes] = []
     for name, producer in turn.state.producers.items():
-        if len(stale) >= excess and (producer.last_ms > horizon_ms or len(stale) >= _FORGET_MAX):
+        if len(stale) >= _FORGET_MAX:
+            break
+        if len(stale) >= excess and producer.last_ms > horizon_ms:
             break
         stale.append(name)
     if stale:
         turn.commit(r.ProducersForgotten(tuple(stale)))
+    return len(stale) >= _FORGET_MAX

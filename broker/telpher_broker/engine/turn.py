@@ -136,7 +136,7 @@ class Turn:
         self.run = self.run_before = b""
         # The number of the last lease that was numbered; 0: none in this run.
         self.fences = 0
-        self.forget_ms = 0
+        self.forget_ms, self.forgets_on = 0, False
         self.settlements = Settlements()
         # What was stored and breaks its schema, to be dead letters: channel, offset, why.
         self.invalid: list[tuple[Channel, int, str]] = []
@@ -341,8 +341,11 @@ class Turn:
         self._alarms_most = max(_ALARMS_FEW, 2 * len(self._alarms))
 
     def next_alarm_ms(self) -> int | None:
-        """When the earliest alarm rings."""
-        return self._alarms[0][0] if self._alarms else None
+        """When the earliest alarm rings, or there is more to forget."""
+        alarm_ms = self._alarms[0][0] if self._alarms else None
+        if self.forgets_on:
+            return self.forget_ms if alarm_ms is None else min(alarm_ms, self.forget_ms)
+        return alarm_ms
 
     def ringing(self) -> Iterable[Alarmed]:
         """What has an alarm that is due, as far as this round may; each is taken off."""
