@@ -186,9 +186,12 @@ class Alarms:
 
     def _set(self, alarm: _Alarm, code: str, is_raised: bool, text: str, **figure: Any) -> None:
         seconds = alarm.seconds
-        if not alarm.set(is_raised):
+        is_change = alarm.set(is_raised)
+        if is_change or is_raised:
+            # With the figure of now, while it is up.
+            self._engine.set_shortage(code, text if is_raised else None)
+        if not is_change:
             return
-        self._engine.set_shortage(code, text if is_raised else None)
         if is_raised:
             log.warning(f"{alarm.name} alarm raised: publishes {self._then}", **figure)
         else:

@@ -105,7 +105,14 @@ async def test_a_refusal_says_how_much_there_is_and_what_to_do(
     async with house(**MARKS) as place:
         machine.resident_bytes = 801 * MIB
         await trio.sleep(1.5)
-        refused = await (await place.peer()).ask(publish(1))
+        peer = await place.peer()
+        refused = await peer.ask(publish(1))
+        machine.resident_bytes = 750 * MIB
+        await trio.sleep(1.5)
+        later = await peer.ask(publish(2))
+    assert later.text.startswith(  # type: ignore[union-attr]
+        "'jobs' takes no messages now: 750 MiB of memory are in use"
+    )
     assert refused.text == (  # type: ignore[union-attr]
         "'jobs' takes no messages now: 801 MiB of memory are in use, memory_high_bytes is 800 MiB; "
         "it takes some again below 600 MiB: let consumers run, or raise memory_high_bytes"

@@ -164,6 +164,20 @@ def test_a_transaction_does_not_wait(waiting: Driver) -> None:
     assert answer_of(said, session, request).code == MEMORY_FULL
 
 
+@pytest.mark.parametrize("code", [MEMORY_FULL, DISK_FULL])
+def test_a_transaction_behind_what_has_waited_is_told_what_that_has_waited_for(
+    waiting: Driver, code: str
+) -> None:
+    driver = waiting
+    session = driver.connect()
+    driver.engine.set_shortage(code, "short")
+    send(driver, session, "jobs", b"a")
+    driver.engine.set_shortage(code, None)
+    request, batch = driver.request(), make_batch([b"x"])
+    said = driver.send(session, f.Transact(request, PRODUCER, 1, None, (), (("jobs", batch),)))
+    assert answer_of(said, session, request).code == code
+
+
 def test_a_schedule_comes_late_and_a_dead_letter_in_time(driver: Driver) -> None:
     session = driver.connect()
     declare(driver, session, "dead")

@@ -110,9 +110,9 @@ class Turn:
         self.now_ms = 0
         # What was due before this was missed.
         self.started_ms = 0
-        # What is short, by the code of a refusal, in words; what waits for the end of that.
+        # What is short, by the code of a refusal, in words; what was last; what waits for its end.
         self.shortages: dict[str, str] = {}
-        self.shortage_gate = Gate()
+        self.shortage_code, self.shortage_gate = "", Gate()
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.records: list[bytes] = []
         self.effects: list[Effect] = []

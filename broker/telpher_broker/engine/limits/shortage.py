@@ -18,6 +18,7 @@ MEMORY_FULL: Final = "memory_full"
 
 def set_shortage(turn: Turn, code: str, text: str | None) -> None:
     """There is a shortage of that code, for people in the words of `text`; None: there is none."""
+    turn.shortage_code = code
     if text is None:
         if turn.shortages.pop(code, None) is not None and not turn.shortages:
             turn.gates[turn.shortage_gate] = None
@@ -38,6 +39,7 @@ def hold(turn: Turn, name: str) -> None:
         raise refusal
     if turn.served is None:
         text = (
-            f"other publishes have waited for room in the broker, and {name!r:.80} is behind them"
+            f"other publishes have waited for room in the broker, and {name!r:.80} is behind them; "
+            "it takes some again when those are stored"
         )
-        raise Postponed(turn.shortage_gate, Refusal(MEMORY_FULL, text))
+        raise Postponed(turn.shortage_gate, Refusal(turn.shortage_code, text))
