@@ -33,6 +33,10 @@ from .throttle import Throttle
 DEFAULT_COSTS: Final = Derivation(b"", passes=3, memory_kib=64 * 1024, lanes=4)
 _MECHANISMS: Final = (PASSWORD_MECHANISM, TOKEN_MECHANISM, CERTIFICATE_MECHANISM)
 _NONCE_BYTES: Final = 18
+_THE_WAY_IN: Final = (
+    "set unix_socket and trust_unix_socket, and make the first one through it: "
+    "telpher user add NAME --first --url telpher+unix:///PATH"
+)
 
 log = get_logger()
 
@@ -79,6 +83,11 @@ class Authentication:
         self._connections_per_user_max = connections_per_user_max
         self._throttle = Throttle()
 
+    def warn_if_closed(self, trusts_socket: bool) -> None:
+        """Say so in the log where nobody can come in, and nobody ever will."""
+        if self._is_required and not self._security.users and not trusts_socket:
+            log.warning("nobody can come in: there are no users yet", next=_THE_WAY_IN)
+
     def greet(self, connection: ClientConnection, hello: f.Hello) -> Identity | None:
         """Who this is, when it need not say more; None when it is about to authenticate.
 
@@ -90,6 +99,7 @@ class Authentication:
             raise TurnedAway("bad_request", "HELLO: namespace is not a string")
         if mechanism is None:
             if not connection.is_trusted and (self._is_required or self._security.users):
+                self._check_begun()
                 raise TurnedAway(
                     "authentication_required",
                     "this broker wants to know who comes: telpher://USER:PASSWORD@HOST or "
@@ -99,6 +109,7 @@ class Authentication:
             self._check_namespace(identity.namespace)
             self._check_room(identity)
             return identity._replace(is_trusted=connection.is_trusted)
+        self._check_begun()
         if not self._security.users:
             raise TurnedAway(
                 "authentication_failed",
@@ -232,6 +243,13 @@ class Authentication:
     ) -> TurnedAway:
         user = None if identity is None else identity.user
         return TurnedAway("authentication_failed", text, user)
+
+    def _check_begun(self) -> None:
+        if self._is_required and not self._security.users:
+            raise TurnedAway(
+                "authentication_required",
+                f"this broker has no users yet, and nobody comes in but they: {_THE_WAY_IN}",
+            )
 
     def _check_room(self, identity: Identity) -> None:
         full = self._security.why_no_room(identity, self._connections_per_user_max)

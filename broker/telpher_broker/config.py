@@ -7,6 +7,7 @@ option, where it came from, what it was, and what would do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from .options import BY_NAME, FRAME_OVERHEAD_BYTES, MIB, OPTIONS, Option, Settin
 from .resident import default_high_bytes
 
 PREFIX: Final = "TELPHER_"
-# Variables of ours that are not options: they name the file, and the broker for the client.
-_OTHER_VARIABLES: Final = frozenset({"TELPHER_CONFIG", "TELPHER_URL"})
+# Variables of ours that are not options: they name the file, and the broker for the client; and
+# one is for building.
+_OTHER_VARIABLES: Final = frozenset({"TELPHER_CONFIG", "TELPHER_URL", "TELPHER_COMPILE"})
+# What Kubernetes and Docker set for a service of this name.
+_OF_A_SERVICE: Final = r"TELPHER_(SERVICE_(HOST|PORT.*)|PORT(_\d+_(TCP|UDP|SCTP).*)?)"
 DEFAULT: Final = "default"
 
 
@@ -137,10 +141,18 @@ def _from_environment(environment: Mapping[str, str], faults: list[Fault]) -> It
         if name in BY_NAME:
             yield _Given(name, variable, value)
         elif suggestion := _suggestion(name, 0.8):
-            # Others set TELPHER_PORT and the like for a service of this name: not our business.
-            # What looks like a slip of the pen is.
+            # What looks like a slip of the pen is a fault; of others `serve` warns.
             reason = "there is no such option" + suggestion
             faults.append(Fault(name, variable, None, reason))
+
+
+def strange_variables(environment: Mapping[str, str]) -> list[str]:
+    """The variables that look like options of ours, are none, and are heeded by nobody."""
+    names = (name for name in environment if name.startswith(PREFIX))
+    known = _OTHER_VARIABLES | {option.variable for option in OPTIONS}
+    return sorted(
+        name for name in names if name not in known and not re.fullmatch(_OF_A_SERVICE, name)
+    )
 
 
 def _suggestion(name: str, closeness: float) -> str:

@@ -158,6 +158,7 @@ class Broker:
         self.engine.at(recovery.report.time_ms)
         self._run, before = _run_of(self.storage)
         self.engine.recovered(self._run, before)
+        self._authentication.warn_if_closed(self.settings.trust_unix_socket)
         unchecked = self.engine.unchecked_channels
         if unchecked:
             log.warning(

@@ -35,11 +35,12 @@ from telpher_storage.api import (
 from . import collector, logs, tls
 from .admission import Admission
 from .audit import Audit, AuditError
-from .config import ConfigError, Configuration
+from .config import Configuration, strange_variables
 from .exit_codes import ExitCode, storage_code
 from .listeners import ListenError, Listeners, Peer, accept
 from .notify import notify, watchdog_seconds
 from .options import Settings
+from .reload import read_anew
 from .strangers import Arrival
 from .version import VERSION
 
@@ -101,6 +102,9 @@ def run(
     log.info(
         "starting", version=VERSION, pid=os.getpid(), data_dir=str(settings.data_dir.absolute())
     )
+    strange = strange_variables(os.environ)
+    if strange:
+        log.warning("there are no options for these variables", variables=", ".join(strange))
     listeners, audit = Listeners(), Audit()
     try:
         certificates = _secure(settings)
@@ -169,7 +173,7 @@ def _secure(settings: Settings) -> tls.Certificates | None:
     try:
         return tls.read_certificates(settings)
     except tls.TlsError as error:
-        raise StartError(ExitCode.LISTEN, str(error)) from None
+        raise StartError(ExitCode.USAGE, str(error)) from None
 
 
 def _bind(settings: Settings) -> Listeners:
@@ -378,7 +382,7 @@ class Daemon:
         """Do what a signal asks for."""
         if number == signal.SIGHUP:
             self._broker.audit.reopen()
-            self._read_log_level()
+            read_anew(self._settings, self._reload)
             self._read_certificates()
             self._broker.audit.note("reload")
         elif self._stop.is_set():
@@ -389,16 +393,6 @@ class Daemon:
             self._signal = signal.Signals(number).name
             self._broker.audit.note("stopping", signal=self._signal)
             self._stop.set()
-
-    def _read_log_level(self) -> None:
-        try:
-            level = self._reload().settings.log_level
-        except ConfigError as error:
-            faults = "; ".join(map(str, error.faults))
-            log.error("the log level stays: the configuration is faulty", faults=faults)  # noqa: TRY400
-            return
-        logs.configure(level, self._settings.log_format)
-        log.warning("read the log level anew", log_level=level)
 
     def _read_certificates(self) -> None:
         """For the connections that come from now on. What cannot be used changes nothing."""
@@ -411,7 +405,7 @@ class Daemon:
             return
         assert found is not None
         self._certificates, self._admission.context = found, found.context
-        log.warning("read the certificates anew", **found.statistics())
+        log.info("read the certificates anew", **found.statistics())
         found.warn_of_end()
 
     async def _watch_certificates(self) -> None:

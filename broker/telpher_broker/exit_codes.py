@@ -19,7 +19,10 @@ class ExitCode(IntEnum):
 
     OK = 0, "All went well; for `serve`: an orderly stop, everything is on the disk."
     BUG = 1, "Telpher itself failed; the traceback in the log wants to be reported."
-    USAGE = 2, "The command line or the configuration is wrong; every fault was listed."
+    USAGE = (
+        2,
+        "The command line, the configuration or a file of TLS is wrong; every fault was listed.",
+    )
     LISTEN = 3, "An address or the Unix socket is in use, or cannot be listened on."
     DATA_DIR = 4, "The data directory cannot be used: not writable, or not Telpher's."
     LOCKED = 5, "Another broker has the data directory open."

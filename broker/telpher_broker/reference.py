@@ -44,7 +44,8 @@ a variable, a variable beats the file, the file beats the default. There is no o
 `telpher config` takes the same flags and prints the effective configuration, itself a configuration
 file, with the source of each value; `telpher config --json` does so for programs. All faults of a
 configuration are listed at once, unknown
-options with the nearest known one, and the exit code is 2.
+options with the nearest known one, and the exit code is 2. Of variables that begin with `TELPHER_`
+and are like no option, `telpher serve` warns.
 
 ```toml
 # telpher.toml

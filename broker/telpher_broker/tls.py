@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from telpher.pem import PemError, load_pair, why_not_trusted
+
 from .logs import get_logger
 from .options import Settings
 from .validity import CERTIFICATE, REVOCATION_LIST, end_of
@@ -95,47 +97,24 @@ def read_certificates(settings: Settings) -> Certificates | None:
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
-        try:
-            # An empty password, so that a key that has one is an error and not a question.
-            context.load_cert_chain(cert, key, password="")  # nosec B106
-        except ssl.SSLError as error:
-            reason = _why_no_pair(error, cert, key)
-            raise TlsError(f"tls_cert and tls_key cannot be used: {reason}") from None
+        load_pair(context, cert, key)
         mode = key.stat().st_mode
-    except OSError as error:  # also for what is replaced or removed meanwhile
-        raise TlsError(f"tls_cert and tls_key cannot be used: {_system_reason(error)}") from None
+    except PemError as error:
+        option = "tls_key" if error.is_key and key != cert else "tls_cert"
+        raise TlsError(f"{option} cannot be used: {error}") from None
+    except OSError as error:  # it was removed meanwhile
+        raise TlsError(f"tls_key cannot be used: {key}: {error.strerror}") from None
     if mode & stat.S_IROTH:
         log.warning("everybody may read the broker's key", file=str(key), next=f"chmod o= {key}")
-
-
-def _why_no_pair(error: ssl.SSLError, cert: Path, key: Path) -> str:
-    """OpenSSL says of most of these that it is the 'PEM lib'."""
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return f"the key in {key} belongs to another certificate than the one in {cert}"
-    if b"-----BEGIN CERTIFICATE-----" not in cert.read_bytes():
-        return f"there is no certificate in PEM in {cert}"
-    text = key.read_bytes()
-    if b"PRIVATE KEY-----" not in text:
-        return f"there is no private key in PEM in {key}"
-    if b"ENCRYPTED" in text:
-        return (
-            f"the key in {key} has a password, which nobody could enter at a start; take it off: "
-            f"openssl pkey -in {key} -out NEW"
-        )
-    return f"{error.reason or error}"
 
 
 def _load_trusted(context: ssl.SSLContext, option: str, file: Path) -> None:
     try:
         context.load_verify_locations(cafile=file)
-    except ssl.SSLError as error:
-        raise TlsError(f"{option} cannot be used: {file}: {error.reason or error}") from None
     except OSError as error:
-        raise TlsError(f"{option} cannot be used: {_system_reason(error, file)}") from None
-
-
-def _system_reason(error: OSError, file: Path | None = None) -> str:
-    return f"{error.filename or file or 'a file'}: {error.strerror}"
+        kind = "revocation list" if option == "tls_client_crl" else "certificate"
+        reason = why_not_trusted(error, file, kind)
+        raise TlsError(f"{option} cannot be used: {reason}") from None
 
 
 def _ends(settings: Settings) -> dict[str, datetime]:
@@ -145,13 +124,14 @@ def _ends(settings: Settings) -> dict[str, datetime]:
         if file is None:
             continue
         try:
-            end = end_of(file.read_bytes(), label)
-        except (OSError, ValueError, UnicodeDecodeError) as error:
+            pem = file.read_bytes()
+            end = end_of(pem, label)
+        except (OSError, ValueError) as error:
             raise TlsError(f"{option} cannot be used: {file}: {error}") from None
         if end is not None:
             found[option] = end
-        elif label == REVOCATION_LIST and b"BEGIN X509 CRL" not in file.read_bytes():
-            raise TlsError(f"{option} cannot be used: there is no revocation list in {file}")
+        elif label == REVOCATION_LIST and b"BEGIN X509 CRL" not in pem:
+            raise TlsError(f"{option} cannot be used: there is no revocation list in PEM in {file}")
     return found
 
 

@@ -67,12 +67,12 @@ def _context(address: Address) -> ssl.SSLContext:
     """Made anew for each connection: files are renewed while a program runs."""
     import ssl  # 20 ms that a connection without TLS need not pay
 
-    from .pem import PemError, load_pair, why_no_authority
+    from .pem import PemError, load_pair, why_not_trusted
 
     try:
         context = ssl.create_default_context(cafile=address.ca)
     except OSError as error:
-        reason = why_no_authority(error, Path(address.ca or ""))
+        reason = why_not_trusted(error, Path(address.ca or ""))
         raise UnusableFile(f"the URL's ca cannot be used: {reason}") from None
     if address.tls == "insecure":
         context.check_hostname = False

@@ -38,12 +38,12 @@ def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         raise PemError(f"{certificate} or {key}: {error.strerror}") from None
 
 
-def why_no_authority(error: OSError, file: Path) -> str:
+def why_not_trusted(error: OSError, file: Path, kind: str = "certificate") -> str:
     """Why a file cannot be used that was to have certificates of authorities, or their lists."""
     if not isinstance(error, ssl.SSLError):
         return f"{file}: {error.strerror}"
     if error.reason in _NO_PEM:
-        return f"there is nothing of the kind in PEM in {file}"
+        return f"there is no {kind} in PEM in {file}"
     return f"{file}: {error.reason or error}"
 
 

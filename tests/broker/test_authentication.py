@@ -103,12 +103,27 @@ async def test_with_a_user_everybody_has_to() -> None:
 
 async def test_required_means_also_before_there_is_a_user() -> None:
     async with house(authentication="required") as place:
-        goaway = await place.stranger().ask(f.Hello(0, (1,), "test", {}))
-        assert goaway.code == "authentication_required"
-        goaway = await place.stranger().ask(
-            f.Hello(0, (1,), "test", {"mechanism": PASSWORD_MECHANISM})
-        )
-        assert "no users yet" in goaway.text
+        for options in ({}, {"mechanism": PASSWORD_MECHANISM}):
+            goaway = await place.stranger().ask(f.Hello(0, (1,), "test", options))
+            assert goaway.code == "authentication_required"
+            assert "no users yet" in goaway.text
+            assert "set unix_socket and trust_unix_socket" in goaway.text
+
+
+@pytest.mark.parametrize(
+    ("options", "is_said"),
+    [
+        ({"authentication": "required"}, True),
+        ({"authentication": "required", "trust_unix_socket": True}, False),
+        ({}, False),
+    ],
+)
+async def test_a_broker_that_nobody_can_ever_come_into_says_so_at_its_start(
+    options: dict[str, Any], is_said: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with house(**options):
+        pass
+    assert ("nobody can come in: there are no users yet" in capfd.readouterr().err) is is_said
 
 
 async def test_who_proves_a_password_is_welcome_and_is_told_who_it_is() -> None:

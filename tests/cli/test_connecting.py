@@ -102,7 +102,7 @@ def test_a_file_that_the_url_names_is_named(
     for query, text in (
         (f"ca={none}", f"ca cannot be used: {none}: No such file or directory"),
         (f"ca={tmp_path}", f"ca cannot be used: {tmp_path}: Is a directory"),
-        (f"ca={only_key}", f"ca cannot be used: there is nothing of the kind in PEM in {only_key}"),
+        (f"ca={only_key}", f"ca cannot be used: there is no certificate in PEM in {only_key}"),
         (f"cert={none}", f"cert cannot be used: {none}: No such file or directory"),
         (f"cert={only_key}", f"cert cannot be used: there is no certificate in PEM in {only_key}"),
         (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telpher_broker import resident, values
-from telpher_broker.config import ConfigError, load
+from telpher_broker.config import ConfigError, load, strange_variables
 from telpher_broker.options import OPTIONS, Option, Settings
 from telpher_broker.values import Address
 
@@ -119,6 +119,15 @@ def test_a_slip_in_a_variable_is_a_fault_and_a_stranger_is_not() -> None:
         "HOME": "/",
     }
     assert load(None, strangers).settings == Settings()
+    assert strange_variables(strangers) == []
+
+
+def test_variables_that_nobody_heeds_are_told() -> None:
+    heeded = {option.variable: "" for option in OPTIONS}
+    service = {"TELPHER_PORT_7400_TCP_ADDR": "10.0.0.1", "TELPHER_SERVICE_PORT_AMQP": "7400"}
+    strange = {"TELPHER_FOO": "3", "TELPHER_PORTS": "1", "TELPHER_": ""}
+    found = strange_variables({**heeded, **service, **strange, "HOME": "/", "telpher_foo": "3"})
+    assert found == sorted(strange)
 
 
 def test_an_address_for_other_machines_needs_a_word() -> None:

@@ -206,6 +206,30 @@ async def test_sighup_reads_the_log_level_or_lists_the_faults(tmp_path: Path) ->
 
 
 @pytest.mark.trio
+async def test_sighup_tells_what_was_changed_and_takes_a_restart(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = Running(FakeBroker(), tmp_path)
+    told: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.live)
+        async with await running.connected():
+            for changes in ({}, {"lease_ms": "9s", "log_level": "debug"}):
+                flags = {"listen": [""], "unix_socket": running.unix, **changes}
+                running.reload = lambda flags=flags: load(None, {}, flags)  # type: ignore[misc]
+                signal.raise_signal(signal.SIGHUP)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                told += map(json.loads, capfd.readouterr().err.splitlines())
+            signal.raise_signal(signal.SIGTERM)
+    assert [(row["level"], row["event"]) for row in told] == [
+        ("info", "read the log level anew"),
+        ("info", "read the log level anew"),
+        ("warning", "an option has changed, and takes a restart"),
+    ]
+    assert (told[-1]["option"], told[-1]["value"], told[-1]["in_use"]) == ("lease_ms", "9s", "1min")
+
+
+@pytest.mark.trio
 async def test_systemd_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

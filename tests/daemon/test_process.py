@@ -111,6 +111,12 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert not (tmp_path / "sock").exists()
 
 
+def test_a_variable_that_nobody_heeds_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path, extra={"TELPHER_FOO": "3", "TELPHER_URL": "telpher://x"}) as daemon:
+        told = daemon.event("there are no options for these variables")
+    assert (told["level"], told["variables"]) == ("warning", "TELPHER_FOO")
+
+
 def test_a_data_directory_in_use(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
