@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from telpher_broker import core, persist, watermarks
+from telpher_broker import core, persist, resident, watermarks
 from telpher_storage import file_storage, syncer
 
 from .network import SimulatedConnection
@@ -73,7 +73,7 @@ def decided_by(seed: int, gauges: Gauges, run_in_thread: Callable[..., Any]) -> 
         # States are small here: so that a snapshot takes more than one step all the same.
         (file_storage, "STEP_BYTES", 100),
         (syncer, "perf_counter_ns", gauges.worked_ns),
-        (watermarks, "machine_bytes", lambda: MACHINE_BYTES),
+        (resident, "machine_bytes", lambda: MACHINE_BYTES),
         (watermarks, "resident_bytes", lambda: gauges.resident_bytes),
         # A snapshot is slow here, and its pauses need not be known to the millisecond.
         (persist, "_PROBE_SECONDS", 0.05),
