@@ -32,7 +32,7 @@ from .publishing import Publishing, warn_of_held
 from .requests import Requesting
 from .session import Session
 from .session.backoff import reconnect_seconds
-from .session.session import SETTLE_SECONDS
+from .session.session import OPENING_SECONDS, SETTLE_SECONDS
 from .troubles import Trouble, Troubles
 from .url import parse_url
 
@@ -70,6 +70,7 @@ class Bus(Publishing, Consuming, Requesting, Administration):
             frame_bytes_max=FRAME_BYTES_MAX,
             login=self._credentials.login(),
             namespace=self._credentials.namespace,
+            opening_seconds=min(OPENING_SECONDS, max(connect_seconds, HOST_SECONDS)),
         )
         self._session.on_derive = self._on_derive
         self._session.on_output = self._pump
@@ -404,10 +405,11 @@ def connect(
 
     `name` shows in the broker's logs. `connect_seconds`: how long the first connection may take
     before CannotConnect is raised; at once where another try would be no use (a certificate that
-    cannot be verified), and not before 15 s once a broker has asked for a password, which takes
-    time. `reconnect_seconds`: how long a lost connection is tried anew before everything raises
-    Broken; None is for ever. Raises ValueError for a bad URL, UnusableFile on entering for a file
-    that it names.
+    cannot be verified), not before 5 s where something takes the connection and says nothing, and
+    not before 15 s once a broker has asked for a password, which takes time.
+    `reconnect_seconds`: how long a lost connection is tried anew before everything raises Broken;
+    None is for ever. Raises ValueError for a bad URL, UnusableFile on entering for a file that it
+    names.
 
     `user` and `password`, or `token`, are who to authenticate as, and `namespace` where to work;
     all of them may stand in the URL instead. The broker never gets a secret: both sides prove to

@@ -27,7 +27,7 @@ SALTED = b"derived".ljust(32)
 class Conversation:
     """A session that logs in, and a broker's side that a test drives."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, opening_seconds: float = 10.0) -> None:
         self.wanted: list[Derivation] = []
         self.session = Session(
             client="t",
@@ -35,6 +35,7 @@ class Conversation:
             frame_bytes_max=1 << 26,
             login=credentials.login(),
             namespace=credentials.namespace,
+            opening_seconds=opening_seconds,
         )
         self.session.on_derive = self.wanted.append
 
@@ -46,8 +47,8 @@ class Conversation:
     def hear(self) -> list[Any]:
         return FrameReader(1 << 26).feed(b"".join(self.session.take_output(0.0)))
 
-    def say(self, *frames: f.Frame) -> None:
-        self.session.receive(b"".join(map(encode, frames)), 0.0)
+    def say(self, *frames: f.Frame, now: float = 0.0) -> None:
+        self.session.receive(b"".join(map(encode, frames)), now)
 
 
 @pytest.fixture
@@ -73,6 +74,15 @@ def test_a_password_is_derived_proved_and_kept_for_the_next_connection(conversat
     (final,) = conversation.hear()
     assert scram.final(final.data, keys_of(SALTED))
     assert conversation.wanted == [COSTS]
+
+
+def test_a_broker_that_asks_for_a_password_has_time_from_then_on() -> None:
+    conversation = Conversation(Credentials(user="app", password="hunter2hunter2"), 5.0)
+    _, scram = conversation.begin()
+    conversation.say(f.Challenge(0, scram.first(COSTS)), now=4.0)
+    for now, is_given_up in ((13.9, False), (14.0, True)):
+        conversation.session.tick(now)
+        assert (conversation.session.fault is not None) == is_given_up
 
 
 def test_what_was_derived_for_a_connection_that_is_gone_does_no_harm(conversation):

@@ -40,6 +40,21 @@ def test_a_silent_broker_is_left_after_two_heartbeats():
     run(test)
 
 
+@pytest.mark.parametrize(("connect_seconds", "expected"), [(1, 5), (7, 7), (10, 10)])
+def test_a_broker_that_takes_the_connection_and_says_nothing_is_given_up(
+    connect_seconds: float, expected: float
+) -> None:
+    """A stopped one does; the system takes connections for it."""
+
+    async def test() -> None:
+        bus = Bus([("a:7400", Scripted().dial)], connect_seconds=connect_seconds)
+        with pytest.raises(telpher.CannotConnect, match=r"a:7400: no WELCOME .* stopped"):
+            async with bus:
+                pytest.fail("nobody has welcomed it")
+
+    assert expected <= run(test) < expected + 1
+
+
 def test_a_transaction_is_waited_for_until_its_timeout_and_settles_by_itself():
     async def test() -> None:
         async with Opened() as (bus, broker, _):

@@ -90,6 +90,7 @@ class Session:
         frame_bytes_max: int,
         login: Login | None = None,
         namespace: str | None = None,
+        opening_seconds: float = OPENING_SECONDS,
     ) -> None:
         self._client = client
         self._login = login
@@ -101,6 +102,7 @@ class Session:
         self._output: list[bytes] = []
         self._last_sent = self._last_heard = self.now = 0.0
         self._opening_due: float | None = None
+        self._opening_seconds = self._opening_patience = opening_seconds
         self.limits = Limits()
         self.server = ""
         self.broker: bytes | None = None
@@ -130,7 +132,7 @@ class Session:
         """A new connection stands: say HELLO."""
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
         self._last_sent = self._last_heard = self.now = now
-        self._opening_due = now + OPENING_SECONDS
+        self._expect_welcome(self._opening_seconds)
         self.fault = None
         self.is_draining = False
         options: f.Options = {"heartbeat_ms": round(self._heartbeat_seconds * 1000)}
@@ -343,7 +345,10 @@ class Session:
         heartbeat_seconds = self.limits.heartbeat_ms / 1000
         if self._opening_due is not None:
             if now >= self._opening_due:
-                self.fault = Broken(f"no WELCOME within {OPENING_SECONDS:g} s")
+                self.fault = Broken(
+                    f"no WELCOME within {self._opening_patience:g} s; the process that listens "
+                    "there is stopped or very busy"
+                )
         elif now >= self._last_heard + heartbeat_seconds * 2:
             self.fault = Broken(f"the broker was silent for {heartbeat_seconds * 2:g} s")
         elif now >= self._last_sent + heartbeat_seconds / 2:
@@ -364,6 +369,8 @@ class Session:
         if self._login is None:
             self._distrust("the broker sent a challenge that nobody asked for")
             return
+        # It is there; what follows takes both sides a moment.
+        self._expect_welcome(OPENING_SECONDS)
         try:
             data = self._login.challenged(frame.data)
         except ScramError as error:
@@ -373,6 +380,10 @@ class Session:
             self.emit(f.Authenticate(0, data))
         elif self._login.wanted is not None:
             self.on_derive(self._login.wanted)
+
+    def _expect_welcome(self, seconds: float) -> None:
+        self._opening_patience = seconds
+        self._opening_due = self.now + seconds
 
     def _distrust(self, text: str) -> None:
         self.fault, self.is_fatal = Refused.by_code("authentication_failed", text), True
