@@ -231,6 +231,25 @@ def test_a_consumer_that_comes_back_tells_which_run_delivered_what_it_holds():
     assert (consume.options["held"], consume.options["broker"]) == ((1, 2), b"2" * 16)
 
 
+def test_what_is_acked_before_the_consumer_is_back_is_acked_again():
+    pair = Pair()
+    pair.deliver(0, 2)
+    delivery = pair.state.take()
+    pair.session.cut()
+    pair.connect()
+    (consume,) = pair.heard()
+    pair.state.ack(0, delivery)
+    pair.state.flush()
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": ()}))
+    pair.state.ack(1, delivery)
+    pair.state.flush()
+    settles = [frame for frame in pair.heard() if isinstance(frame, f.Settle)]
+    assert [(one.outcome, one.offsets) for one in settles] == [
+        (f.Outcome.ACK_AGAIN, (0, 1)),
+        (f.Outcome.ACK, (1, 2)),
+    ]
+
+
 def test_an_ephemeral_consumer_goes_back_to_where_a_shorter_log_ends():
     pair = Pair(automatic=True)
     pair.deliver(0, 9)

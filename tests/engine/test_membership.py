@@ -124,6 +124,28 @@ def test_what_an_earlier_run_delivered_is_held_only_while_it_is_the_same_message
     assert lost(runs[2]) == (0, 2)
 
 
+def test_an_ack_from_before_a_loss_of_power_settles_nothing_published_since(driver: Driver) -> None:
+    """It comes when its consumer has been delivered what has the same offset now."""
+    runs = [b"%16d" % number for number in range(2)]
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a")
+    driver.consume(session, "jobs", prefetch=10)
+    kept = len(driver.journal)
+    driver.publish(session, "jobs", b"b")
+    del driver.journal[kept:]
+    driver.restart()
+    driver.engine.recovered(runs[1], runs[0])
+    session = driver.connect()
+    driver.publish(session, "jobs", b"c")
+    options = {"prefetch": 10, "token": TOKEN, "held": (0, 2), "broker": runs[0]}
+    said = driver.send(session, f.Consume(7, "jobs", None, options))
+    assert delivered(said) == [(1, 1, b"c")]
+    said = driver.send(session, f.Settle(8, 7, f.Outcome.ACK_AGAIN, (0, 2), 0))
+    assert answer_of(said, session, 8).lost == (1, 2)
+    said = driver.send(session, f.Settle(9, 7, f.Outcome.ACK, (1, 2), 0))
+    assert answer_of(said, session, 9).lost == ()
+
+
 class Watched(list[Any]):
     """A list that counts how often it is gone through."""
 

@@ -31,7 +31,12 @@ Held = list[tuple[int, int, int]]
 def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
     """Acknowledge or requeue what the consumer holds; say what it did not hold."""
     consumer = consumer_of(session, frame.consumer)
-    held, lost = split_held(consumer, row(frame.offsets))
+    wanted = row(frame.offsets)
+    other: list[tuple[int, int]] = []
+    if frame.outcome == Outcome.ACK_AGAIN:
+        # A message that has the offset of one that was lost with the power is not settled unseen.
+        wanted, other = split_at(wanted, consumer.known)
+    held, lost = split_held(consumer, wanted)
     if not 0 <= frame.delay_ms <= DELAY_MS_MAX:
         raise Refusal("bad_request", f"delay_ms may be 0 to {DELAY_MS_MAX}")
     count = count_of(held)
@@ -40,6 +45,7 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
     elif frame.outcome == Outcome.ACK_AGAIN:
         acknowledge(turn, consumer, held, count)
         # What the first ACK has settled is not lost; what is unsettled still is another's.
+        lost += other
         lost = [part for first, end in lost for part in consumer.subscription.unsettled(first, end)]
     elif frame.outcome == Outcome.REQUEUE:
         due_ms = turn.now_ms + frame.delay_ms if frame.delay_ms > 0 else 0
@@ -50,6 +56,14 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
         )
     turn.top_up(consumer, count)
     turn.reply(session, f.Settled(frame.request, f.flatten(lost)))
+
+
+def split_at(
+    ranges: list[tuple[int, int]], bound: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What of the ranges is below `bound`, and what is not."""
+    below = [(first, min(end, bound)) for first, end in ranges if first < bound]
+    return below, [(max(first, bound), end) for first, end in ranges if end > bound]
 
 
 def split_held(

@@ -105,7 +105,8 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
-    lost = resume(turn, consumer, former, held, delivered_by(turn, channel.log, run))
+    consumer.known = delivered_by(turn, channel.log, run)
+    lost = resume(turn, consumer, former, held)
     if fenced and not turn.fences:
         turn.begin_fences()
     session.consumers[frame.request] = consumer

@@ -40,18 +40,14 @@ def resume(
     consumer: Consumer,
     former: Consumer | None,
     held: list[tuple[int, int]],
-    bound: int,
 ) -> Offsets:
-    """Take over from the consumer of the same token; what of `held` is someone else's now.
-
-    From the offset `bound` on nothing is what it was when it was delivered.
-    """
+    """Take over from the consumer of the same token; what of `held` is someone else's now."""
     if consumer.token is None:
         return f.flatten(held)
     lost: list[tuple[int, int]] = []
     if consumer.subscription.durable and _may_hold(consumer, former):
         for first, end in held:
-            lost += _reclaim(turn, consumer, former, first, end, bound)
+            lost += _reclaim(turn, consumer, former, first, end)
     else:
         lost = held
     if former is not None:
@@ -88,7 +84,7 @@ def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
 
 
 def _reclaim(
-    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int, bound: int
+    turn: Turn, consumer: Consumer, former: Consumer | None, first: int, end: int
 ) -> list[tuple[int, int]]:
     """Lease `first` to `end` to the consumer as far as nobody else has it; what it cannot have.
 
@@ -96,7 +92,7 @@ def _reclaim(
     has, in the place of one that was lost with the power or deleted with its channel.
     """
     subscription = consumer.subscription
-    claimed, end = end, min(end, bound)
+    claimed, end = end, min(end, consumer.known)
     if end <= first:
         return [(first, claimed)]
     lost: list[tuple[int, int]] = []

@@ -96,7 +96,8 @@ class Consumer:
     `exclusive`: it allows no other consumer beside it. `fenced`: it is told the number of each
     lease. `member` is who it is among those that share out partitions, the same in all of them.
     `missed` messages were dropped in `gap` before it had them, and it has not been told yet;
-    `closes_when_lagging`: it is cut off instead.
+    `closes_when_lagging`: it is cut off instead. `known`: what earlier connections of it were
+    delivered is what the log has now up to there.
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class Consumer:
         "fenced",
         "fetch",
         "gap",
+        "known",
         "lease_ms",
         "leases",
         "member",
@@ -143,6 +145,7 @@ class Consumer:
         self.fenced = fenced
         self.member = member or b""
         self.closes_when_lagging = False
+        self.known = 0
         self.missed = 0
         self.gap: tuple[int, int] | None = None
         self.leases: dict[int, Span] = {}

@@ -403,7 +403,10 @@ class ConsumerState:
 
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
         number = self.session.next_number()
-        self._ask(Settling(number, self._settled, self.number, outcome, offsets, delay_ms))
+        settling = Settling(number, self._settled, self.number, outcome, offsets, delay_ms)
+        # Before the REPLY to CONSUME it can only be of what an earlier connection has delivered.
+        settling.sent = self.number in self.session.open
+        self._ask(settling)
 
     def _ask(self, settling: Settling | Nacking) -> None:
         self.held.remove_all(settling.offsets)
