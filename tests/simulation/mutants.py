@@ -34,20 +34,30 @@ class Mutant:
 
 
 def _left_behind(plan: Plan) -> Plan:
-    """Four times a client is away while the power goes, and while the next process is killed.
+    """Again and again a client is away while the power goes, and while the next process is killed.
 
-    What it held may be lost, and its place be another message's that a third process gives back.
+    What it holds is lost, and in its place is by then what another had and comes to give back. Few
+    clients, who are busy, so that it comes about.
     """
-    quarter = plan.seconds / 4
+    channel = plan.clients[0].channel
+    busy = [one for one in plan.clients if one.channel == channel]
     faults = []
-    for number in range(4):
-        at = (number + 0.2) * quarter
+    for number in range(5):
+        at = 1.0 + 4 * number
         faults += [
-            Fault(3 * number, at, "away", {"seconds": 0.75 * quarter}),
+            Fault(3 * number, at, "away", {"seconds": 3.0}),
             Fault(3 * number + 1, at + 0.1, "power", {}),
-            Fault(3 * number + 2, at + 0.45 * quarter, "kill", {}),
+            Fault(3 * number + 2, at + 2, "kill", {}),
         ]
-    return replace(plan, persistence="aof", fsync="everysec", faults=tuple(faults))
+    return replace(
+        plan,
+        seconds=20.0,
+        persistence="aof",
+        fsync="everysec",
+        settings={**plan.settings, "resume_ms": 0},
+        clients=tuple(replace(one, given={**one.given, "pace": 0.15}) for one in busy),
+        faults=tuple(faults),
+    )
 
 
 MUTANTS = (
@@ -64,7 +74,7 @@ MUTANTS = (
         "telpher_broker.rounds:Rounds._round",
         "if self._sync_always:",
         "if False:",
-        seed=2,
+        seed=60,
     ),
     Mutant(
         "the sync of each second is left out",
@@ -120,14 +130,14 @@ MUTANTS = (
         "telpher_storage.file_log:FileLog.sync",
         "self._fail(error)",
         "await self._syncer.sync(target, lambda: self.next_record)",
-        seed=51,
+        seed=130,
     ),
     Mutant(
         "what another run has delivered is kept",
         "telpher_broker.engine.resuming:delivered_by",
         "return log.recovered if run == turn.run_before else 0",
         "return log.next",
-        seed=30,
+        seed=200,
         plan=_left_behind,
     ),
     Mutant(
