@@ -79,11 +79,18 @@ class Life:
             nursery.cancel_scope.cancel()
 
     async def _bound_exit(self) -> None:
-        """As the daemon does, which ends the process whatever still hangs."""
-        while not self.broker.has_failed:  # noqa: ASYNC110 (a storage has no events)
-            await trio.sleep(FAILED_LOOK_SECONDS)
+        """As the daemon does, which ends the process whatever still hangs, and however it ends."""
+        try:
+            while not self.broker.has_failed:  # noqa: ASYNC110 (a storage has no events)
+                await trio.sleep(FAILED_LOOK_SECONDS)
+        finally:
+            if self.broker.has_failed and not self.is_dead:
+                self._world.start(self._exit_soon)
+
+    async def _exit_soon(self) -> None:
         await trio.sleep(FAILED_EXIT_SECONDS)
-        self._world.process_ended(self)
+        if not self.is_dead:
+            self._world.process_ended(self)
 
     async def _serve(self, end: BrokerEnd) -> None:
         try:
