@@ -24,7 +24,7 @@ from .failure.failures import CONSUMER_LOST, lose
 from .leaving import detach, leases, leave
 from .limits.lines import drop
 from .limits.quotas import CONNECTION
-from .resuming import delivered_by, resume
+from .resuming import resume
 from .routing.feeds import durable_feed, ephemeral_feed
 from .routing.filters import check_filtered, filter_of, set_filter
 from .security.access import consumable
@@ -105,8 +105,7 @@ def consume(turn: Turn, session: Session, frame: f.Consume) -> None:
     former = None if token is None else turn.state.tokens.get(token)
     _check_alone(consumer, former)
     place = _place(subscription, former)
-    consumer.known = delivered_by(turn, channel.log, run)
-    lost = resume(turn, consumer, former, held)
+    lost = resume(turn, consumer, former, held, run)
     if fenced and not turn.fences:
         turn.begin_fences()
     session.consumers[frame.request] = consumer

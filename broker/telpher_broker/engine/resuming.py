@@ -40,8 +40,11 @@ def resume(
     consumer: Consumer,
     former: Consumer | None,
     held: list[tuple[int, int]],
+    run: bytes | None,
 ) -> Offsets:
-    """Take over from the consumer of the same token; what of `held` is someone else's now."""
+    """Take over from the consumer of the same token, which was delivered to by `run` of the broker;
+    what of `held` is someone else's now."""
+    consumer.known = delivered_by(turn, consumer.subscription.channel.log, run)
     if consumer.token is None:
         return f.flatten(held)
     lost: list[tuple[int, int]] = []
