@@ -108,7 +108,7 @@ def _drain(world: World, _: random.Random) -> None:
 def _snapshot(world: World, _: random.Random) -> None:
     life = world.life
     if life is not None and life.is_serving and not life.is_dead:
-        life.start(life.snapshot)
+        life.ask(life.snapshot)
 
 
 def _end_after_snapshot(world: World, write_seconds: float, *, power_lost: bool) -> None:
@@ -116,7 +116,7 @@ def _end_after_snapshot(world: World, write_seconds: float, *, power_lost: bool)
     life = world.life
     if life is not None and life.is_serving and not life.is_dead:
         world.slow_until, world.slow_seconds = math.inf, write_seconds
-        life.start(_snapshot_and_end, world, life, power_lost)
+        life.ask(_snapshot_and_end, world, life, power_lost)
 
 
 async def _snapshot_and_end(world: World, life: Life, power_lost: bool) -> None:

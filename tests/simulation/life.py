@@ -120,6 +120,11 @@ class Life:
         """Run something in the process."""
         self._nursery.start_soon(task, *given)
 
+    def ask(self, task: Callable[..., Awaitable[None]], *given: Any) -> None:
+        """Run something where the broker answers CALLs: it ends before the storage is closed."""
+        assert self.broker._nursery is not None
+        self.broker._nursery.start_soon(task, *given)
+
     def die(self) -> None:
         """Be killed: nothing that is still done in it reaches the world."""
         self.is_dead = True
