@@ -301,8 +301,8 @@ class Broker:
                     if self._take(connection, frames):
                         return True
                     group = self._rounds.last_group if is_call else 0
-                    if self._is_pressed(group):
-                        await self._pause(connection, partial(self._relief, group))
+                    if self._is_pressed(connection, group):
+                        await self._pause(connection, partial(self._relief, connection, group))
                     if connection.is_sending:
                         await connection.room()
                     elif frames is not received:
@@ -327,13 +327,18 @@ class Broker:
             log.debug("connection broke", peer=connection.peer)
         return False
 
-    def _is_pressed(self, group: int) -> bool:
-        """Whether no more may be read: too much is pending, or that group has not been said."""
+    def _is_pressed(self, connection: ClientConnection, group: int) -> bool:
+        """Whether no more may be read: too much is pending, this one has asked for more than its
+        share, or that group has not been said."""
         rounds = self._rounds
-        return rounds.pending_bytes > self.settings.input_bytes_max or rounds.groups_said < group
+        return (
+            rounds.pending_bytes > self.settings.input_bytes_max
+            or connection.number in rounds.behind
+            or rounds.groups_said < group
+        )
 
-    async def _relief(self, group: int) -> None:
-        while self._is_pressed(group):
+    async def _relief(self, connection: ClientConnection, group: int) -> None:
+        while self._is_pressed(connection, group):
             await self._rounds.moved()
 
     async def _pause(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import trio
@@ -33,6 +34,9 @@ _FEW_EFFECTS: Final = 4
 _BEHIND_MS: Final = 1000
 # What a request takes beside the batches that it brings, and its answer until it is said, about.
 _FRAME_BYTES: Final = 512
+# What one connection may take of a round, and what all others have before it goes on.
+_SHARE_SECONDS: Final = 0.02
+_OTHERS_SECONDS: Final = 0.002
 
 
 class Gone:
@@ -40,6 +44,15 @@ class Gone:
 
     def __init__(self, orderly: bool) -> None:
         self.orderly = orderly
+
+
+def _bytes_of(frame: ClientFrame | Gone) -> int:
+    """What a request takes until it is answered, about."""
+    if type(frame) is f.Publish:
+        return _FRAME_BYTES + len(frame.batch)
+    if type(frame) is f.Transact:
+        return _FRAME_BYTES + sum([len(batch) for _, batch in frame.publishes])
+    return _FRAME_BYTES
 
 
 class Rounds:
@@ -69,7 +82,11 @@ class Rounds:
         self._came = came
         self._appended = appended
         self._noted = noted
-        self._inbox: list[tuple[int, ClientFrame | Gone]] = []
+        self._inbox: dict[int, list[ClientFrame | Gone]] = {}
+        # What a share of a round was not enough for, and when it goes on.
+        self.behind: dict[int, list[ClientFrame | Gone]] = {}
+        self._behind_bytes = 0
+        self._resume_at = 0.0
         self._work = trio.Event()
         self._moved: trio.Event | None = None
         self._unsynced: list[Effect] = []
@@ -89,12 +106,12 @@ class Rounds:
 
     def put(self, session: int, frame: ClientFrame | Gone) -> None:
         """Something has arrived; a round must follow, by `wake` or `at_once`."""
-        self._inbox_bytes += _FRAME_BYTES
-        if type(frame) is f.Publish:
-            self._inbox_bytes += len(frame.batch)
-        elif type(frame) is f.Transact:
-            self._inbox_bytes += sum([len(batch) for _, batch in frame.publishes])
-        self._inbox.append((session, frame))
+        if session in self.behind:
+            self._behind_bytes += _bytes_of(frame)
+            self.behind[session].append(frame)
+        else:
+            self._inbox_bytes += _bytes_of(frame)
+            self._inbox.setdefault(session, []).append(frame)
 
     def wake(self) -> None:
         """Let the core task make a round soon, with all that arrives until then."""
@@ -117,7 +134,8 @@ class Rounds:
     @property
     def pending_bytes(self) -> int:
         """What has arrived and has not been answered, as its round or the sync is still to come."""
-        return self._inbox_bytes + self._unsynced_bytes + self._syncing_bytes
+        arrived_bytes = self._inbox_bytes + self._behind_bytes
+        return arrived_bytes + self._unsynced_bytes + self._syncing_bytes
 
     @property
     def last_group(self) -> int:
@@ -180,9 +198,17 @@ class Rounds:
             self._work = trio.Event()
             if self._failure is not None:
                 raise self._failure
+            if self.behind and trio.current_time() >= self._resume_at:
+                self._resume()
             self._round()
-            if self._stopping and not self._inbox:
+            if self._stopping and not (self._inbox or self.behind):
                 return
+
+    def _resume(self) -> None:
+        """Let those go on that are behind: in a round of the core task, and not of a reader that
+        asks for something else."""
+        self._inbox, self.behind = self.behind | self._inbox, {}
+        self._inbox_bytes, self._behind_bytes = self._inbox_bytes + self._behind_bytes, 0
 
     def _round(self) -> None:
         engine = self._engine
@@ -206,17 +232,38 @@ class Rounds:
         self._set_timer()
 
     def _hand_over(self) -> int:
-        """Give the engine what has arrived; how many bytes that was."""
-        inbox, self._inbox = self._inbox, []
+        """Give the engine what has arrived, of each its share; how many bytes that was."""
+        inbox, self._inbox = self._inbox, {}
         came_bytes, self._inbox_bytes = self._inbox_bytes, 0
-        engine = self._engine
-        for session, frame in inbox:
-            if type(frame) is Gone:
-                engine.disconnect(session, frame.orderly)
-            else:
-                engine.handle(session, frame)  # type: ignore[arg-type]
+        for session, frames in inbox.items():
+            if len(frames) == 1:
+                self._handle(session, frames[0])
+            elif left := self._handle_share(session, frames):
+                left_bytes = sum(map(_bytes_of, left))
+                self.behind[session] = left
+                self._behind_bytes += left_bytes
+                came_bytes -= left_bytes
         self._has_moved()
         return came_bytes
+
+    def _handle_share(
+        self, session: int, frames: list[ClientFrame | Gone]
+    ) -> list[ClientFrame | Gone]:
+        """Give the engine what one session has asked, for as long as its share lasts; the rest."""
+        until = trio.current_time() + _SHARE_SECONDS
+        for index, frame in enumerate(frames, 1):
+            self._handle(session, frame)
+            now = trio.current_time()
+            if now > until and index < len(frames):
+                self._resume_at = now + _OTHERS_SECONDS
+                return frames[index:]
+        return []
+
+    def _handle(self, session: int, frame: ClientFrame | Gone) -> None:
+        if type(frame) is Gone:
+            self._engine.disconnect(session, frame.orderly)
+        else:
+            self._engine.handle(session, frame)  # type: ignore[arg-type]
 
     def _line_up(self, effects: list[Effect], came_bytes: int) -> None:
         if not effects:
@@ -247,9 +294,9 @@ class Rounds:
 
     def _set_timer(self) -> None:
         alarm_ms = self._engine.next_alarm_ms()
-        if alarm_ms is None:
-            return
-        at = self._began + (alarm_ms - self._wall_ms + 1) / 1000
+        at = inf if alarm_ms is None else self._began + (alarm_ms - self._wall_ms + 1) / 1000
+        if self.behind:
+            at = min(at, self._resume_at)
         if at < self._timer.deadline:
             self._timer.deadline = at
 

@@ -285,7 +285,7 @@ def _authenticates(field: Field, crowd: int) -> None:
 
 def _small_frames(field: Field, count: int) -> None:
     """Behind a large frame, small ones as fast as they go: a read may have very many of them."""
-    body = batch.encode(batch.Columns(None, [bytes(100_000)], None, None))
+    body = batch.encode(batch.Columns(None, [b"x" * 100_000], None, None))
     burst = encode(f.Publish(1, "bombs", None, 0, None, body))
     burst += encode(f.Settle(2, 1, 0, (0, 1), 0)) * 50_000 + PING
     sock = dial(field.daemon.unix)
