@@ -72,6 +72,10 @@ ELSEWHERE = {
         "test_a_disk_that_runs_short_stops_publishes_until_there_is_clearly_enough",
     ),
     "ERROR_CHARACTERS_MAX": ("tests/client/test_consumer.py", "test_a_nack_says_what_it_was_told"),
+    "LOOKS_MAX": (
+        "tests/engine/test_schemas.py",
+        "test_a_publish_is_looked_at_so_often_and_not_once_more",
+    ),
     "CATCH_UP_MAX": ("tests/engine/test_scheduling.py", "test_so_many_are_made_up_for_at_most"),
     "LINES_MAX": (
         "tests/broker/test_sparing.py",
@@ -106,6 +110,7 @@ INTERNAL = {
     "_ALLOWED_MAX": "permissions remembered; beyond it they are worked out again",
     "NUMBERS_MAX": "settlements remembered for `explain`",
     "_AHEAD_SPANS_MAX": "how far `explain` counts",
+    "_WAYS_MAX": "taken for a schema that is nested too deeply to be counted",
     "_LEVELS_MAX": "meters shown of a quota",
     "_FORGET_MAX": "done in one tick, and the rest in the next",
     "_NAMED_MAX": "ranges named in a text",

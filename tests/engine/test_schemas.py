@@ -12,8 +12,10 @@ import pytest
 
 from telpher.protocol import batch as batches
 from telpher.protocol import frames as f
+from telpher_broker.engine.schemas import validation
 from telpher_broker.engine.schemas import verbs as schema_verbs
 from telpher_broker.engine.schemas.document import Document, unfolded_parts
+from telpher_broker.engine.schemas.effort import ways_of
 from telpher_broker.schemas import compile_schema, schema_compiler
 
 from .driver import PORTS, Driver, answer_of, delivered, make_batch
@@ -406,3 +408,46 @@ def test_what_explanations_take_is_bounded_for_a_batch() -> None:
         assert len(reasons) == 1000
         assert not reasons[0].startswith("is not as")
         assert "too many ways" in reasons[-1]
+
+
+WIDE = {"anyOf": [{"const": number} for number in range(9)]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "ways"),
+    [
+        (True, 1),
+        ({"type": "object", "properties": {"a": {"type": "string"}, "b": WIDE}}, 10),
+        ({"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": WIDE, "b": WIDE}}, 11),
+        ({"allOf": [{"items": WIDE}, {"items": WIDE}]}, 21),
+        ({"patternProperties": {"^a": WIDE, "^b": {}}, "additionalProperties": WIDE}, 21),
+        ({"anyOf": [{"items": {"$ref": "#"}}, {"contains": {"$ref": "#"}}]}, 6),
+        ({"enum": [1, 2, {"anyOf": [1, 2]}]}, 1),
+        (
+            {
+                "allOf": [{"$ref": "#/$defs/a"}] * 2,
+                "$defs": {"a": {"oneOf": [{"$ref": "#/$defs/b"}] * 3}, "b": WIDE},
+            },
+            71,
+        ),
+    ],
+)
+def test_in_how_many_ways_a_value_is_looked_at(schema: Any, ways: int) -> None:
+    assert ways_of(Document(schema)) == ways
+
+
+def test_a_publish_is_looked_at_so_often_and_not_once_more(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value in each way: a wide schema and a large body would stop everything for minutes."""
+    session = driver.connect()
+    driver.call(session, "declare", channel="wide", kind="queue")
+    set_schema(driver, session, {"type": "array", "items": WIDE}, "wide")
+    body = b"[" + b",".join([b"8"] * 99) + b"]"
+    monkeypatch.setattr(validation, "LOOKS_MAX", 100 * 10)
+    assert isinstance(driver.publish(session, "wide", body), f.Confirm)
+    refused = driver.publish(session, "wide", body, b"[]")
+    assert refused.code == "limit_reached"
+    assert "102 values" in refused.text
+    long = b'"' + b"x" * 5000 + b'"'
+    assert driver.publish(session, "wide", long).code == "schema_violation"

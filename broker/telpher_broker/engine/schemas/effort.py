@@ -1,4 +1,4 @@
-"""Whether what is wrong with a value can be found out soon.
+"""What it takes to look at a value by a schema, and to find out what is wrong with it.
 
 Whether a value is as a schema wants it, a validator says in one look at each pair of a part of the
 schema and a part of the value, and it finds the first thing that is wrong as soon. But of an
@@ -27,6 +27,50 @@ _INSIDE: Final = frozenset(
     }
 )
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+
+
+# Beside these, what else stands there is about the same value; what `properties` and the like lead
+# to is each about another one.
+_BESIDE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contains"})
+_BESIDE_BY_NAME: Final = frozenset({"dependentSchemas", "dependencies", "patternProperties"})
+_NO_SCHEMAS: Final = ANNOTATIONS | {"enum", "const"}
+# Of a schema that is nested too deeply to be counted.
+_WAYS_MAX: Final = 5000
+
+
+def ways_of(document: Document) -> int:
+    """How many parts of a schema a validator looks at one value by, at most: the values of a
+    message times that is what checking it takes."""
+    known: dict[str, int] = {}
+
+    def through(schema: Schema) -> int:
+        if not isinstance(schema, dict):
+            return 1
+        here, beside = 1, 0
+        for name, said in schema.items():
+            if name == "$ref" and isinstance(said, str):
+                beside += referred(said)
+            elif name in _BESIDE_BY_NAME and isinstance(said, dict):
+                beside += sum(map(through, said.values()))
+            elif name in _BESIDE:
+                beside += sum(map(through, said)) if isinstance(said, list) else through(said)
+            elif name == "properties" and isinstance(said, dict):
+                here = max(here, *map(through, said.values()), 1)
+            elif name not in _NO_SCHEMAS:
+                here = max(here, *map(through, said if isinstance(said, list) else (said,)), 1)
+        return here + beside
+
+    def referred(reference: str) -> int:
+        if reference not in known:
+            known[reference] = 1  # where it leads back to itself, it is looked at once
+            target = document.pointed_at(reference)
+            known[reference] = 1 if target is None else through(target.schema)
+        return known[reference]
+
+    try:
+        return referred("#")
+    except RecursionError:
+        return _WAYS_MAX
 
 
 class Effort:

@@ -1,6 +1,7 @@
 """The versions of a channel's schema. The newest one is what messages are checked by.
 
-Durable are the versions and `next_version`; `check` is made of the newest one when it is needed.
+Durable are the versions and `next_version`; `check` is made of the newest one when it is needed,
+and with it `ways`: how many parts of it one value is looked at by, at most.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ class SchemaVersion(NamedTuple):
 class Schemas:
     """The versions that there are, in order. It stays when all are gone, for `next_version`."""
 
-    __slots__ = ("check", "next_version", "versions")
+    __slots__ = ("check", "next_version", "versions", "ways")
 
     def __init__(self) -> None:
         self.versions: dict[int, SchemaVersion] = {}
         self.next_version = 1
         self.check: Check | None = None
+        self.ways = 1
 
     @property
     def newest(self) -> SchemaVersion | None:

@@ -9,7 +9,7 @@ instead, and what breaks the schema is a dead letter in the same round, before a
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from telpher.protocol.batch import CONTENT_TYPE
 from telpher.protocol.channel_options import DEAD_LETTER
@@ -18,10 +18,15 @@ from ..ports import Check
 from ..sessions import Session
 from ..state import Channel
 from ..turn import Refusal, Turn
+from .document import Document
+from .effort import ways_of
 from .schemas import SchemaVersion
 
 if TYPE_CHECKING:
     from ..publication import Portion
+
+# How many values times parts of a schema one publish may have checked, at 10 to 150 ns each.
+LOOKS_MAX: Final = 10_000_000
 
 
 def check_content(turn: Turn, _session: Session, channel: Channel, portion: Portion) -> None:
@@ -71,6 +76,7 @@ def _is_allowed(given: str, allowed: tuple[str, ...]) -> bool:
 
 def _check_schema(turn: Turn, channel: Channel, portion: Portion, newest: SchemaVersion) -> None:
     check = check_of(turn, channel, newest)
+    _check_effort(channel, portion, newest)
     is_buried = channel.config.get("on_invalid") == DEAD_LETTER
     violations = check(portion.columns.bodies, portion.messages if is_buried else 1)
     if not violations:
@@ -89,13 +95,32 @@ def _check_schema(turn: Turn, channel: Channel, portion: Portion, newest: Schema
     )
 
 
+def _check_effort(channel: Channel, portion: Portion, newest: SchemaVersion) -> None:
+    """Refuse what would hold everything else up: nothing can stop a validator that has begun."""
+    assert channel.schemas is not None
+    ways = channel.schemas.ways
+    # A value is a byte at least.
+    if len(portion.batch) * ways <= LOOKS_MAX:
+        return
+    bodies = portion.columns.bodies
+    values = sum(body.count(b",") + body.count(b"[") + body.count(b"{") + 1 for body in bodies)
+    if values * ways > LOOKS_MAX:
+        raise Refusal(
+            "limit_reached",
+            f"the messages have about {values} values, each of which version {newest.version} of "
+            f"the schema of {channel.name!r} looks at in up to {ways} ways; one publish may take "
+            f"{LOOKS_MAX} looks: publish fewer or smaller messages at once, or let the schema have "
+            "fewer alternatives",
+        )
+
+
 def check_of(turn: Turn, channel: Channel, newest: SchemaVersion) -> Check:
     """The check by a channel's newest schema, made by its first use; or a refusal."""
     assert channel.schemas is not None
     if channel.schemas.check is None:
-        channel.schemas.check = compiled(
-            turn, channel, json.loads(newest.text), "schema_unavailable"
-        )
+        schema = json.loads(newest.text)
+        channel.schemas.check = compiled(turn, channel, schema, "schema_unavailable")
+        channel.schemas.ways = ways_of(Document(schema))
     return channel.schemas.check
 
 
