@@ -409,6 +409,28 @@ def test_what_waits_for_room_behind_an_exchange_is_refused_when_that_goes() -> N
     assert "x" not in driver.engine.state.channels
 
 
+@pytest.mark.parametrize("how", ["unbind", "delete"])
+def test_what_waits_for_room_goes_elsewhere_when_the_bindings_say_so(
+    driver: Driver, how: str
+) -> None:
+    session = driver.connect()
+    config = {"limit_count": 1, "overflow": "wait"}
+    driver.call(session, "declare", channel="full", kind="queue", config=config)
+    driver.call(session, "declare", channel="jobs", kind="queue")
+    driver.call(session, "declare_exchange", exchange="x", kind="fanout")
+    for name in ("full", "jobs"):
+        driver.call(session, "bind", exchange="x", target=name)
+    driver.publish(session, "full", b"a")
+    request = driver.request()
+    frame = f.Publish(request, "x", None, 0, None, make_batch([b"b"]))
+    assert not driver.send(session, frame)
+    verb = f.Call(driver.request(), "unbind", {"exchange": "x", "target": "full"})
+    if how == "delete":
+        verb = f.Call(driver.request(), "delete", {"channel": "full"})
+    assert answer_of(driver.send(session, verb), session, request).first == 0
+    assert driver.call(session, "inspect", channel="jobs")["messages"] == 1
+
+
 def test_mandatory_is_of_the_publish_and_not_of_the_message() -> None:
     driver, session = begun("fanout")
     driver.call(session, "bind", exchange="x", target="a")

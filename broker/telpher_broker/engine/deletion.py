@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import records as r
 from .leaving import close
-from .limits.lines import refuse_to
+from .limits.lines import look_again, refuse_to
 from .state import Channel
 from .turn import Turn
 
@@ -22,12 +22,10 @@ def delete(turn: Turn, channel: Channel) -> None:
             close(turn, consumer, "channel_deleted", text)
         turn.wakeful.pop(subscription, None)
     refuse_to(turn, channel.name, "channel_deleted", text)
-    if channel.gate is not None:
-        # What waits there to be routed here may go elsewhere now.
-        turn.gates[channel.gate] = None
     turn.loosened.pop(channel, None)
     turn.published.pop(channel, None)
     turn.commit(r.ChannelDeleted(channel.number))
+    look_again(turn)
 
 
 def delete_if_idle(turn: Turn, channel: Channel) -> bool:

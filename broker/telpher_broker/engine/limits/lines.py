@@ -116,6 +116,13 @@ def drop(turn: Turn, session: Session) -> None:
             turn.gates[gate] = None
 
 
+def look_again(turn: Turn) -> None:
+    """What is published to an exchange may go elsewhere from now on: so may what waits."""
+    if turn.waiting:
+        for session in turn.state.sessions.values():
+            turn.gates.update((line.gate, None) for line in session.lines.values())
+
+
 def refuse_to(turn: Turn, name: str, code: str, text: str) -> None:
     """Answer what waits to be published to a destination, known by its full name."""
     if not turn.waiting:

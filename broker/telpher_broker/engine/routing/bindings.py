@@ -11,7 +11,7 @@ from telpher.protocol.frames import Options
 from .. import records as r
 from ..arguments import Arguments, Verb
 from ..decide import check_full_name
-from ..limits.lines import refuse_to
+from ..limits.lines import look_again, refuse_to
 from ..security.access import sees
 from ..turn import Refusal, Turn
 from .allowance import TooMuchRouting
@@ -83,6 +83,7 @@ def _delete(turn: Turn, arguments: Arguments) -> Options:
     text = f"exchange {exchange.name!r} was deleted"
     refuse_to(turn, exchange.name, "unknown_exchange", text)
     turn.commit(r.ExchangeDeleted(exchange.number))
+    look_again(turn)
     return {}
 
 
@@ -101,6 +102,7 @@ def _bind(turn: Turn, arguments: Arguments) -> Options:
             r.Bound(exchange.number, binding.target, binding.key, binding.arguments),
         )
         bound += 1
+    look_again(turn)
     return {"bound": bound}
 
 
@@ -120,6 +122,7 @@ def _unbind(turn: Turn, arguments: Arguments) -> Options:
         turn.commit(
             r.Unbound(exchange.number, binding.target, binding.key, binding.arguments),
         )
+    look_again(turn)
     return {"unbound": len(known)}
 
 

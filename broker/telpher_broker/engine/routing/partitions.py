@@ -16,6 +16,7 @@ from .. import records as r
 from ..arguments import Arguments
 from ..decide import check_full_name, check_room_for_channel, make_channel
 from ..failure.dead_letters import check_target
+from ..limits.lines import look_again
 from ..security.access import require
 from ..security.subjects import CONFIGURE
 from ..state import Channel
@@ -60,6 +61,7 @@ def _partition(turn: Turn, arguments: Arguments) -> Options:
                 _subscribe_alike(turn, former[0], channel)
         if channel.number not in exchange.bindings:
             turn.commit(r.Bound(exchange.number, channel.number, "", {}))
+    look_again(turn)
     return _told(exchange, partitions_of(turn, exchange))
 
 
