@@ -158,23 +158,27 @@ class ClientConnection:
 
     async def drain(self) -> None:
         """Send what `flush` could not, for as long as the connection lives."""
-        while True:
-            await self._sendable.wait()
-            self._sendable = trio.Event()
-            while self._unsent:
-                # The list keeps its head until it is out: `flush` must not write past it.
-                head = self._unsent[0]
-                for start in range(0, len(head), _PIECE_BYTES):
-                    await self._stream.send_all(head[start : start + _PIECE_BYTES])
-                    self.spoke_at = trio.current_time()
-                    if start + _PIECE_BYTES <= len(head):
-                        # Who takes much is alive, though it is not listened to now (`room`).
-                        self.heard_at = self.spoke_at
-                del self._unsent[0]
+        try:
+            while True:
+                await self._sendable.wait()
+                self._sendable = trio.Event()
+                while self._unsent:
+                    # The list keeps its head until it is out: `flush` must not write past it.
+                    head = self._unsent[0]
+                    for start in range(0, len(head), _PIECE_BYTES):
+                        await self._stream.send_all(head[start : start + _PIECE_BYTES])
+                        self.spoke_at = trio.current_time()
+                        if start + _PIECE_BYTES <= len(head):
+                            # Who takes much is alive, though it is not listened to now (`room`).
+                            self.heard_at = self.spoke_at
+                    del self._unsent[0]
+                self._count(-self.unsent_answer_bytes)
+                bodies, self.unsent_body_bytes = self.unsent_body_bytes, 0
+                self._on_drained(self, bodies)
+                self._emptied.set()
+        finally:
+            # Not by who closes: what leaves after that would be counted twice.
             self._count(-self.unsent_answer_bytes)
-            bodies, self.unsent_body_bytes = self.unsent_body_bytes, 0
-            self._on_drained(self, bodies)
-            self._emptied.set()
 
     async def room(self) -> None:
         """Wait until all that was said has left; for clients that ask and do not listen."""
@@ -212,7 +216,6 @@ class ClientConnection:
             self.broken = True
             with trio.move_on_after(_PARTING_SECONDS):
                 await self._stream.aclose()
-        self._count(-self.unsent_answer_bytes)
 
     def _count(self, size: int) -> None:
         self.unsent_answer_bytes += size

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 import trio
+import trio.testing
 
 from telpher.protocol import frames as f
 from telpher.protocol.connection import Connection, Role
@@ -111,3 +112,41 @@ async def open_pair() -> AsyncIterator[tuple[ClientConnection, Connection, socke
     with theirs, trio.fail_after(10):
         yield connection, client, theirs
     await stream.aclose()
+
+
+class Clogged(trio.abc.Stream):
+    """A peer that takes nothing until it is closed, and then at once."""
+
+    def __init__(self) -> None:
+        self._closed = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._closed.wait()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self._closed.set()
+        await trio.lowlevel.checkpoint()
+
+
+async def test_what_leaves_while_the_connection_is_closed_is_counted_once() -> None:
+    """Which task goes first is drawn by trio: so it is tried until it has been both."""
+    for _ in range(20):
+        output = Output(100)
+        connection = ClientConnection(
+            1, Clogged(), Peer("test"), 1 << 20, 5000, lambda *_: None, output
+        )
+        connection.dismiss("draining", "x" * 1000)
+        assert output.is_full
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            connection.break_off()
+            await connection.close()
+            nursery.cancel_scope.cancel()
+        assert output.bytes == 0

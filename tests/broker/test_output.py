@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator
 
 import pytest
 import trio
 
 from telpher.protocol import frames as f
+from telpher_broker import logs
 from telpher_broker.listeners import Peer as Origin
 from telpher_broker.output import PATIENCE_SECONDS, Output
 
@@ -17,6 +20,15 @@ pytestmark = pytest.mark.trio
 TOTAL = 64 * 1024
 LARGE = 20_000
 UNIX = Origin("unix", uid=os.geteuid())
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What is logged meanwhile."""
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    yield stream
+    logs.configure("info", "auto")
 
 
 async def ask_for_much(place: House, size: int) -> Peer:
@@ -35,7 +47,7 @@ def publish(request: int, size: int) -> f.Publish:
 
 
 async def test_an_answer_that_nobody_takes_holds_calls_up_for_a_while_and_nothing_else(
-    autojump_clock: trio.abc.Clock, capfd: pytest.CaptureFixture[str]
+    autojump_clock: trio.abc.Clock, logged: io.StringIO
 ) -> None:
     async with house(output_bytes_total=TOTAL) as place:
         peer, asking = await place.peer(), await place.peer()
@@ -48,7 +60,7 @@ async def test_an_answer_that_nobody_takes_holds_calls_up_for_a_while_and_nothin
         assert isinstance(reply, f.Reply)
         assert PATIENCE_SECONDS <= trio.current_time() - began <= PATIENCE_SECONDS + 2
         assert place.broker.statistics()["connections"] == 3
-    assert "peer takes too little" in capfd.readouterr().err
+    assert "peer takes too little" in logged.getvalue()
 
 
 async def test_who_takes_a_little_now_and_then_holds_calls_up_no_longer(
@@ -100,7 +112,7 @@ async def test_deliveries_that_are_taken_slowly_hold_up_no_call() -> None:
 
 
 async def test_who_holds_up_large_deliveries_to_others_goes(
-    autojump_clock: trio.abc.Clock, capfd: pytest.CaptureFixture[str]
+    autojump_clock: trio.abc.Clock, logged: io.StringIO
 ) -> None:
     async with house(output_bytes_total=TOTAL) as place:
         peer, reader = await place.peer(), await place.peer()
@@ -118,7 +130,7 @@ async def test_who_holds_up_large_deliveries_to_others_goes(
         assert isinstance(await reader.hear(), f.Deliver)
         assert PATIENCE_SECONDS <= trio.current_time() - began <= PATIENCE_SECONDS + 2
         assert place.broker.statistics()["connections"] == 4  # one was enough
-    assert "peer takes too little" in capfd.readouterr().err
+    assert "peer takes too little" in logged.getvalue()
 
 
 async def test_who_administers_by_the_unix_socket_is_not_held_up(
