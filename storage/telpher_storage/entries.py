@@ -32,8 +32,12 @@ def entries(directory: Path, files: Files | None = None) -> Iterator[StoredEntry
     files = files or Files()
     try:
         refuse_foreign(files, directory)
+        yield from _entries(files, directory)
     except OSError as error:
         raise StorageError(f"{directory} cannot be read: {error}") from error
+
+
+def _entries(files: Files, directory: Path) -> Iterator[StoredEntry]:
     manifest = load_manifest(files, directory)
     if manifest is None:
         return

@@ -76,6 +76,26 @@ def test_an_unknown_command(command: Command) -> None:
     assert "No such command 'xyzzy'" in command("xyzzy").err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("letters jobs", "No such command 'jobs'. Did you mean: telpher letters list jobs"),
+        ("schedule nightly", "Did you mean: telpher schedule list nightly"),
+        ("letters lst jobs", "No such command 'lst'. Did you mean 'list'?"),
+        ("user alice", "'alice'. telpher user has: add, delete, password, subject"),
+        ("audit some.log", "telpher audit has: check"),
+        ("letters --jobs", "No such option '--jobs'"),
+        ("explain jobs abc", "'abc': write a whole number from 0\n"),
+        ("consume jobs --count 0", "'0': write a whole number from 1\n"),
+        ("partition jobs many", "'many': write a whole number from 1 to 1024"),
+    ],
+)
+def test_a_usage_error_says_what_would_do(command: Command, line: str, told: str) -> None:
+    result = command(*line.split())
+    assert (result.code, result.out) == (ExitCode.USAGE, "")
+    assert told in result.err
+
+
 def test_every_option_has_a_flag(command: Command) -> None:
     text = command("serve", "--help").out
     assert [option.flag for option in OPTIONS if option.flag not in text] == []

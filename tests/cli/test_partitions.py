@@ -28,6 +28,9 @@ def test_make_list_and_let_grow(on_broker: Command, name: str) -> None:
     refused = on_broker("partition", name, "2")
     assert refused.code == ExitCode.REFUSED
     assert "has 3 partitions; it grows and does not shrink" in refused.err
+    consumed = on_broker("consume", name)
+    assert consumed.code == ExitCode.REFUSED
+    assert f"its partitions do: {name}.0 and so on" in consumed.err
 
 
 def test_topics_with_options(on_broker: Command, name: str) -> None:

@@ -70,13 +70,16 @@ def test_a_damaged_directory_is_found_repaired_and_served_again(
     assert result.code == ExitCode.DAMAGED
     assert f"{log.name} at byte" in result.out
     assert f"telpher repair {data}" in result.out
-    assert command("check", str(data), "--json").rows[0]["verdict"] == "damaged"
+    (checked,) = command("check", str(data), "--json").rows
+    assert checked["verdict"] == "damaged"
     assert command("dump", str(data)).code == ExitCode.DAMAGED
 
     foreseen = [line for line in result.out.splitlines() if line.startswith("if it is repaired: ")]
 
     (report,) = command("repair", str(data), "--json").rows
     assert report["lost_to"] > report["lost_from"]
+    assert checked["foreseen"] == {name: report[name] for name in checked["foreseen"]}
+    assert list(checked["foreseen"])[:2] == ["lost_from", "lost_to"]
     lost = f"records {report['lost_from']} to {report['lost_to'] - 1} are lost"
     assert foreseen == [f"if it is repaired: {lost}"]
     assert Path(report["folder"]).is_dir()
@@ -102,6 +105,17 @@ def test_repair_says_which_files_are_missing(data: Path, command: Command) -> No
     out = command("repair", str(data)).out
     assert f"{log.name} is missing: what was in it is lost\n" in out
     assert "moved aside" not in out
+
+
+def test_what_cannot_be_read_ends_each_command_alike(data: Path, command: Command) -> None:
+    assert command("check", str(data), "--json").rows[0]["foreseen"] is None
+    (log,) = data.glob("increment-*")
+    log.unlink()
+    log.mkdir()
+    for name in ("check", "dump", "repair"):
+        result = command(name, str(data))
+        assert result.code == ExitCode.DATA_DIR, name
+        assert f"{data} cannot be re" in result.err
 
 
 def test_a_directory_of_other_things_is_not_called_empty(tmp_path: Path, command: Command) -> None:

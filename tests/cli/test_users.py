@@ -30,7 +30,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
             text=True,
             check=True,
         )
-        assert made.stdout == "user root\n"
+        assert made.stdout == "added user root\n"
         assert "everybody has to authenticate" in made.stderr
         yield started
 
@@ -43,7 +43,7 @@ def admin(command: Command, daemon: DaemonProcess, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_user_is_made_granted_listed_and_deleted(admin: Command) -> None:
-    assert admin("user", "add", "app", input=b"another horse\n").out == "user app\n"
+    assert admin("user", "add", "app", input=b"another horse\n").out == "added user app\n"
     assert admin("grant", "app", "publish", "orders.#").out == "app may publish orders.#\n"
     admin("user", "subject", "app", "CN=app")
     (row,) = [row for row in admin("users", "--json").rows if row["user"] == "app"]

@@ -11,6 +11,7 @@ import click
 from telpher_broker.escape import escape
 from telpher_broker.exit_codes import ExitCode
 
+from .groups import Group
 from .network import json_option
 from .output import print_json
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from telpher_broker.audit_check import AuditReport
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Check audit logs (`audit_log` of the configuration)."""
 

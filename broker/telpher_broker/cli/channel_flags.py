@@ -19,7 +19,7 @@ from telpher.protocol.channel_options import (
     Words,
 )
 
-from .parameters import COUNT_OF, SECONDS, SIZE
+from .parameters import COUNT_OF, SECONDS, SIZE, Whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def _flag(name: str, option: ChannelOption) -> Callable[[F], F]:
     if isinstance(domain, Words):
         return click.option(flag, name, multiple=True, help=text)
     if isinstance(domain, Integer):
-        kind = _UNITS.get(domain.unit, click.IntRange(domain.least, domain.most))
+        kind = _UNITS.get(domain.unit, Whole(domain.least, domain.most))
         return click.option(flag, name, type=kind, help=text)
     if isinstance(domain, Number):
         kind = click.FloatRange(domain.least, domain.most)

@@ -15,7 +15,7 @@ from telpher.protocol.names import is_pattern
 
 from .network import json_option, url_option, with_bus
 from .output import print_body, print_json
-from .parameters import START
+from .parameters import START, Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -64,7 +64,7 @@ def _row(message: Any) -> dict[str, Any]:
 
 @click.command()
 @click.argument("channel")
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many messages.")
+@click.option("-n", "--count", type=Whole(1), help="Stop after so many messages.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
 @click.option("--ack", is_flag=True, help="Consume the messages: they are gone once shown.")
 @click.option("--subscription", metavar="NAME", help="The durable subscription of a topic.")

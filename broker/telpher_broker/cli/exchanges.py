@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .channels import ask, yes_option
+from .groups import Group
 from .network import json_option, url_option, with_bus
 from .output import print_json, print_table
-from .parameters import CRITERION
+from .parameters import CRITERION, Whole
 
 if TYPE_CHECKING:
     from telpher.admin import BindingInfo, ExchangeInfo
@@ -62,7 +63,7 @@ def _binding_row(binding: BindingInfo) -> tuple[object, ...]:
     return binding.target, binding.key, headers, binding.match, binding.weight
 
 
-@click.group()
+@click.group(cls=Group)
 def exchange() -> None:
     """Declare or delete an exchange: a router from what is published to it to channels."""
 
@@ -98,7 +99,7 @@ def delete(name: str, if_unused: bool, yes: bool, url: str | None) -> None:
 def binding_options(command: F) -> F:
     """What bind and unbind are told of a binding."""
     for option in (
-        click.option("--weight", type=click.IntRange(1, 100), help="Its share, by hash."),
+        click.option("--weight", type=Whole(1, 100), help="Its share, by hash."),
         click.option("--any", "is_any", is_flag=True, help="Any of the headers, not all."),
         click.option(
             "--header", "headers", multiple=True, type=CRITERION, help="A header it asks for."

@@ -10,6 +10,7 @@ from telpher_broker.escape import escape
 
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json
+from .parameters import Whole
 
 if TYPE_CHECKING:
     from telpher.admin.explain import Explanation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("channel")
-@click.argument("offset", type=click.IntRange(0))
+@click.argument("offset", type=Whole(0))
 @url_option
 @json_option
 def explain(channel: str, offset: int, url: str | None, as_json: bool) -> None:

@@ -8,12 +8,13 @@ from telpher.admin.keys import KeyInfo
 
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json, print_table
+from .parameters import Whole
 
 
 @click.command()
 @click.argument("channel")
 @click.option("--subscription", metavar="NAME", help="Of a topic: which one.")
-@click.option("-n", "--count", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("-n", "--count", type=Whole(1, 1000), default=20, show_default=True)
 @url_option
 @json_option
 def keys(

@@ -12,9 +12,10 @@ import click
 
 from telpher_broker.escape import escape, escape_bytes
 
+from .groups import Group
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_body, print_json, print_table
-from .parameters import HEADER, OFFSETS, START
+from .parameters import HEADER, OFFSETS, START, Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -30,14 +31,14 @@ fingerprint_option: Callable[[F], F] = click.option(
     "--fingerprint", metavar="HEX", help="Only the letters of this cause; `groups` lists them."
 )
 rate_option: Callable[[F], F] = click.option(
-    "--rate", type=click.IntRange(1, 1_000_000), help="So many messages a second at most."
+    "--rate", type=Whole(1, 1_000_000), help="So many messages a second at most."
 )
 background_option: Callable[[F], F] = click.option(
     "--background", is_flag=True, help="Do not wait for the end; see `telpher transfers`."
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def letters() -> None:
     """Look at dead letters, change, delete and redrive them."""
 
@@ -45,7 +46,7 @@ def letters() -> None:
 @letters.command("list")
 @click.argument("channel")
 @fingerprint_option
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many letters.")
+@click.option("-n", "--count", type=Whole(1), help="Stop after so many letters.")
 @url_option
 @json_option
 def list_letters(
@@ -114,7 +115,7 @@ def groups(channel: str, url: str | None, as_json: bool) -> None:
 
 @letters.command()
 @click.argument("channel")
-@click.argument("offset", type=click.IntRange(0))
+@click.argument("offset", type=Whole(0))
 @url_option
 @click.option("--raw", is_flag=True, help="The body alone, as it is.")
 def show(channel: str, offset: int, url: str | None, raw: bool) -> None:
@@ -154,7 +155,7 @@ def _facts(message: Browsed) -> list[tuple[str, str]]:
 
 @letters.command()
 @click.argument("channel")
-@click.argument("offset", type=click.IntRange(0))
+@click.argument("offset", type=Whole(0))
 @click.argument("body", required=False)
 @click.option("--key", help="Another key.")
 @click.option(
@@ -266,7 +267,7 @@ def replay(
 
 
 @click.command()
-@click.option("--stop", type=click.IntRange(1), metavar="NUMBER", help="Stop this one.")
+@click.option("--stop", type=Whole(1), metavar="NUMBER", help="Stop this one.")
 @url_option
 @json_option
 def transfers(stop: int | None, url: str | None, as_json: bool) -> None:

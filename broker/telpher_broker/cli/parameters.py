@@ -29,6 +29,18 @@ class _Parsed(click.ParamType[Any]):
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+class Whole(click.IntRange):
+    """A whole number, within bounds that are told to who writes something else."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; a usage error says what it may be."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            bounds = f"from {self.min}" + ("" if self.max is None else f" to {self.max}")
+            self.fail(f"{value!r}: write a whole number {bounds}", param, ctx)
+
+
 def _read_seconds(text: str) -> float:
     try:
         found = float(text)

@@ -12,6 +12,7 @@ from .channel_flags import channel_flags, config_of
 from .channels import CHANNEL_TITLES, channel_row
 from .network import json_option, url_option, with_bus
 from .output import print_json, print_table
+from .parameters import Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("channel")
-@click.argument("count", type=click.IntRange(1, PARTITIONS_MAX))
+@click.argument("count", type=Whole(1, PARTITIONS_MAX))
 @click.option("--topic", is_flag=True, help="Topics; otherwise queues.")
 @channel_flags
 @url_option

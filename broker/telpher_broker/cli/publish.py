@@ -12,7 +12,7 @@ import click
 
 from .network import json_option, url_option, with_bus
 from .output import print_json
-from .parameters import HEADER, SECONDS, TIME, WHILE
+from .parameters import HEADER, SECONDS, TIME, WHILE, Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -33,7 +33,7 @@ LEVELS = ("received", "written", "fsynced")
 @click.option("--delay", type=SECONDS, help="Hold back for so long: 30, 5min.")
 @click.option("--due", type=TIME, help="Hold back until then; local time without a zone.")
 @click.option("--ttl", type=SECONDS, help="Drop what is not consumed within this time.")
-@click.option("--priority", type=click.IntRange(0, 255), help="Higher is delivered first.")
+@click.option("--priority", type=Whole(0, 255), help="Higher is delivered first.")
 @click.option("--dedup-id", metavar="ID", help="Store BODY once, however often it comes.")
 @click.option("--unique", metavar="KEY", help="Let one message at a time have this key.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .channels import ask, yes_option
+from .groups import Group
 from .network import json_option, url_option, with_bus
 from .output import print_json, print_table
 from .parameters import SECONDS, SIZE
@@ -48,7 +49,7 @@ def _row(one: QuotaInfo) -> tuple[object, ...]:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def quota() -> None:
     """Set or delete a quota: how much may be published in a time, by whom or into what."""
 

@@ -12,7 +12,7 @@ from telpher_broker.exit_codes import ExitCode
 from .errors import CommandError
 from .network import json_option, url_option, with_bus
 from .output import print_body, print_json
-from .parameters import HEADER, SECONDS
+from .parameters import HEADER, SECONDS, Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("body", required=False)
 @click.option("--timeout", type=SECONDS, default=30.0, help="Wait for so long.  [default: 30s]")
 @click.option("--many", is_flag=True, help="Show every reply that comes in that time.")
-@click.option("-n", "--count", type=click.IntRange(1), help="With --many: stop after so many.")
+@click.option("-n", "--count", type=Whole(1), help="With --many: stop after so many.")
 @click.option("--fail-fast", is_flag=True, help="Fail at once where nobody consumes CHANNEL.")
 @click.option("--key", metavar="KEY", help="The key of the request.")
 @click.option("--header", "headers", multiple=True, type=HEADER, help="A header; may be repeated.")

@@ -10,9 +10,10 @@ import click
 from telpher_broker.escape import escape_bytes
 
 from .channels import ask, yes_option
+from .groups import Group
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json, print_table
-from .parameters import HEADER, SECONDS, TIME
+from .parameters import HEADER, SECONDS, TIME, Whole
 
 if TYPE_CHECKING:
     from telpher.admin.schedules import ScheduleInfo
@@ -24,7 +25,7 @@ timezone_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def schedule() -> None:
     """Let the broker publish messages by itself, by cron expressions.
 
@@ -49,7 +50,7 @@ def schedule() -> None:
 @click.option("--key", metavar="KEY", help="The key of the messages.")
 @click.option("--header", "headers", multiple=True, type=HEADER, help="A header; may be repeated.")
 @click.option("--ttl", type=SECONDS, help="Drop what is not consumed within this time.")
-@click.option("--priority", type=click.IntRange(0, 255), help="Higher is delivered first.")
+@click.option("--priority", type=Whole(0, 255), help="Higher is delivered first.")
 @click.option("--paused", is_flag=True, help="Let it rest until it is resumed.")
 @url_option
 @json_option
@@ -90,7 +91,7 @@ def list_(prefix: str, url: str | None, as_json: bool) -> None:
 
 @schedule.command()
 @click.argument("name")
-@click.option("-n", "--count", type=click.IntRange(0, 50), default=5, help="So many next times.")
+@click.option("-n", "--count", type=Whole(0, 50), default=5, help="So many next times.")
 @url_option
 @json_option
 def show(name: str, count: int, url: str | None, as_json: bool) -> None:
@@ -130,7 +131,7 @@ def delete(name: str, yes: bool, url: str | None) -> None:
 @schedule.command("next")
 @click.argument("expression")
 @timezone_option
-@click.option("-n", "--count", type=click.IntRange(1, 50), default=5, help="So many times.")
+@click.option("-n", "--count", type=Whole(1, 50), default=5, help="So many times.")
 @click.option("--after", type=TIME, help="After this time and not after now.")
 @url_option
 def next_(

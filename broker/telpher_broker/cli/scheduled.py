@@ -11,7 +11,7 @@ from telpher_broker.escape import escape_bytes
 
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json, print_table
-from .parameters import OFFSETS, SECONDS, TIME
+from .parameters import OFFSETS, SECONDS, TIME, Whole
 
 if TYPE_CHECKING:
     from telpher import Bus
@@ -28,7 +28,7 @@ subscription_option = click.option(
 @click.command()
 @click.argument("channel")
 @click.option("--subscription", metavar="NAME", help="Of a topic: which one.")
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many messages.")
+@click.option("-n", "--count", type=Whole(1), help="Stop after so many messages.")
 @url_option
 @json_option
 def scheduled(

@@ -8,11 +8,13 @@ from typing import TextIO
 import click
 
 from .channels import ask, yes_option
+from .groups import Group
 from .network import json_option, url_option, with_bus
 from .output import local_time, print_json, print_table
+from .parameters import Whole
 
 version_option = click.option(
-    "--version", type=click.IntRange(1), help="This version; the newest if not given."
+    "--version", type=Whole(1), help="This version; the newest if not given."
 )
 file_argument = click.argument("file", type=click.File("r", "utf-8"))
 
@@ -32,7 +34,7 @@ def schemas(channel: str, url: str | None, as_json: bool) -> None:
         print_table(titles, ((row.version, local_time(row.set_at), row.bytes) for row in found))
 
 
-@click.group()
+@click.group(cls=Group)
 def schema() -> None:
     """Check the messages of a channel by a JSON Schema.
 
@@ -79,7 +81,7 @@ def show(channel: str, version: int | None, url: str | None) -> None:
 
 @schema.command()
 @click.argument("channel")
-@click.option("--version", type=click.IntRange(1), help="This version; all if not given.")
+@click.option("--version", type=Whole(1), help="This version; all if not given.")
 @yes_option
 @url_option
 def delete(channel: str, version: int | None, yes: bool, url: str | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,7 +47,7 @@ def check(directory: Path, as_json: bool) -> int:
     with storage_errors():
         report = check_directory(directory)
     if as_json:
-        print_json(asdict(report))
+        print_json(asdict(report) | {"foreseen": _foreseen(report)})
     else:
         _print_check(report)
     return ExitCode.DAMAGED if report.verdict == "damaged" else ExitCode.OK
@@ -68,6 +68,17 @@ def _print_check(report: CheckReport) -> None:
     if report.verdict == "damaged":
         _print_foreseen(report.directory)
         click.echo(f"keep a copy, then run: telpher repair {report.directory}")
+
+
+def _foreseen(report: CheckReport) -> dict[str, Any] | None:
+    """What would be lost, under the names that `telpher repair --json` has for what was."""
+    from telpher_storage.repair import foresee
+
+    if report.verdict != "damaged":
+        return None
+    with storage_errors():
+        found = asdict(foresee(report.directory))
+    return {name: found[name] for name in ("lost_from", "lost_to", "snapshot_lost", "missing")}
 
 
 def _print_foreseen(directory: Path) -> None:

@@ -11,6 +11,7 @@ import click
 from telpher_broker.escape import escape
 
 from .network import url_option, with_bus
+from .parameters import Whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,8 +36,8 @@ class _Rates(NamedTuple):
 
 @click.command()
 @click.option("--interval", default=1.0, type=click.FloatRange(0.05), help="Seconds between looks.")
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many looks.")
-@click.option("--limit", default=30, type=click.IntRange(1), help="How many channels to show.")
+@click.option("-n", "--count", type=Whole(1), help="Stop after so many looks.")
+@click.option("--limit", default=30, type=Whole(1), help="How many channels to show.")
 @url_option
 def top(interval: float, count: int | None, limit: int, url: str | None) -> None:
     """Watch the busiest channels: what comes in, what is settled, what waits. Ctrl-C ends."""

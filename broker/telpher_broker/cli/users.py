@@ -11,9 +11,10 @@ import click
 from telpher_broker.escape import escape
 
 from .channels import ask, yes_option
+from .groups import Group
 from .network import ask_new_password, json_option, url_option, with_bus
 from .output import print_json, print_table
-from .parameters import SECONDS, SIZE
+from .parameters import SECONDS, SIZE, Whole
 
 if TYPE_CHECKING:
     from telpher.admin import Permission, UserInfo
@@ -50,7 +51,7 @@ def _grants(user: UserInfo) -> str:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def user() -> None:
     """Make, change and delete users. `telpher users` lists them."""
 
@@ -71,7 +72,7 @@ def user_add(
     """
     password = None if no_password else ask_new_password(name)
     with_bus(url, lambda bus: bus.add_user(name, password, subject=subject, first=first))
-    click.echo(f"user {name}")
+    click.echo(f"added user {name}")
     if first:
         click.echo(
             f"From now on everybody has to authenticate: TELPHER_URL=telpher://{name}@HOST",
@@ -160,7 +161,7 @@ def _time(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Make and revoke tokens, by which programs come in. `telpher tokens` lists them."""
 
@@ -214,17 +215,17 @@ def namespaces(url: str | None, as_json: bool) -> None:
     print_table(titles, rows)
 
 
-@click.group()
+@click.group(cls=Group)
 def namespace() -> None:
     """Make, limit and delete namespaces. `telpher namespaces` lists them."""
 
 
 @namespace.command("set")
 @click.argument("name")
-@click.option("--channels-max", type=click.IntRange(0), help="The most channels.")
+@click.option("--channels-max", type=Whole(0), help="The most channels.")
 @click.option("--bytes-max", type=SIZE, help="The most bytes that its channels hold.")
-@click.option("--users-max", type=click.IntRange(0), help="The most users.")
-@click.option("--connections-max", type=click.IntRange(0), help="The most connections at once.")
+@click.option("--users-max", type=Whole(0), help="The most users.")
+@click.option("--connections-max", type=Whole(0), help="The most connections at once.")
 @url_option
 def namespace_set(
     name: str,

@@ -204,10 +204,12 @@ def channel_of(turn: Turn, name: str) -> Channel:
     if channel is None:
         check_full_name(turn, name)
         if name in turn.state.exchanges.named:
+            first = turn.state.channels.get(f"{name}.0")
+            keepers = "the channels do that it leads to: its bindings name them"
+            if first is not None and "partition" in first.config:
+                keepers = f"its partitions do: {first.name} and so on, as 'partitions' lists them"
             raise Refusal(
-                "wrong_kind",
-                f"{name!r} is an exchange; it keeps no messages, but the channels do that it leads "
-                "to: the exchange's bindings name them, or its partitions",
+                "wrong_kind", f"{name!r} is an exchange; it keeps no messages, but {keepers}"
             )
         raise Refusal("unknown_channel", f"there is no channel {name!r}; declare it first")
     return channel
