@@ -86,6 +86,13 @@ class Base:
             return False
         return self.runs[-1].epoch == self.manifest.epoch
 
+    @property
+    def unusable(self) -> str:
+        """Why nothing is restored from it unless it is named itself; empty where that is done."""
+        if self.damage or self.is_as_it_was_left:
+            return self.damage
+        return "it is no backup any more: a broker was started on it since, or it was repaired"
+
 
 def backup(
     source: Path, root: Path, taken_ms: int, *, full: bool = False, files: Files | None = None
@@ -98,6 +105,7 @@ def backup(
     """
     files = files or Files()
     try:
+        _see_source(files, source)
         with _own(files, root, source):
             return _back_up(files, root, source, taken_ms, full)
     except OSError as error:
@@ -116,12 +124,23 @@ def _back_up(files: Files, root: Path, source: Path, taken_ms: int, full: bool) 
     raise StorageError(f"{source} changes all the time; try again")
 
 
+def _see_source(files: Files, source: Path) -> None:
+    with suppress(NotADirectoryError):
+        if files.directory_mode(source) is not None:
+            return
+    raise StorageError(
+        f"there is no data directory {source.absolute()}; name the one to back up: --data-dir, or "
+        "--config with the broker's configuration"
+    )
+
+
 @contextmanager
 def _own(files: Files, root: Path, source: Path) -> Iterator[None]:
     """Make the root, or see that it is one; and nobody else's for now."""
     if root.resolve().is_relative_to(source.resolve()):
         raise StorageError(f"{root} is in the data directory itself; name a place on another disk")
     if files.directory_mode(root) is None:
+        see_parent(files, root)
         files.make_directory(root)
         files.sync_directory(root.parent)
     names = files.list(root)
@@ -138,6 +157,13 @@ def _own(files: Files, root: Path, source: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def see_parent(files: Files, directory: Path) -> None:
+    """See that a directory can be made. Raises `StorageError`, OSError."""
+    parent = directory.absolute().parent
+    if files.directory_mode(parent) is None:
+        raise StorageError(f"there is no directory {parent}; make it first")
 
 
 def remove_all(files: Files, directory: Path) -> None:
@@ -226,7 +252,7 @@ class _Run:
             return self._begin(1, "there was none")
         newest = find_base(before[-1], self._files)
         number = _number_after(newest)
-        self._see_source(newest, before[:-1])
+        self._see_origin(newest, before[:-1])
         if full:
             return self._begin(number, "it was asked for")
         if newest.damage:
@@ -247,7 +273,7 @@ class _Run:
             self._sweep(newest, left)
             return self._add(newest, new)
 
-    def _see_source(self, newest: Base, earlier: list[Path]) -> None:
+    def _see_origin(self, newest: Base, earlier: list[Path]) -> None:
         """The newest base that tells whose it is speaks for all: each was begun beside such."""
         base = newest
         while not base.runs and earlier:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
 from .api import StorageError
-from .backup import Base, base_paths, find_base, load_base, remove_all
+from .backup import Base, base_paths, find_base, load_base, remove_all, see_parent
 from .directory import remove_names
 from .file_header import parse_name
 from .files import Files
@@ -76,10 +76,10 @@ def restore(
     directory = directory.absolute()
     try:
         partial = _make_room(files, directory)
-        base = _choose(files, backup, target)
+        base, newer = _choose(files, backup, target)
         _check_files(files, base)
         with View(base.path) as view:
-            point, whole = _find(view, base, target)
+            point, whole = _find(view, base, newer, target)
             _build(files, view, partial, directory, point)
         _put_in_place(files, partial, directory)
     except OSError as error:
@@ -91,6 +91,7 @@ def restore(
 def _make_room(files: Files, directory: Path) -> Path:
     """Where to build it; nothing may be there that would be lost."""
     if files.directory_mode(directory) is None:
+        see_parent(files, directory)
         partial = directory.with_name(directory.name + ".partial")
     else:
         partial = directory / WITHIN
@@ -121,28 +122,33 @@ def _see_empty(files: Files, directory: Path, partial: Path) -> None:
     remove_names(files, directory, names)
 
 
-def _choose(files: Files, backup: Path, target: Target) -> Base:
-    """The newest base that reaches back to the target."""
+def _choose(files: Files, backup: Path, target: Target) -> tuple[Base, Base | None]:
+    """The newest base that reaches back to the target, and the next one, which does not."""
     if MANIFEST in files.list(backup):
-        return load_base(backup, files)
+        return load_base(backup, files), None
     paths = base_paths(backup, files)
     if not paths:
         raise StorageError(f"there is no backup in {backup}, and it is no data directory")
+    newer = None
     while True:
         base = find_base(paths.pop(), files)
-        if base.damage:
+        if paths and base.runs and not _reaches_back(base, target):
+            newer = base
+            continue
+        if base.unusable:
+            as_it_is = "" if base.damage else "what is in it now, or "
             raise StorageError(
-                f"{base.path} cannot be used: {base.damage}. To restore from another base, name "
-                f"that one; see what there is by: telpher backups {backup}"
+                f"{base.path} cannot be used: {base.unusable}. To restore {as_it_is}from another "
+                f"base, name that one; see what there is by: telpher backups {backup}"
             )
-        if not paths or _reaches_back(base, target):
-            return base  # the oldest will say itself how far it reaches back
+        return base, newer  # the oldest will say itself how far it reaches back
 
 
 def _reaches_back(base: Base, target: Target) -> bool:
-    if target.record is not None and base.manifest.upto > target.record + 1:
+    first = base.runs[0]
+    if target.record is not None and first.base_record > target.record + 1:
         return False
-    return not (target.time_ms is not None and base.runs and base.runs[0].base_ms > target.time_ms)
+    return not (target.time_ms is not None and first.base_ms > target.time_ms)
 
 
 def _check_files(files: Files, base: Base) -> None:
@@ -158,7 +164,7 @@ def _check_files(files: Files, base: Base) -> None:
                 )
 
 
-def _find(view: View, base: Base, target: Target) -> tuple[_Point, int]:
+def _find(view: View, base: Base, newer: Base | None, target: Target) -> tuple[_Point, int]:
     """Read all of the log; where it is to end, and where it does. Raises `StorageError`."""
     log = view.log()
     for _ in log.snapshot_blocks():
@@ -173,16 +179,22 @@ def _find(view: View, base: Base, target: Target) -> tuple[_Point, int]:
         if not is_beyond:
             point = _Point(end, header.time_ms)
     if target.record is not None:
-        _see_record(view, log, target.record)
+        _see_record(view, newer, log, target.record)
     if target.time_ms is not None:
-        _see_time(view, base, point, target.time_ms, is_beyond)
+        _see_time(view, base, newer, point, target.time_ms, is_beyond)
     return point, log.next_record
 
 
-def _see_record(view: View, log: LogRecovery, record: int) -> None:
+def _see_record(view: View, newer: Base | None, log: LogRecovery, record: int) -> None:
     first, end = log.manifest.upto, log.next_record
     if record >= end:
-        raise StorageError(f"{view.directory} ends with record {end - 1}; it has no {record}")
+        if newer is not None:
+            begins = f"all up to record {newer.runs[0].base_record - 1}"
+            raise _between(f"record {record}", view, f"with record {end - 1}", newer, begins)
+        raise StorageError(
+            f"{view.directory} ends with record {end - 1}; it has no {record}. To restore all of "
+            "it, name no record"
+        )
     if record < first - 1:
         raise StorageError(
             f"{view.directory} begins with a snapshot of all up to record {first - 1}; "
@@ -190,7 +202,17 @@ def _see_record(view: View, log: LogRecovery, record: int) -> None:
         )
 
 
-def _see_time(view: View, base: Base, point: _Point, time_ms: int, is_beyond: bool) -> None:
+def _between(asked: str, view: View, ends: str, newer: Base, begins: str) -> StorageError:
+    return StorageError(
+        f"{asked} lies between {view.directory}, which ends {ends}, and {newer.path}, which begins "
+        f"with a snapshot of {begins}. To restore all of the former, name it and no point: telpher "
+        f"restore {view.directory} DIR"
+    )
+
+
+def _see_time(
+    view: View, base: Base, newer: Base | None, point: _Point, time_ms: int, is_beyond: bool
+) -> None:
     is_backup = base.is_as_it_was_left
     known_ms = max(point.time_ms, base.runs[-1].taken_ms if is_backup else 0)
     if point.record == 0:
@@ -206,6 +228,9 @@ def _see_time(view: View, base: Base, point: _Point, time_ms: int, is_beyond: bo
             f"for {_shown(time_ms)}, restore from an earlier backup"
         )
     if not is_beyond and time_ms > known_ms:
+        if newer is not None:
+            ends, begins = f"at {_shown(known_ms)}", _shown(newer.runs[0].base_ms)
+            raise _between(_shown(time_ms), view, ends, newer, begins)
         raise StorageError(
             f"{view.directory} ends at {_shown(known_ms)}; what was written from then to "
             f"{_shown(time_ms)} is not in it. To restore all of it, name no time"
@@ -213,8 +238,9 @@ def _see_time(view: View, base: Base, point: _Point, time_ms: int, is_beyond: bo
 
 
 def _shown(time_ms: int) -> str:
-    time = datetime.fromtimestamp(time_ms / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """As `telpher backups` shows it: by this machine's clock, with its zone."""
+    time = datetime.fromtimestamp(time_ms / 1000).astimezone()
+    return time.isoformat(sep=" ", timespec="milliseconds")
 
 
 def _build(files: Files, view: View, partial: Path, directory: Path, point: _Point) -> None:

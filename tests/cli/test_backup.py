@@ -120,9 +120,63 @@ def test_the_list_of_backups(tmp_path: Path, root: Path, command: Command) -> No
     titles, *rows = command("backups", str(root)).out.splitlines()
     assert titles.split()[:3] == ["BASE", "FROM", "TO"]
     assert [row.split()[0] for row in rows] == [str(root / "base-1"), str(root / "base-2")]
-    # One on which somebody has started a broker of another kind is listed all the same.
-    (root / "base-1" / "backup-0000000002").unlink()
-    assert command("backups", str(root)).code == ExitCode.OK
+    # What is not known is null, and not a time of 1970.
+    (first, _) = command("backups", str(root), "--json").rows
+    assert (first["from_time"], first["unusable"]) == (None, None)
+    assert first["to_time"] <= first["taken"]
+
+
+def test_a_base_that_a_broker_has_run_on_is_told_of_and_not_restored_in_silence(
+    tmp_path: Path, root: Path, command: Command
+) -> None:
+    with serving(tmp_path) as daemon:
+        command("publish", "jobs", "body", "--url", daemon.unix_url)
+        command("backup", str(root), "--data-dir", str(daemon.data))
+    with serving(tmp_path, "--data-dir", str(root / "base-1")) as daemon:
+        command("publish", "jobs", "drill", "--url", daemon.unix_url)
+    (row,) = command("backups", str(root), "--json").rows
+    assert row["to"] is None
+    assert "a broker was started on it" in row["unusable"]
+    assert "a broker was started on it" in command("backups", str(root)).out
+    refused = command("restore", str(root), str(tmp_path / "new"))
+    assert refused.code == ExitCode.DATA_DIR
+    assert f"{root / 'base-1'} cannot be used: it is no backup any more" in refused.err
+    assert command("restore", str(root / "base-1"), str(tmp_path / "new")).code == ExitCode.OK
+
+
+def test_what_is_no_directory_of_backups_is_told(
+    tmp_path: Path, root: Path, command: Command
+) -> None:
+    with serving(tmp_path) as daemon:
+        command("backup", str(root), "--data-dir", str(daemon.data))
+    for arguments, told in (
+        (("backups", str(tmp_path)), f"there is no backup in {tmp_path}"),
+        (("backups", str(root / "base-1")), f"if it is a base, see: telpher backups {root}"),
+        (("backups", str(root / "base-1"), "--json"), "is one data directory"),
+    ):
+        result = command(*arguments)
+        assert (result.code, result.out) == (ExitCode.DATA_DIR, ""), arguments
+        assert told in result.err
+
+
+def test_a_data_directory_that_is_not_there_is_asked_for_by_name(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is with cron, which runs it elsewhere and without the broker's environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program.py").write_text("")
+    for arguments, named in (
+        (("backup", "B"), "telpher-data"),
+        (("backup", "B", "--data-dir", "program.py"), "program.py"),
+    ):
+        result = command(*arguments)
+        assert result.code == ExitCode.DATA_DIR
+        assert f"there is no data directory {tmp_path / named}; name" in result.err
+        assert "--data-dir" in result.err
+    assert not (tmp_path / "B").exists()
+    (tmp_path / "telpher-data").mkdir()
+    deep = command("backup", "deep/er/B")
+    assert f"there is no directory {tmp_path / 'deep' / 'er'}; make it first" in deep.err
 
 
 def test_a_base_that_is_damaged_is_listed_and_warned_of(
@@ -139,8 +193,8 @@ def test_a_base_that_is_damaged_is_listed_and_warned_of(
     assert listed.code == ExitCode.OK
     assert "manifest is damaged at byte 0: it is missing" in listed.out.splitlines()[1]
     first, second = command("backups", str(root), "--json").rows
-    assert "missing" in first["damage"]
-    assert (first["to"], second["damage"]) == (None, None)
+    assert "missing" in first["unusable"]
+    assert (first["to"], second["unusable"]) == (None, None)
     assert command("restore", str(root), str(tmp_path / "new")).code == ExitCode.OK
 
 

@@ -406,7 +406,7 @@ def test_what_is_no_place_for_backups_is_refused_and_stays_as_it_is(
         (source, "in the data directory"),
         (source / "backups", "in the data directory"),
         (tmp_path / "home", "holds other files"),
-        (tmp_path / "absent" / "backups", "No such file"),
+        (tmp_path / "absent" / "backups", "there is no directory .*absent; make it first"),
     ]
     before = sorted(tmp_path.rglob("*"))
     for place, why in refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from telpher_broker.cli.output import local_time
 from telpher_storage import StorageError
 from telpher_storage.backup import backup, bases
 from telpher_storage.held import View
@@ -123,17 +125,30 @@ def test_up_to_a_time(root: Path, tmp_path: Path, minute: float, base: int, rest
 @pytest.mark.parametrize(
     ("target", "why"),
     [
-        (Target(record=10), "base-1 ends with record 9; it has no 10"),
-        (Target(record=16), "base-2 ends with record 15; it has no 16"),
-        (Target(time_ms=30_000), "base-1 begins after 1970-01-01T00:00:30.000Z"),
-        (Target(time_ms=5 * MINUTE_MS), "base-1 ends at 1970-01-01T00:04:30.000Z"),
-        (Target(time_ms=13 * MINUTE_MS), "base-2 ends at 1970-01-01T00:12:30.000Z"),
+        (
+            Target(record=10),
+            "record 10 lies between .*base-1, which ends with record 9, and .*base-2, which begins "
+            "with a snapshot of all up to record 11. .*: telpher restore .*base-1 DIR",
+        ),
+        (Target(record=16), "base-2 ends with record 15; it has no 16. .* name no record"),
+        (Target(time_ms=30_000), "base-1 begins after {0.5}"),
+        (
+            Target(time_ms=5 * MINUTE_MS),
+            "{5} lies between .*base-1, which ends at {4.5}, and .*base-2, which begins with a "
+            "snapshot of {10}. .*: telpher restore .*base-1 DIR",
+        ),
+        (Target(time_ms=13 * MINUTE_MS), "base-2 ends at {12.5}; .* to {13} .* name no time"),
     ],
 )
 def test_a_point_that_is_not_in_the_backup_is_refused(
     root: Path, tmp_path: Path, target: Target, why: str
 ) -> None:
-    with pytest.raises(StorageError, match=why):
+    """A minute in the text is {}; it is told by this machine's clock, as `backups` does."""
+
+    def told(minute: re.Match[str]) -> str:
+        return re.escape(local_time(float(minute[1]) * 60))
+
+    with pytest.raises(StorageError, match=re.sub(r"\{(.*?)\}", told, why)):
         put_back(root, tmp_path / "new", target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "data"]
 
@@ -195,6 +210,28 @@ def test_a_started_base_can_still_be_restored_with_what_came_since(
         assert put_back(root / "base-2", tmp_path / "new").record == 21
 
 
+@pytest.mark.parametrize("keeps_the_facts", [True, False])
+def test_a_started_base_is_restored_only_where_it_is_named(
+    root: Path, tmp_path: Path, keeps_the_facts: bool
+) -> None:
+    with opened(root / "base-2") as storage:
+        append(storage, 5)
+        assert bases(root)[1].unusable
+        with pytest.raises(StorageError, match=r"base-2 cannot be used: .* a broker was started"):
+            put_back(root, tmp_path / "new")
+        assert put_back(root / "base-2", tmp_path / "new").record == 21
+    assert put_back(root, tmp_path / "then", Target(record=9)).record == 10
+    if not keeps_the_facts:
+        write(root / "base-2", [1], 13 * MINUTE_MS, snapshot_after=0)
+        assert not bases(root)[1].runs
+        assert bases(root)[1].unusable
+        for target in (ALL, Target(record=9)):  # how far it reached back is not known any more
+            with pytest.raises(StorageError, match=r"base-2 cannot be used"):
+                put_back(root, tmp_path / "more", target)
+    backup(tmp_path / "data", root, 13 * MINUTE_MS, files=QuickFiles())
+    assert put_back(root, tmp_path / "more").base.name == "base-3"
+
+
 def test_a_file_that_is_not_what_the_backup_wrote_is_found(root: Path, tmp_path: Path) -> None:
     for path in sorted((root / "base-2").glob("*-*")):
         good = path.read_bytes()
@@ -230,6 +267,8 @@ def test_nothing_is_written_where_something_is(root: Path, tmp_path: Path) -> No
     put_back(root, tmp_path / "empty")
     with pytest.raises(StorageError, match="there is no backup in"):
         put_back(tmp_path / "new", tmp_path / "more")
+    with pytest.raises(StorageError, match=r"there is no directory .*deep; make it first"):
+        put_back(root, tmp_path / "deep" / "er")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["letter"]
     assert not (tmp_path / "more").exists()
 

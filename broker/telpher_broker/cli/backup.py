@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from telpher_broker.escape import escape
+from telpher_broker.exit_codes import ExitCode
 
+from .errors import CommandError
 from .network import json_option
 from .output import local_time, print_json, print_table
-from .parameters import TIME
+from .parameters import TIME, Whole
 from .settings_flags import load_configuration
 from .storage import storage_errors
 
@@ -97,13 +99,15 @@ def backups(root: Path, as_json: bool) -> None:
 
     Of a base, "from" and "from time" are the earliest point, "to" and "to time" the latest;
     "taken" is when the last run looked, which the base holds the state of, too. Of a base that
-    cannot be used, "damage" says why; whether files are what was written is seen by who restores
+    cannot be used, "unusable" says why; whether files are what was written is seen by who restores
     them, and by telpher check.
     """
     from telpher_storage.backup import bases
 
     with storage_errors():
         rows = list(map(_row, bases(root)))
+    if not rows:
+        raise CommandError(ExitCode.DATA_DIR, _why_none(root))
     if as_json:
         for row in rows:
             print_json(row)
@@ -112,22 +116,31 @@ def backups(root: Path, as_json: bool) -> None:
     print_table([name.replace("_", " ") for name in _ROW], shown)
 
 
-_ROW = ("base", "from", "to", "from_time", "to_time", "taken", "runs", "bytes", "damage")
+def _why_none(root: Path) -> str:
+    from telpher_storage.manifest import MANIFEST
+
+    if not (root / MANIFEST).exists():
+        return f"there is no backup in {root}"
+    parent = root.absolute().parent
+    return f"{root} is one data directory; if it is a base, see: telpher backups {parent}"
+
+
+_ROW = ("base", "from", "to", "from_time", "to_time", "taken", "runs", "bytes", "unusable")
 
 
 def _row(base: Base) -> dict[str, Any]:
-    if not base.runs:  # whoever made this into something else has its reasons
-        return dict.fromkeys(_ROW) | {"base": base.path, "damage": base.damage or None}
+    if base.unusable:
+        return dict.fromkeys(_ROW) | {"base": base.path, "unusable": base.unusable}
     first, last = base.runs[0], base.runs[-1]
     size = sum(file.bytes for run in base.runs for file in run.files)
     points = (max(first.base_record - 1, 0), last.record - 1)
-    times = (first.base_ms, last.time_ms, last.taken_ms)
+    times = (time_ms or None for time_ms in (first.base_ms, last.time_ms, last.taken_ms))
     return dict(zip(_ROW, (base.path, *points, *times, len(base.runs), size, None), strict=True))
 
 
 def _shown(name: str, value: Any) -> object:
     if name in ("from_time", "to_time", "taken"):
-        return local_time(value / 1000) if value else None
+        return value and local_time(value / 1000)
     return value
 
 
@@ -139,7 +152,7 @@ def _shown(name: str, value: Any) -> object:
 @click.option(
     "--to-record",
     metavar="NUMBER",
-    type=click.IntRange(0),
+    type=Whole(0),
     help="The last record to restore, as telpher dump numbers them.",
 )
 @click.option(
