@@ -149,6 +149,7 @@ class Broker:
         ValueError for records that a newer version wrote.
         """
         began = time.perf_counter()
+        self.alarms.warn_if_endless()
         recovery = self.storage.open()
         for chunk, position in recovery.snapshot:
             self.engine.load(chunk, position)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from telpher_storage import Storage
+from telpher_storage import Storage, StorageStatistics
 
 from . import collector
 from .engine.engine import Engine
@@ -120,6 +120,18 @@ class Alarms:
         self._looks = 0
         self._give_back_at = 0.0
 
+    def warn_if_endless(self) -> None:
+        """Before there is anything in the broker: say so if the alarm of memory would never end."""
+        mark, empty_bytes = self._memory_mark, resident_bytes()
+        if mark is not None and empty_bytes is not None and empty_bytes >= mark.cleared_at:
+            log.warning(
+                f"an empty broker takes {_mib(empty_bytes)} already, and the alarm of memory is "
+                f"cleared below {_mib(mark.cleared_at)}: it would never end",
+                memory_high_bytes=mark.raised_at,
+                memory_low_bytes=mark.cleared_at,
+                next="raise memory_high_bytes",
+            )
+
     def look(self) -> None:
         """Look at everything."""
         self._storage.poll_space()
@@ -140,7 +152,8 @@ class Alarms:
 
     def statistics(self) -> dict[str, Any]:
         """For `stats`: each alarm, the figure that it is about, and its marks."""
-        memory, disk = self._memory_mark, self._disk_mark
+        memory, disk = self._memory_mark, self._storage.statistics()
+        raised_at, cleared_at = self._disk_marks(disk)
         return {
             "memory": {
                 **_told(self._memory),
@@ -150,9 +163,9 @@ class Alarms:
             },
             "disk": {
                 **_told(self._disk),
-                "free_bytes": self._storage.statistics().free_disk_bytes,
-                "raised_at_bytes": None if disk is None else disk.raised_at,
-                "cleared_at_bytes": None if disk is None else disk.cleared_at,
+                "free_bytes": disk.free_disk_bytes,
+                "raised_at_bytes": raised_at,
+                "cleared_at_bytes": cleared_at,
             },
         }
 
@@ -170,19 +183,34 @@ class Alarms:
         self._set(self._memory, MEMORY_FULL, mark.is_raised, text, resident_bytes=figure)
 
     def _look_at_disk(self) -> None:
-        mark, figure = self._disk_mark, self._storage.statistics().free_disk_bytes
-        is_full = self._storage.full
-        text = "the disk is nearly full; it takes some again when there is space"
-        if mark is not None and figure is not None:
-            mark.look(figure)
-            if not is_full:
-                text = (
-                    f"{_mib(figure)} of the disk are free, disk_free_low_bytes is "
-                    f"{_mib(mark.raised_at)}; it takes some again above {_mib(mark.cleared_at)}: "
-                    "let consumers run, or make space"
-                )
-                is_full = mark.is_raised
-        self._set(self._disk, DISK_FULL, is_full, text, free_bytes=figure)
+        mark, disk = self._disk_mark, self._storage.statistics()
+        is_raised = self._storage.full
+        if mark is not None and disk.free_disk_bytes is not None:
+            mark.look(disk.free_disk_bytes)
+            is_raised = is_raised or mark.is_raised
+        text = self._why_disk(disk) if is_raised else ""
+        self._set(self._disk, DISK_FULL, is_raised, text, free_bytes=disk.free_disk_bytes)
+
+    def _why_disk(self, disk: StorageStatistics) -> str:
+        _, cleared_at = self._disk_marks(disk)
+        if disk.free_disk_bytes is None or cleared_at is None:
+            return "the disk is full; it takes some again when there is space: make some"
+        if self._storage.full:
+            bound = "the last of it is kept for consuming (reserve_bytes)"
+        else:
+            assert self._disk_mark is not None
+            bound = f"disk_free_low_bytes is {_mib(self._disk_mark.raised_at)}"
+        return (
+            f"{_mib(disk.free_disk_bytes)} of the disk are free, {bound}; it takes some again from "
+            f"{_mib(cleared_at)} on: let consumers run, or make space"
+        )
+
+    def _disk_marks(self, disk: StorageStatistics) -> tuple[int | None, int | None]:
+        """With how much free disk the alarm is raised and cleared: two may keep it up."""
+        mark = self._disk_mark
+        raised_at = [disk.full_below_bytes, None if mark is None else mark.raised_at]
+        cleared_at = [disk.room_from_bytes, None if mark is None else mark.cleared_at]
+        return _most(raised_at), _most(cleared_at)
 
     def _set(self, alarm: _Alarm, code: str, is_raised: bool, text: str, **figure: Any) -> None:
         seconds = alarm.seconds
@@ -219,6 +247,10 @@ class Alarms:
 def _told(alarm: _Alarm) -> dict[str, Any]:
     seconds = alarm.seconds if alarm.is_raised else 0.0
     return {"alarm": alarm.is_raised, "alarm_seconds": seconds, "alarms": alarm.raised}
+
+
+def _most(figures: list[int | None]) -> int | None:
+    return max((one for one in figures if one is not None), default=None)
 
 
 def _mib(figure: int) -> str:

@@ -133,7 +133,11 @@ class SnapshotReport:
 
 @dataclass(frozen=True, slots=True)
 class StorageStatistics:
-    """Figures for monitoring. Bytes are of files; counts are since open."""
+    """Figures for monitoring. Bytes are of files; counts are since open.
+
+    The storage is `full` when `free_disk_bytes` has come below `full_below_bytes`, until it is
+    `room_from_bytes`; None where there is no such bound.
+    """
 
     base_bytes: int = 0
     increment_bytes: int = 0
@@ -147,6 +151,8 @@ class StorageStatistics:
     snapshots: int = 0
     free_disk_bytes: int | None = None
     reserve_bytes: int = 0
+    full_below_bytes: int | None = None
+    room_from_bytes: int | None = None
     full: bool = False
 
 

@@ -416,6 +416,8 @@ class FileLog:
             snapshots=self._snapshots,
             free_disk_bytes=reserve.free_bytes,
             reserve_bytes=reserve.bytes,
+            full_below_bytes=reserve.full_below_bytes,
+            room_from_bytes=reserve.room_from_bytes,
             full=reserve.full,
         )
 

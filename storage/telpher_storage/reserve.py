@@ -26,11 +26,30 @@ class Reserve:
         self._directory = directory
         self._wanted_bytes = wanted_bytes
         self._in_use = False
+        self._total_bytes = 0
+
+    @property
+    def full_below_bytes(self) -> int | None:
+        """The free disk below which it is full; None without a reserve."""
+        return 2 * self._wanted - self.bytes if self._wanted else None
+
+    @property
+    def room_from_bytes(self) -> int | None:
+        """The free disk from which on it is full no more; None as above."""
+        return 3 * self._wanted - self.bytes if self._wanted else None
+
+    @property
+    def _wanted(self) -> int:
+        """What is to be kept back of this disk."""
+        return min(self._wanted_bytes, self._total_bytes // 8)
+
+    def _look(self) -> None:
+        self.free_bytes, self._total_bytes = self._files.space(self._directory)
 
     def poll(self) -> bool:
         """Make it if there is room, and find out whether the disk is full. Raises OSError."""
-        self.free_bytes, total_bytes = self._files.space(self._directory)
-        wanted = min(self._wanted_bytes, total_bytes // 8)
+        self._look()
+        wanted = self._wanted
         if not self._in_use:
             self._adopt(wanted)
         if self.bytes < wanted and self.free_bytes >= 2 * wanted:
@@ -42,15 +61,15 @@ class Reserve:
 
     def is_short(self) -> bool:
         """Whether `poll` would find the disk full. Raises OSError."""
-        self.free_bytes, total_bytes = self._files.space(self._directory)
-        wanted = min(self._wanted_bytes, total_bytes // 8)
+        self._look()
+        wanted = self._wanted
         left_bytes = self.free_bytes - (wanted - self.bytes)
         return left_bytes < (2 * wanted if self.full else wanted)
 
     def restore(self) -> None:
         """Make it anew where it was given away in vain, if there is room. Raises OSError."""
-        self.free_bytes, total_bytes = self._files.space(self._directory)
-        wanted = min(self._wanted_bytes, total_bytes // 8)
+        self._look()
+        wanted = self._wanted
         if self.bytes < wanted <= self.free_bytes:
             self._make(wanted)
 
@@ -68,7 +87,6 @@ class Reserve:
             self._files.close(fd)
         if self.bytes != wanted:
             self.spend()
-            self.free_bytes, _ = self._files.space(self._directory)
 
     def _make(self, wanted: int) -> None:
         path = self._directory / RESERVE
@@ -83,10 +101,11 @@ class Reserve:
             remove_if_there(self._files, path)
         finally:
             self._files.close(fd)
-        self.free_bytes, _ = self._files.space(self._directory)
+        self._look()
 
     def spend(self) -> None:
         """Give its space to the log. Raises OSError."""
         self.full = True
         self.bytes = 0
         remove_if_there(self._files, self._directory / RESERVE)
+        self._look()

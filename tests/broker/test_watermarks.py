@@ -42,6 +42,8 @@ class Disk(MemoryRecordsStorage):
         super().__init__()
         self.free_bytes = 1000 * MIB
         self.kept_bytes = 0
+        self.full_below_bytes: int | None = None
+        self.room_from_bytes: int | None = None
 
     async def make_room(self) -> None:
         await super().make_room()
@@ -49,7 +51,12 @@ class Disk(MemoryRecordsStorage):
         self.kept_bytes = 0
 
     def statistics(self) -> StorageStatistics:
-        return replace(super().statistics(), free_disk_bytes=self.free_bytes)
+        return replace(
+            super().statistics(),
+            free_disk_bytes=self.free_bytes,
+            full_below_bytes=self.full_below_bytes,
+            room_from_bytes=self.room_from_bytes,
+        )
 
 
 def publish(request: int, body: bytes = b"x") -> f.Publish:
@@ -120,6 +127,51 @@ async def test_a_refusal_says_how_much_there_is_and_what_to_do(
 
 
 @pytest.mark.trio
+async def test_a_disk_that_is_full_says_what_is_free_and_from_where_on_it_is_not(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    disk, other = Disk(), Disk()
+    for one in (disk, other):
+        one.full_below_bytes, one.room_from_bytes = 32 * MIB, 64 * MIB
+    async with house(disk, disk_free_low_bytes=60 * MIB) as place:
+        peer, texts = await place.peer(), []
+        for disk.free_bytes, disk.full in ((50 * MIB, False), (20 * MIB, True), (21 * MIB, True)):
+            await trio.sleep(1.5)
+            texts.append((await peer.ask(publish(1))).text)  # type: ignore[union-attr]
+        told = (await stats(peer, 2))["disk"]
+        assert (told["raised_at_bytes"], told["cleared_at_bytes"]) == (60 * MIB, 75 * MIB)
+    begin, end = "'jobs' takes no messages now: ", " on: let consumers run, or make space"
+    kept = "of the disk are free, the last of it is kept for consuming (reserve_bytes)"
+    assert texts == [
+        f"{begin}50 MiB of the disk are free, disk_free_low_bytes is 60 MiB; it takes some again "
+        f"from 75 MiB{end}",
+        f"{begin}20 MiB {kept}; it takes some again from 75 MiB{end}",
+        f"{begin}21 MiB {kept}; it takes some again from 75 MiB{end}",
+    ]
+    async with house(other) as place:
+        other.full = True
+        await trio.sleep(1.5)
+        peer = await place.peer()
+        assert "from 64 MiB on" in (await peer.ask(publish(1))).text  # type: ignore[union-attr]
+        told = (await stats(peer, 2))["disk"]
+        assert (told["raised_at_bytes"], told["cleared_at_bytes"]) == (32 * MIB, 64 * MIB)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("low_mib", "is_said"), [(99, True), (100, True), (101, False)])
+async def test_an_alarm_that_would_never_end_is_told_at_the_start(
+    machine: Machine, low_mib: int, is_said: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with house(memory_high_bytes=800 * MIB, memory_low_bytes=low_mib * MIB):
+        pass
+    text = (
+        f"an empty broker takes 100 MiB already, and the alarm of memory is cleared below {low_mib}"
+    )
+    assert machine.resident_bytes == 100 * MIB
+    assert (text in capfd.readouterr().err) is is_said
+
+
+@pytest.mark.trio
 async def test_who_waits_is_answered_when_the_alarm_is_cleared(
     machine: Machine, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -138,7 +190,10 @@ async def test_who_waits_is_answered_when_the_alarm_is_cleared(
 
 
 @pytest.mark.trio
-async def test_much_that_comes_at_once_is_noticed_within_the_second(machine: Machine) -> None:
+async def test_much_that_comes_at_once_is_noticed_within_the_second(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermarks.Alarms, "look", lambda _: None)  # what a second would bring
     async with house(**MARKS) as place:
         peer = await place.peer()
         machine.resident_bytes = 900 * MIB

@@ -306,6 +306,40 @@ def test_a_full_disk_is_survived_and_left() -> None:
     assert recovered(disk.restarted(), "aof") == count
 
 
+def test_the_marks_of_a_full_disk_are_those_that_are_told() -> None:
+    disk = new_disk()
+    disk.total_bytes = 64 * 1024
+    storage = make(HOME, "aof", disk)
+    load(storage)
+
+    def is_full_with(free_bytes: int) -> bool:
+        disk.used_bytes_extra += disk.total_bytes - disk.used_bytes() - free_bytes
+        return storage.poll_space()
+
+    def told() -> tuple[int, int]:
+        found = storage.statistics()
+        assert found.full_below_bytes is not None
+        assert found.room_from_bytes is not None
+        return found.full_below_bytes, found.room_from_bytes
+
+    assert not is_full_with(told()[0])
+    assert is_full_with(told()[0] - 1)
+    assert is_full_with(told()[1] - 1)
+    assert not is_full_with(told()[1])
+    disk.used_bytes_extra += disk.total_bytes - disk.used_bytes() - 100
+    while not storage.full:
+        append(storage, 1)
+    free_bytes = storage.statistics().free_disk_bytes
+    assert free_bytes is not None
+    assert free_bytes < told()[0]  # what there is now, and not when it was looked at last
+    assert is_full_with(told()[1] - 1)
+    disk.used_bytes_extra += disk.total_bytes - disk.used_bytes() - 100
+    while storage.statistics().reserve_bytes:
+        append(storage, 1)
+    assert not is_full_with(told()[1])
+    storage.close(clean=False)
+
+
 def test_on_a_full_disk_a_snapshot_leaves_room_for_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_storage, "STEP_SECONDS", 0.0)
     disk = new_disk()
