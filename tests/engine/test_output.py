@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from telpher_broker.engine import dispatch
+
 from .driver import Driver, delivered, delivered_bytes, make_batch
 
 TOTAL = 4000
@@ -163,3 +165,14 @@ def test_what_waits_for_room_and_goes_meanwhile_holds_up_nobody_behind_it() -> N
     said = driver.drained(sessions["stalled"], size_of_window(driver, sessions["stalled"]))
     assert delivered_bytes(said, sessions["behind"]) > LARGE
     assert driver.engine.output_excess(driver.now_ms) == 0
+
+
+def test_a_round_delivers_so_many_parts(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single messages are little to send and much to do: others have their turn in between."""
+    monkeypatch.setattr(dispatch, "ROUND_PARTS", 4)
+    session = driver.connect()
+    for _ in range(10):
+        driver.publish(session, "jobs", b"x")
+    before = len(driver.rounds)
+    driver.consume(session, "jobs", prefetch=100)
+    assert [len(delivered(taken.effects)) for taken in driver.rounds[before:]] == [4, 4, 2]

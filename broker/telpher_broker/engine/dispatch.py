@@ -30,7 +30,7 @@ from .security.access import local
 from .sessions import Consumer, Session
 from .state import Channel
 from .subscription import Subscription
-from .turn import PART_BYTES, Turn
+from .turn import PART_BYTES, ROUND_BYTES, ROUND_PARTS, Turn
 
 FRAME_BYTES: Final = 1024 * 1024
 # What is delivered at a time while too much has not left. Larger messages wait for room.
@@ -345,7 +345,8 @@ def _add_part(
     )
     size = len(batch) + PART_BYTES
     turn.send(session, size)
-    turn.budget_bytes -= size
+    # However small, a part takes its time.
+    turn.budget_bytes -= max(size, ROUND_BYTES // ROUND_PARTS)
     turn.counters["delivered"] += end - first
     if attempt > 1:
         turn.counters["redelivered"] += end - first

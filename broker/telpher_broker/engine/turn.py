@@ -71,6 +71,8 @@ COUNTERS: Final = (
 )
 # How much one round may deliver over all sessions before it is written and sent.
 ROUND_BYTES: Final = 64 * 1024 * 1024
+# And how many parts, that is, cuts of batches: single messages are one each.
+ROUND_PARTS: Final = 4096
 # How much of what is due one round does: alarms, delays that are over, leases that end, messages
 # that expire. The rest is done in the next rounds, and what has arrived meanwhile in between.
 DUE_MAX: Final = 2000
