@@ -83,6 +83,7 @@ def test_an_unknown_command(command: Command) -> None:
         ("schedule nightly", "Did you mean: telpher schedule list nightly"),
         ("letters lst jobs", "No such command 'lst'. Did you mean 'list'?"),
         ("user alice", "'alice'. telpher user has: add, delete, password, subject"),
+        ("user grant bob", "password, subject; did you mean: telpher grant\n"),
         ("audit some.log", "telpher audit has: check"),
         ("letters --jobs", "No such option '--jobs'"),
         ("explain jobs abc", "'abc': write a whole number from 0\n"),

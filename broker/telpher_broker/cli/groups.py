@@ -23,5 +23,10 @@ class Group(click.Group):
                 hint = f"Did you mean: {ctx.command_path} list {name}"
             else:
                 hint = f"{ctx.command_path} has: {', '.join(names)}"
+                root = ctx.find_root()
+                if isinstance(root.command, click.Group) and name in root.command.list_commands(
+                    root
+                ):
+                    hint += f"; did you mean: {root.command_path} {name}"
             ctx.fail(f"No such command {name!r}. {hint}")
         return super().resolve_command(ctx, args)
