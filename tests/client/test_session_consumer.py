@@ -250,6 +250,18 @@ def test_what_is_acked_before_the_consumer_is_back_is_acked_again():
     ]
 
 
+def test_what_is_acked_while_there_is_no_connection_is_acked_again():
+    pair = Pair()
+    pair.deliver(0, 1)
+    delivery = pair.state.take()
+    pair.session.cut()
+    pair.state.ack(0, delivery)
+    pair.state.flush()
+    pair.connect()
+    _, settle = pair.heard()
+    assert (settle.outcome, settle.offsets) == (f.Outcome.ACK_AGAIN, (0, 1))
+
+
 def test_an_ephemeral_consumer_goes_back_to_where_a_shorter_log_ends():
     pair = Pair(automatic=True)
     pair.deliver(0, 9)

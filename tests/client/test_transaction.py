@@ -321,7 +321,7 @@ async def test_it_is_sent_again_behind_the_consumers():
         consume, again = work.heard()
         assert isinstance(consume, f.Consume)
         assert consume.options["held"] == (0, 3)
-        assert again == frame
+        assert again == frame._replace(settles=((work.pair.state.number, (1, 2), True),))
         work.pair.say(f.Reply(consume.request, {"subscription": "", "lost": (1, 2)}))
         work.pair.say(f.Reply(frame.request, {"level": 1, "firsts": (9,)}))
     assert work.work.receipts == (telpher.Receipt("out", 9, "written"),)
@@ -356,6 +356,30 @@ async def test_what_never_went_out_is_withdrawn():
     assert work.pair.state.held.flat() == (0, 3)
     work.pair.connect()
     assert [type(frame) for frame in work.heard()] == [f.Consume]
+
+
+@pytest.mark.anyio
+async def test_what_is_committed_before_the_consumer_is_back_is_acknowledged_again():
+    async with anyio.create_task_group() as nursery:
+        late = Work()
+        late.pair.session.cut()
+        late.pair.connect()
+        (consume,) = late.heard()
+        nursery.start_soon(late.commit)
+        await anyio.wait_all_tasks_blocked()
+        (frame,) = late.heard()
+        assert frame.settles == ((late.pair.state.number, (1, 2), True),)
+
+        back = Work()
+        back.pair.session.cut()
+        back.pair.connect()
+        (consume,) = back.heard()
+        back.pair.say(f.Reply(consume.request, {"subscription": "", "lost": ()}))
+        nursery.start_soon(back.commit)
+        await anyio.wait_all_tasks_blocked()
+        frame = next(one for one in back.heard() if isinstance(one, f.Transact))
+        assert frame.settles == ((back.pair.state.number, (1, 2)),)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.anyio

@@ -22,7 +22,7 @@ def transact(
     driver: Driver,
     session: int,
     sequence: int,
-    settles: tuple[tuple[int, f.Offsets], ...] = (),
+    settles: tuple[tuple[int, f.Offsets] | tuple[int, f.Offsets, bool], ...] = (),
     publishes: tuple[tuple[str, bytes], ...] = (),
     **given: Any,
 ) -> Any:
@@ -276,6 +276,31 @@ class Pipe:
             assert not set(moved) & set(waits)
             known = engine.state.channels["in"].log.next if "in" in engine.state.channels else 0
             assert len(moved) + len(waits) == known
+
+
+def test_one_from_before_a_loss_of_power_settles_nothing_published_since(driver: Driver) -> None:
+    """It comes when its consumer has been delivered what has the same offset now."""
+    runs = [b"%16d" % number for number in range(2)]
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a")
+    driver.consume(session, "jobs", prefetch=10)
+    kept = len(driver.journal)
+    driver.publish(session, "jobs", b"b")
+    del driver.journal[kept:]
+    driver.restart()
+    driver.engine.recovered(runs[1], runs[0])
+    session = driver.connect()
+    driver.publish(session, "jobs", b"c")
+    options = {"prefetch": 10, "token": b"c" * 16, "held": (0, 2), "broker": runs[0]}
+    said = driver.send(session, f.Consume(7, "jobs", None, options))
+    assert delivered(said) == [(1, 1, b"c")]
+    out = (("out", make_batch([b"B"])),)
+    refused = transact(driver, session, 1, ((7, (1, 2), True),), out)
+    assert refused.code == "lease_lost"
+    assert bodies(driver.engine, "jobs") == [b"a", b"c"]
+    assert transact(driver, session, 2, ((7, (0, 1), True),))["firsts"] == ()
+    assert transact(driver, session, 3, ((7, (1, 2)),))["firsts"] == ()
+    assert bodies(driver.engine, "jobs") == []
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -19,6 +19,7 @@ from .decide import (
     consumer_of,
     count_of,
     row,
+    split_at,
     split_held,
     too_many_ranges,
 )
@@ -71,15 +72,21 @@ def _check_size(turn: Turn, frame: f.Transact) -> None:
 
 def _held(session: Session, frame: f.Transact) -> list[tuple[Consumer, Held]]:
     """Of each consumer what it is to acknowledge, all of which it must hold."""
-    ranges = sum([len(offsets) // 2 for _, offsets in frame.settles])
+    ranges = sum([len(settle[1]) // 2 for settle in frame.settles])
     if ranges > f.RANGES_MAX:
         raise too_many_ranges(ranges)
     acks: dict[int, tuple[Consumer, Held]] = {}
-    for number, offsets in frame.settles:
+    for number, offsets, *again in frame.settles:
         if number in acks:
             raise Refusal("bad_request", f"consumer {number} stands twice in one transaction")
         consumer = consumer_of(session, number)
-        held, lost = split_held(consumer, row(offsets))
+        wanted = row(offsets)
+        other: list[tuple[int, int]] = []
+        if True in again:
+            # Not unseen, what has the offset of a message that was lost with the power.
+            wanted, other = split_at(wanted, consumer.known)
+        held, lost = split_held(consumer, wanted)
+        lost += other
         if lost:
             channel = consumer.subscription.channel.name
             raise Refusal(

@@ -219,8 +219,8 @@ def _check_depth(frame: Any) -> None:
 
 def _check_transaction(frame: Any) -> None:
     for settle in frame.settles:
-        if type(settle) is not tuple or tuple(map(type, settle)) != (int, tuple):
-            raise _bad_row(frame, "settles are [int, array of offsets]")
+        if type(settle) is not tuple or tuple(map(type, settle)) not in _SETTLES:
+            raise _bad_row(frame, "settles are [int, array of offsets], or that and a bool")
     for publish in frame.publishes:
         if type(publish) is not tuple or tuple(map(type, publish)) != (str, bytes):
             raise _bad_row(frame, "publishes are [string, bin]")
@@ -250,6 +250,7 @@ _Check = Callable[[Any], None]
 _Kind = tuple[type[Frame], int, frozenset[tuple[type[Any], ...]], _Check | None]
 
 # What the broker says must be right; bad offsets from a client are a bad request, and refused.
+_SETTLES: Final = frozenset({(int, tuple), (int, tuple, bool)})
 _PARTS: Final = frozenset({(int, int, int, bytes), (int, int, int, bytes, dict)})
 _ROWS: Final[dict[type[Frame], _Check]] = {
     Hello: _check_depth,

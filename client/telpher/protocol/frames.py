@@ -91,7 +91,7 @@ class Transact(NamedTuple):
     producer: bytes
     sequence: int
     confirm: int | None
-    settles: tuple[tuple[int, Offsets], ...]
+    settles: tuple[tuple[int, Offsets] | tuple[int, Offsets, bool], ...]
     publishes: tuple[tuple[str, bytes], ...]
 
 

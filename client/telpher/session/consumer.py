@@ -157,6 +157,7 @@ class ConsumerState:
         held = self.held.copy()
         for settling in self.settling.values():
             held.add_all(settling.offsets)
+            settling.sent = True  # or made since: it goes out behind this as one that was
         self._unnamed_from = None
         if held:
             options["held"], unnamed = (
@@ -327,6 +328,7 @@ class ConsumerState:
 
     def begin_transaction(self, number: int, acks: TransactedAcks) -> None:
         """These are acknowledged by a transaction from now on."""
+        acks.sent = self._is_joining
         self.held.remove_all(acks.offsets)
         self.settling[number] = acks
 
@@ -404,9 +406,13 @@ class ConsumerState:
     def _settle(self, outcome: Outcome, offsets: tuple[int, ...], delay_ms: int) -> None:
         number = self.session.next_number()
         settling = Settling(number, self._settled, self.number, outcome, offsets, delay_ms)
-        # Before the REPLY to CONSUME it can only be of what an earlier connection has delivered.
-        settling.sent = self.number in self.session.open
+        settling.sent = self._is_joining
         self._ask(settling)
+
+    @property
+    def _is_joining(self) -> bool:
+        """Before the REPLY to CONSUME only what an earlier connection delivered can be settled."""
+        return self.number in self.session.open
 
     def _ask(self, settling: Settling | Nacking) -> None:
         self.held.remove_all(settling.offsets)

@@ -24,16 +24,25 @@ if TYPE_CHECKING:
 class TransactedAcks:
     """What a transaction acknowledges of one consumer.
 
+    `sent`: it is of what an earlier connection has delivered, as in a SETTLE that was sent before.
     `losses` is what the broker called lost meanwhile, as in the consumer. Only a refusal makes it
     so: after a reconnect what is settled already is called lost as well.
     """
 
-    __slots__ = ("consumer", "losses", "offsets")
+    __slots__ = ("consumer", "losses", "offsets", "sent")
 
     def __init__(self, consumer: ConsumerState, offsets: RangeSet) -> None:
         self.consumer = consumer
         self.offsets = offsets.flat()
         self.losses: list[tuple[int, RangeSet]] = []
+        self.sent = False
+
+    @property
+    def settle(self) -> tuple[int, Offsets] | tuple[int, Offsets, bool]:
+        """What the TRANSACT says of it."""
+        if self.sent:
+            return (self.consumer.number, self.offsets, True)
+        return (self.consumer.number, self.offsets)
 
     def lose(self, offsets: Offsets, serial: int) -> None:
         """These are called lost, after the delivery of that serial."""
@@ -79,8 +88,8 @@ class Transacting(Publishing):
             part.consumer.begin_transaction(self.number, part)
 
     def publish(self) -> Frame:
-        """The TRANSACT, the same on every connection."""
-        settles = tuple((part.consumer.number, part.offsets) for part in self.acks)
+        """The TRANSACT, which says what it acknowledges again after a reconnect."""
+        settles = tuple(part.settle for part in self.acks)
         return f.Transact(
             self.number, self.window.producer, self.sequence, self.confirm, settles, self.publishes
         )
