@@ -146,6 +146,30 @@ def test_an_ack_from_before_a_loss_of_power_settles_nothing_published_since(driv
     assert answer_of(said, session, 9).lost == ()
 
 
+def test_an_ack_of_what_was_lost_with_the_power_is_not_answered_as_settled(driver: Driver) -> None:
+    """Not by what has its offset now and was settled meanwhile, nor where nothing has it: the lost
+    message may be published once more, and come again. What the log kept was settled in time.
+    """
+    runs = [b"%16d" % number for number in range(2)]
+    session = driver.connect()
+    driver.publish(session, "jobs", b"a")
+    consumer = driver.consume(session, "jobs", prefetch=10)
+    driver.settle_offsets(session, consumer, 0, (0, 1))
+    kept = len(driver.journal)
+    driver.publish(session, "jobs", b"b", b"c")
+    del driver.journal[kept:]
+    driver.restart()
+    driver.engine.recovered(runs[1], runs[0])
+    session = driver.connect()
+    driver.publish(session, "jobs", b"d")
+    other = driver.consume(session, "jobs", prefetch=10)
+    driver.settle_offsets(session, other, 0, (1, 2))
+    options = {"prefetch": 10, "token": TOKEN, "held": (0, 3), "broker": runs[0]}
+    driver.send(session, f.Consume(7, "jobs", None, options))
+    said = driver.send(session, f.Settle(8, 7, f.Outcome.ACK_AGAIN, (0, 3), 0))
+    assert answer_of(said, session, 8).lost == (1, 3)
+
+
 class Watched(list[Any]):
     """A list that counts how often it is gone through."""
 

@@ -35,7 +35,7 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
     other: list[tuple[int, int]] = []
     if frame.outcome == Outcome.ACK_AGAIN:
         # A message that has the offset of one that was lost with the power is not settled unseen.
-        wanted, other = split_at(wanted, consumer.known)
+        wanted, other = split_at(wanted, consumer.known or 0)
     held, lost = split_held(consumer, wanted)
     if not 0 <= frame.delay_ms <= DELAY_MS_MAX:
         raise Refusal("bad_request", f"delay_ms may be 0 to {DELAY_MS_MAX}")
@@ -44,9 +44,11 @@ def settle(turn: Turn, session: Session, frame: f.Settle) -> None:
         acknowledge(turn, consumer, held, count)
     elif frame.outcome == Outcome.ACK_AGAIN:
         acknowledge(turn, consumer, held, count)
-        # What the first ACK has settled is not lost; what is unsettled still is another's.
-        lost += other
-        lost = [part for first, end in lost for part in consumer.subscription.unsettled(first, end)]
+        # What the first ACK has settled is not lost; what is unsettled still is another's. That
+        # ACK cannot have settled what was lost with the power: whoever had the offset since has.
+        maybe, gone = (other, []) if consumer.known is None else (lost, other)
+        unsettled = consumer.subscription.unsettled
+        lost = [part for first, end in maybe for part in unsettled(first, end)] + gone
     elif frame.outcome == Outcome.REQUEUE:
         due_ms = turn.now_ms + frame.delay_ms if frame.delay_ms > 0 else 0
         requeue(turn, consumer, held, due_ms)

@@ -67,14 +67,15 @@ def resume(
     return f.flatten(lost)
 
 
-def delivered_by(turn: Turn, log: Log, run: bytes | None) -> int:
+def delivered_by(turn: Turn, log: Log, run: bytes | None) -> int | None:
     """Up to which offset what a run of the broker has delivered is what the log has now.
 
-    A loss of power may have taken the end of the log, and others be published there since.
+    A loss of power may have taken the end of the log, and others be published there since. None for
+    a run before the last one: of that it is not known.
     """
     if run is None or run == turn.run:
         return log.next
-    return log.recovered if run == turn.run_before else 0
+    return log.recovered if run == turn.run_before else None
 
 
 def _may_hold(consumer: Consumer, former: Consumer | None) -> bool:
@@ -95,7 +96,7 @@ def _reclaim(
     has, in the place of one that was lost with the power or deleted with its channel.
     """
     subscription = consumer.subscription
-    claimed, end = end, min(end, consumer.known)
+    claimed, end = end, min(end, consumer.known or 0)
     if end <= first:
         return [(first, claimed)]
     lost: list[tuple[int, int]] = []

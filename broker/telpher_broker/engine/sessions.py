@@ -145,7 +145,7 @@ class Consumer:
         self.fenced = fenced
         self.member = member or b""
         self.closes_when_lagging = False
-        self.known = 0
+        self.known: int | None = 0
         self.missed = 0
         self.gap: tuple[int, int] | None = None
         self.leases: dict[int, Span] = {}

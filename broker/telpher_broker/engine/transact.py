@@ -84,7 +84,7 @@ def _held(session: Session, frame: f.Transact) -> list[tuple[Consumer, Held]]:
         other: list[tuple[int, int]] = []
         if True in again:
             # Not unseen, what has the offset of a message that was lost with the power.
-            wanted, other = split_at(wanted, consumer.known)
+            wanted, other = split_at(wanted, consumer.known or 0)
         held, lost = split_held(consumer, wanted)
         lost += other
         if lost:
