@@ -208,7 +208,9 @@ def test_a_reconnect_names_what_is_held_and_repeats_what_was_not_answered():
     pair.say(f.Reply(consume.request, {"subscription": "", "lost": lost}))
     pair.say(f.Settled(settle.request, ()))
     assert not pair.state.lost_acks
-    assert pair.state.held.flat() == (2, 4, 5, 6)
+    (settle,) = pair.heard()
+    assert (settle.outcome, settle.offsets) == (f.Outcome.ACK_AGAIN, (3, 4))
+    assert pair.state.held.flat() == (2, 3, 5, 6)
     with pytest.raises(LeaseLost, match="the lease of 4 of 'jobs'"):
         pair.state.ack(4, delivery)
     pair.state.ack(5, delivery)
@@ -260,6 +262,31 @@ def test_what_is_acked_while_there_is_no_connection_is_acked_again():
     pair.connect()
     _, settle = pair.heard()
     assert (settle.outcome, settle.offsets) == (f.Outcome.ACK_AGAIN, (0, 1))
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_what_gathers_before_the_consumer_is_back_is_acked_again(is_connected):
+    """Said later, it would settle what has the offset of a message that was lost with the power."""
+    pair = Pair()
+    pair.deliver(0, 2)
+    delivery = pair.state.take()
+    pair.session.cut()
+    if not is_connected:
+        pair.state.ack(1, delivery)
+    pair.connect()
+    (consume,) = pair.heard()
+    if is_connected:
+        pair.state.ack(1, delivery)
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": (1, 2), "next": 1}))
+    pair.deliver(1, 1)
+    pair.state.flush()
+    (settle,) = [frame for frame in pair.heard() if isinstance(frame, f.Settle)]
+    assert (settle.outcome, settle.offsets) == (f.Outcome.ACK_AGAIN, (1, 2))
+    pair.say(f.Settled(settle.request, (1, 2)))
+    assert pair.state.lost_acks.flat() == (1, 2)
+    assert pair.state.held.flat() == (0, 2)
+    with pytest.raises(LeaseLost):
+        pair.state.ack_range(1, 2, delivery)
 
 
 def test_an_ephemeral_consumer_goes_back_to_where_a_shorter_log_ends():

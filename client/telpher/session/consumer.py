@@ -187,6 +187,7 @@ class ConsumerState:
             self.lost(_checked_offsets(lost))
         if self._unnamed_from is not None:
             self.lost((self._unnamed_from, 1 << 63))
+        self.flush()  # said later, what has gathered would be of what comes now
         if self.held:
             self._renew_due = now
             self.session.wake()
