@@ -289,6 +289,118 @@ def test_what_gathers_before_the_consumer_is_back_is_acked_again(is_connected):
         pair.state.ack_range(1, 2, delivery)
 
 
+@pytest.mark.parametrize("while_away", [False, True])
+@pytest.mark.parametrize("settled", ["nacked", "requeued"])
+def test_what_another_run_of_the_broker_has_lost_is_not_given_back_there(settled, while_away):
+    """The offsets may be those of other messages, and those may come right behind the REPLY."""
+    pair = Pair()
+    pair.deliver(0, 5)
+    delivery = pair.state.take()
+
+    def give_back(first: int, end: int) -> None:
+        if settled == "nacked":
+            pair.state.nack(first, end, delivery, {})
+        else:
+            pair.state.requeue(first, end, delivery)
+
+    if not while_away:
+        give_back(0, 2)
+        give_back(2, 4)
+        pair.heard()
+    pair.session.cut()
+    if while_away:
+        give_back(0, 2)
+        give_back(2, 4)
+    pair.connect(broker=b"2" * 16)
+    (consume,) = pair.heard()
+    assert consume.options["held"] == (0, 5)
+    give_back(4, 5)
+    assert pair.heard() == []
+    part = (1, 1, 0, batch(b"new", b"new", b"new", b"new"))
+    pair.say(
+        f.Reply(consume.request, {"subscription": "", "lost": (1, 5)}),
+        f.Deliver(pair.state.number, (part,)),
+    )
+    (again,) = pair.heard()
+    assert again.offsets == (0, 1)
+    pair.say(f.Settled(again.request, ()))
+    assert not pair.state.settling
+    assert not pair.session.open
+    assert pair.state.held.flat() == (1, 5)
+    new = pair.state.take()
+    assert not pair.state.is_lost(1, new.serial)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_nack_that_was_held_back_is_said_where_nothing_is_lost(is_refused):
+    pair = Pair()
+    pair.deliver(0, 2)
+    pair.state.nack(0, 2, pair.state.take(), {})
+    (nack,) = pair.heard()
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    (consume,) = pair.heard()
+    if is_refused:
+        pair.say(f.Refused(consume.request, "consumer_exclusive", "somebody is there"))
+    else:
+        pair.say(f.Reply(consume.request, {"subscription": "", "lost": ()}))
+    assert pair.heard() == [nack]
+
+
+def test_an_ack_without_an_answer_is_of_the_run_that_delivered_over_two_reconnects():
+    """The second run has delivered another message under its offset meanwhile."""
+    pair = Pair()
+    pair.deliver(0, 1)
+    pair.state.ack(0, pair.state.take())
+    pair.state.flush()
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    consume, _ = pair.heard()
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": (0, 1)}))
+    pair.deliver(0, 1)
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    consume, settle = pair.heard()
+    assert (settle.outcome, settle.offsets) == (f.Outcome.ACK_AGAIN, (0, 1))
+    assert (consume.options["held"], consume.options["broker"]) == ((0, 1), b"b" * 16)
+    pair.say(f.Reply(consume.request, {"subscription": "", "lost": (0, 1)}))
+    pair.say(f.Settled(settle.request, (0, 1)))
+    pair.deliver(0, 1, attempt=2)
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    (consume,) = pair.heard()
+    assert (consume.options["held"], consume.options["broker"]) == ((0, 1), b"2" * 16)
+
+
+def test_what_is_held_back_keeps_no_draining_broker():
+    pair = Pair()
+    pair.deliver(0, 1)
+    pair.state.nack(0, 1, pair.state.take(), {})
+    (nack,) = pair.heard()
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    (consume,) = pair.heard()
+    pair.say(
+        f.Goaway(0, "draining", "the broker stops"),
+        f.Reply(consume.request, {"subscription": "", "lost": ()}),
+    )
+    assert pair.session.is_drained
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    assert pair.heard()[1] == nack
+
+
+def test_who_leaves_before_it_is_back_gives_nothing_back_but_by_leaving():
+    pair = Pair()
+    pair.deliver(0, 2)
+    pair.state.nack(0, 2, pair.state.take(), {})
+    pair.session.cut()
+    pair.connect(broker=b"2" * 16)
+    pair.heard()
+    pair.session.leave(pair.state, lambda _: None)
+    assert [type(frame) for frame in pair.heard()] == [f.Cancel, f.Nack]
+
+
 def test_an_ephemeral_consumer_goes_back_to_where_a_shorter_log_ends():
     pair = Pair(automatic=True)
     pair.deliver(0, 9)

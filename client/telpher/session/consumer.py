@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from telpher.errors import Lagged, LeaseLost, Refused, TelpherError
 from telpher.protocol import frames as f
@@ -47,6 +47,14 @@ class Consuming(Exchange):
 
 def _nothing() -> None:
     pass
+
+
+def _is_given_back(
+    settling: Settling | Nacking | TransactedAcks,
+) -> TypeGuard[Settling | Nacking]:
+    if isinstance(settling, Settling):
+        return settling.outcome is Outcome.REQUEUE
+    return isinstance(settling, Nacking)
 
 
 def _checked_offsets(offsets: object) -> f.Offsets:
@@ -116,6 +124,8 @@ class ConsumerState:
         self._next: int | None = None
         self._unnamed_from: int | None = None
         self._broker: bytes | None = None  # which run of the broker has delivered what is held
+        # And which one did before it, with the numbers of the acks that were said again since.
+        self._before: tuple[bytes | None, frozenset[int]] = (None, frozenset())
         self._resumed = False
         self._runs: list[tuple[int, int]] = []
         self._run_first = self._run_end = -1
@@ -133,6 +143,17 @@ class ConsumerState:
     def lease_seconds(self) -> float:
         """How long a delivery may stay unsettled without RENEW."""
         return self._lease_seconds or self.session.limits.lease_ms / 1000
+
+    @property
+    def _run(self) -> bytes | None:
+        """Of what is named, the oldest has been delivered, or kept, by this run of the broker."""
+        run, numbers = self._before
+        return run if numbers & self.settling.keys() else self._broker
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another run of the broker has delivered what is named."""
+        return self._run not in (None, self.session.broker)
 
     def consume_frame(self) -> f.Consume:
         """The CONSUME for the present connection; after the first it names what is held."""
@@ -166,8 +187,8 @@ class ConsumerState:
             )
             # More than one frame may name: the broker gives it to others.
             self._unnamed_from = unnamed[0] if unnamed else None
-            if self._broker is not None:
-                options["broker"] = self._broker
+            if self._run is not None:
+                options["broker"] = self._run
         # An ephemeral subscription ended with its connection; the name that it had is the broker's.
         name = None if self.automatic else self.subscription
         return f.Consume(self.number, self.channel, name, options)
@@ -175,6 +196,7 @@ class ConsumerState:
     def joined(self, result: dict[str, Any], now: float) -> None:
         """The REPLY to CONSUME came: what it calls lost is lost, what is left is renewed."""
         self.subscription = result.get("subscription") or self.subscription
+        is_elsewhere, run = self.is_elsewhere, self._run
         self._broker = self.session.broker
         place = result.get("next")
         if type(place) is int and (self._next is None or place < self._next):
@@ -182,15 +204,34 @@ class ConsumerState:
         start = result.get("start")
         if type(start) is int:
             self._dropped_below = start
-        lost = result.get("lost") or ()
-        if lost:
-            self.lost(_checked_offsets(lost))
+        lost = _checked_offsets(result.get("lost") or ())
         if self._unnamed_from is not None:
-            self.lost((self._unnamed_from, 1 << 63))
+            lost = (*lost, self._unnamed_from, 1 << 63)
+        if lost:
+            self.lost(lost)
+            if is_elsewhere:
+                self._take_back(lost)
         self.flush()  # said later, what has gathered would be of what comes now
+        if is_elsewhere:
+            acks = [number for number, one in self.settling.items() if not _is_given_back(one)]
+            self._before = (run, frozenset(acks))
         if self.held:
             self._renew_due = now
             self.session.wake()
+
+    def _take_back(self, lost: f.Offsets) -> None:
+        """Give none of these back: other messages may have their offsets since a loss of power.
+
+        What is acknowledged again has been said already, and the broker tells it by itself.
+        """
+        for settling in filter(_is_given_back, list(self.settling.values())):
+            kept = RangeSet(settling.offsets)
+            kept.remove_all(lost)
+            if kept:
+                settling.offsets = kept.flat()
+            else:
+                answer = f.Settled(settling.number, settling.offsets)
+                self.session.end(settling, answer, None)
 
     def cut(self) -> None:
         """The connection broke."""

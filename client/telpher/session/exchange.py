@@ -38,6 +38,11 @@ class Exchange:
         """What to send for it on the present connection; None: another part sends it."""
         raise NotImplementedError
 
+    def is_held_back(self, _returning: set[int]) -> bool:
+        """Whether it may name other messages than it means, as long as these consumers have no
+        REPLY to their CONSUME."""
+        return False
+
     def settle(self, answer: Frame | None, error: TelpherError | None = None) -> None:
         """End it, once, and tell whoever waits."""
         if self.done:
@@ -112,6 +117,10 @@ class Settling(Exchange):
             outcome = f.Outcome.ACK_AGAIN
         return f.Settle(self.number, self.consumer, int(outcome), self.offsets, self.delay_ms)
 
+    def is_held_back(self, returning: set[int]) -> bool:
+        """Acknowledged again, the broker tells other messages by itself."""
+        return self.outcome is f.Outcome.REQUEUE and self.consumer in returning
+
 
 class Nacking(Exchange):
     """Failures under way; `options` are those of NACK."""
@@ -134,6 +143,10 @@ class Nacking(Exchange):
     def frame(self, _now: float) -> Frame:
         """The NACK, again and again until it is answered."""
         return f.Nack(self.number, self.consumer, self.offsets, self.options)
+
+    def is_held_back(self, returning: set[int]) -> bool:
+        """Of a message of another run, its number of the attempt may be that of another one."""
+        return self.consumer in returning
 
 
 class Renewing(Exchange):

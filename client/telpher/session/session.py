@@ -11,7 +11,8 @@ It is pure: bytes and times come in, bytes and callbacks go out. The shell
 
 On a new connection everything that has no answer is said again, in this order: batches by producer
 and sequence, consumers with what they hold, transactions, then the rest in the order in which it
-was asked.
+was asked. Where another run of the broker is met, what gives messages back waits for the REPLY to
+their consumer: until then, others may have come that have their offsets.
 """
 
 from __future__ import annotations
@@ -117,6 +118,9 @@ class Session:
         self.singles: list[Window] = []
         self.consumers: dict[int, ConsumerState] = {}
         self.unsaid: dict[int, ConsumerState] = {}  # those whose acks have gathered
+        # Consumers that have come back to another run of the broker, until the REPLY: what they
+        # named may be other messages there.
+        self.returning: set[int] = set()
         self.on_output: Callable[[], None] = _nothing
         self.on_open: Callable[[], None] = _nothing
         self.on_derive: Callable[[Derivation], None] = _nothing_of
@@ -170,13 +174,14 @@ class Session:
         self._opening_due = None
         self._output.clear()
         self.may_ask = False
+        self.returning.clear()
         for window in self._all_windows():
             window.cut()
         for consumer in self.consumers.values():
             consumer.cut()
         for exchange in list(self.open.values()):
             if exchange.sent and not exchange.repeatable:
-                self._end(exchange, None, Broken(f"{reason}; it may have been carried out"))
+                self.end(exchange, None, Broken(f"{reason}; it may have been carried out"))
 
     def say_goodbye(self) -> None:
         """An orderly end of the connection: leases go back at once. Nothing is heard after it."""
@@ -193,7 +198,7 @@ class Session:
             window.flying.clear()
             window.waiting.clear()
         for exchange in list(self.open.values()):
-            self._end(exchange, None, error)
+            self.end(exchange, None, error)
         for consumer in list(self.consumers.values()):
             consumer.end(error)
         self.consumers.clear()
@@ -201,7 +206,10 @@ class Session:
     @property
     def is_drained(self) -> bool:
         """Whether the broker asked us to go and everything that was asked has been answered."""
-        return self.is_draining and not any(exchange.sent for exchange in self.open.values())
+        return self.is_draining and not any(
+            exchange.sent and not exchange.is_held_back(self.returning)
+            for exchange in self.open.values()
+        )
 
     # --- asking
 
@@ -279,6 +287,7 @@ class Session:
             self.ask(cancelling)
         else:
             cancelling.settle(None)
+        self._returned(consumer)
 
     def say_acks(self) -> None:
         """Make SETTLEs of the acks that have gathered, as something else is about to be sent."""
@@ -304,6 +313,8 @@ class Session:
         return output
 
     def _send(self, exchange: Exchange) -> None:
+        if self.returning and exchange.is_held_back(self.returning):
+            return
         frame = exchange.frame(self.now)
         if frame is not None:
             exchange.sent = True
@@ -314,7 +325,18 @@ class Session:
         if exchange is None:
             exchange = self.open[consumer.number] = Consuming(consumer, None)
         exchange.sent = True
+        if consumer.is_elsewhere:
+            self.returning.add(consumer.number)
         self.emit(consumer.consume_frame())
+
+    def _returned(self, consumer: ConsumerState) -> None:
+        """It is known what it holds: say what was held back."""
+        if consumer.number not in self.returning or not self.may_ask:
+            return
+        held_back = [one for one in self.open.values() if one.is_held_back({consumer.number})]
+        self.returning.remove(consumer.number)
+        for exchange in sorted(held_back, key=lambda exchange: exchange.number):
+            self._send(exchange)
 
     # --- time
 
@@ -359,7 +381,8 @@ class Session:
 
     # --- answers
 
-    def _end(self, exchange: Exchange, answer: Frame | None, error: TelpherError | None) -> None:
+    def end(self, exchange: Exchange, answer: Frame | None, error: TelpherError | None) -> None:
+        """A request has its answer, or the error that ends it; for the parts of this package."""
         self.open.pop(exchange.number, None)
         if isinstance(exchange, Publishing):
             exchange.window.answered(exchange)
@@ -433,7 +456,8 @@ class Session:
             return
         if isinstance(exchange, Consuming) and isinstance(frame, f.Reply):
             exchange.consumer.joined(frame.result, self.now)
-        self._end(exchange, frame, None)
+            self._returned(exchange.consumer)
+        self.end(exchange, frame, None)
 
     def _on_refused(self, frame: f.Refused) -> None:
         error = Refused.by_code(frame.code, frame.text)
@@ -445,7 +469,8 @@ class Session:
             if isinstance(exchange, Consuming):
                 self.consumers.pop(exchange.number, None)
                 exchange.consumer.end(error)
-            self._end(exchange, None, error)
+                self._returned(exchange.consumer)
+            self.end(exchange, None, error)
         elif self._opening_due is not None:
             self.fault, self.is_fatal = error, True
 
